@@ -1,0 +1,1 @@
+"""The control plane: environments, tokens, tasks, the runner gateway, the REST API."""

@@ -1,0 +1,1 @@
+"""The process that starts every command inside the wall."""

@@ -1,0 +1,1 @@
+"""The trio supervisor on a host: connection, tasks, output, heartbeat."""

@@ -1,0 +1,1 @@
+"""What may a command touch? Profiles in; finished plans for the launcher out. Pure."""

@@ -1,0 +1,1 @@
+"""What a platform and a runner say to each other: messages and the session state machine. Pure."""

@@ -1,0 +1,1 @@
+"""Confined worker processes that meet hostile input: files now, web pages later."""

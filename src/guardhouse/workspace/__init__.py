@@ -1,0 +1,1 @@
+"""Every path of the workspace, resolved below one directory handle."""
