@@ -98,7 +98,8 @@ class MountStep:
 class PathRule:
     """Landlock: these accesses on everything beneath ``path``, as the path is in the finished view.
 
-    ``access`` holds names of LANDLOCK_ACCESS_FS_* in lower case (``read_file``, ``make_reg`` …). A path that does not exist in the view is skipped when ``optional``.
+    ``access`` holds names of LANDLOCK_ACCESS_FS_* in lower case (``read_file``, ``make_reg`` …). A path that
+    does not exist in the view is skipped when ``optional``.
     """
 
     path: str
