@@ -60,9 +60,7 @@ def source_entries() -> tuple[str, str]:
     lines = []
     for listing in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))]:
         if listing.is_file():
-            lines += [
-                "deb-src " + line[4:] for line in listing.read_text().splitlines() if line.startswith("deb ")
-            ]
+            lines += ["deb-src " + line[4:] for line in listing.read_text().splitlines() if line.startswith("deb ")]
     if lines:
         return "\n".join(lines) + "\n", "list"
     stanzas = [p.read_text() for p in sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))]
