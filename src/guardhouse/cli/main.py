@@ -16,7 +16,7 @@ from guardhouse.errors import GuardhouseError, SetupError
 
 __all__ = ["main"]
 
-# command name -> (module, attribute, one line for the list). The line is repeated here so that `--help` imports nothing.
+# name -> (module, attribute, one line for the list). The line is repeated here so that `--help` imports nothing.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "run": ("guardhouse.cli.run", "run", "Join a hub and carry out its tasks on this host."),
     "hub": ("guardhouse.cli.hub", "hub", "Serve environments, tasks and the REST API."),
