@@ -1,0 +1,44 @@
+"""What is kept of a command's output: the first 10 MiB of each stream, and an exact count of the rest.
+
+Bytes in, bytes out; knows no descriptor and no message. Runs in the runner and in `guardhouse try`.
+"""
+
+from guardhouse.limits import CAPTURE_LIMIT_BYTES
+
+__all__ = ["Capture"]
+
+
+class Capture:
+    """One stream. ``add`` says how much of a chunk is kept, so that what is streamed and what is kept agree."""
+
+    def __init__(self, *, limit_bytes: int = CAPTURE_LIMIT_BYTES) -> None:
+        if limit_bytes < 0:
+            raise ValueError(f"limit_bytes must not be negative, got {limit_bytes}")
+        self._limit_bytes = limit_bytes
+        self._chunks: list[bytes] = []
+        self.kept_bytes = 0
+        self.dropped_bytes = 0
+
+    def add(self, chunk: bytes) -> bytes:
+        """Keep as much of ``chunk`` as fits, count the rest as dropped, and return the part that was kept."""
+        room = self._limit_bytes - self.kept_bytes
+        kept = chunk if len(chunk) <= room else chunk[:room]
+        if kept:
+            self._chunks.append(kept)
+            self.kept_bytes += len(kept)
+        self.dropped_bytes += len(chunk) - len(kept)
+        return kept
+
+    @property
+    def content(self) -> bytes:
+        """Everything kept, in order."""
+        return b"".join(self._chunks)
+
+    def dropped_note(self, stream: str) -> str | None:
+        """Say how much was left out, or None when nothing was."""
+        if not self.dropped_bytes:
+            return None
+        return (
+            f"[guardhouse: {self.dropped_bytes} bytes of {stream} were dropped past the limit of"
+            f" {self._limit_bytes} bytes; let the command write to a file in the workspace to keep all]"
+        )

@@ -1,0 +1,219 @@
+"""The runner's memory across restarts: which tasks it accepted, which results nobody has acknowledged.
+
+One file of lines, each `CRC32 JSON`, appended and flushed to the disk before its effect: a task is recorded
+before it starts, a result before it is sent. A crash at any byte loses at most the line being written, and a
+damaged line is counted and skipped, never believed. Runs in the runner, in a worker thread where it must wait
+for the disk.
+"""
+
+import fcntl
+import os
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from guardhouse.errors import SetupError
+
+__all__ = ["AcceptedTask", "Journal", "Recovered", "open_journal", "recover"]
+
+# Ids of tasks that are over are kept so that a platform that asks twice starts nothing twice.
+REMEMBERED_TASKS: Final = 10_000
+# Past this size the file is written anew with only what still matters.
+COMPACT_ABOVE_BYTES: Final = 64 * 1024 * 1024
+
+
+class AcceptedTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A task that was taken on; what is needed to answer for it after a restart."""
+
+    task_id: str
+    operation: str
+    source_instance_id: str | None
+    accepted_at: str
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One record. ``result`` is the rendered payload of the task's one result."""
+
+    kind: Literal["accepted", "result", "acknowledged"]
+    task_id: str
+    task: AcceptedTask | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a journal's bytes say.
+
+    Attributes:
+        interrupted: accepted and never finished, oldest first.
+        results: finished and not acknowledged: task id to the result's JSON.
+        over: ids that are finished and acknowledged, oldest first.
+        damaged_lines: lines whose checksum or form is wrong.
+    """
+
+    interrupted: OrderedDict[str, AcceptedTask] = field(default_factory=OrderedDict)
+    results: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    over: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    damaged_lines: int = 0
+
+
+def recover(content: bytes) -> Recovered:
+    """Read a journal's bytes, however they end. Never raises: a journal must not keep the runner from starting."""
+    recovered = Recovered()
+    lines = content.split(b"\n")
+    # What follows the last newline is a line that was being written when the host or the runner went down.
+    torn = lines.pop()
+    recovered.damaged_lines += bool(torn)
+    for line in lines:
+        record = _parse_line(line)
+        if record is None:
+            recovered.damaged_lines += 1
+        else:
+            _apply(recovered, record)
+    return recovered
+
+
+def _parse_line(line: bytes) -> _Line | None:
+    checksum, separator, body = line.partition(b" ")
+    if not separator or checksum != b"%08x" % zlib.crc32(body):
+        return None
+    try:
+        return msgspec.json.decode(body, type=_Line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _apply(recovered: Recovered, record: _Line) -> None:
+    task_id = record.task_id
+    if record.kind == "accepted":
+        if record.task is not None:
+            recovered.interrupted[task_id] = record.task
+        return
+    recovered.interrupted.pop(task_id, None)
+    if record.kind == "result":
+        recovered.results[task_id] = bytes(record.result)
+        return
+    recovered.results.pop(task_id, None)
+    recovered.over[task_id] = None
+    while len(recovered.over) > REMEMBERED_TASKS:
+        recovered.over.popitem(last=False)
+
+
+def _render_line(record: _Line) -> bytes:
+    body = msgspec.json.encode(record)
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+class Journal:
+    """The open file. Each method returns once the disk has the record (fdatasync)."""
+
+    def __init__(self, path: Path, descriptor: int, state: Recovered, *, lock: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._lock = lock
+        self._state = state
+        self._size_bytes = os.fstat(descriptor).st_size
+
+    def record_accepted(self, task: AcceptedTask) -> None:
+        """Remember that ``task`` is about to start."""
+        self._append(_Line(kind="accepted", task_id=task.task_id, task=task))
+
+    def record_result(self, task_id: str, result_json: bytes) -> None:
+        """Remember the task's one result until it is acknowledged."""
+        self._append(_Line(kind="result", task_id=task_id, result=msgspec.Raw(result_json)))
+
+    def record_acknowledged(self, task_id: str) -> None:
+        """Forget the result; keep the id."""
+        self._append(_Line(kind="acknowledged", task_id=task_id))
+
+    def close(self) -> None:
+        """Close the file and give up its lock."""
+        os.close(self._descriptor)
+        os.close(self._lock)
+
+    def _append(self, record: _Line) -> None:
+        line = _render_line(record)
+        _write_all(self._descriptor, line)
+        os.fdatasync(self._descriptor)
+        self._size_bytes += len(line)
+        _apply(self._state, record)
+        if self._size_bytes > COMPACT_ABOVE_BYTES and self._size_bytes > 2 * self._live_bytes():
+            self._compact()
+
+    def _live_bytes(self) -> int:
+        return sum(len(result) for result in self._state.results.values())
+
+    def _compact(self) -> None:
+        """Write what still matters to a new file and put it in place of the old, whole or not at all."""
+        descriptor, size_bytes = _write_anew(self._path, self._state)
+        os.close(self._descriptor)
+        self._descriptor, self._size_bytes = descriptor, size_bytes
+
+
+def open_journal(state_directory: Path) -> tuple[Journal, Recovered]:
+    """Open the journal in ``state_directory`` and say what an earlier runner left in it.
+
+    The file is rewritten with what matters, so that damage is reported once and the file stays small.
+
+    Raises:
+        SetupError: the file cannot be written, or another runner has it open.
+    """
+    path = state_directory / "journal"
+    try:
+        lock = os.open(state_directory / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SetupError(
+            f"cannot keep a journal in {state_directory}: {error.strerror}; name a directory of the runner's own"
+            " by --state-dir"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SetupError(
+            f"another runner keeps its journal in {state_directory}; stop it, or give this one its own --state-dir"
+        ) from None
+    try:
+        content = path.read_bytes() if path.exists() else b""
+        found = recover(content)
+        state = Recovered(OrderedDict(found.interrupted), OrderedDict(found.results), OrderedDict(found.over))
+        descriptor, _ = _write_anew(path, state)
+    except OSError as error:
+        os.close(lock)
+        raise SetupError(f"cannot write the journal {path}: {error.strerror}; check owner and free space") from None
+    return Journal(path, descriptor, state, lock=lock), found
+
+
+def _write_anew(path: Path, state: Recovered) -> tuple[int, int]:
+    """Return the descriptor and size of a fresh journal that holds ``state`` and already has its final name."""
+    lines = [_Line(kind="acknowledged", task_id=task_id) for task_id in state.over]
+    lines += [_Line(kind="result", task_id=key, result=msgspec.Raw(body)) for key, body in state.results.items()]
+    lines += [_Line(kind="accepted", task_id=key, task=task) for key, task in state.interrupted.items()]
+    content = b"".join(map(_render_line, lines))
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(fresh, flags, 0o600)
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+        os.replace(fresh, path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, len(content)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
