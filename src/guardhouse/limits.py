@@ -36,3 +36,29 @@ MESSAGE_MAX_BYTES: Final = 32 * 1024 * 1024
 MESSAGE_MAX_DEPTH: Final = 64
 MESSAGE_MAX_NODES: Final = 200_000
 OUTPUT_CHUNK_MAX_BYTES: Final = 64 * 1024
+
+# wire: what one message may hold. A `list` of 100,000 files has four nodes an entry (FIGURES "End to end and load").
+TASK_RESULT_MAX_NODES: Final = 500_000
+WIRE_ID_MAX_CHARS: Final = 256
+WIRE_NAME_MAX_CHARS: Final = 1_024
+WIRE_TEXT_MAX_CHARS: Final = 65_536
+WIRE_LABELS_MAX: Final = 256
+# PATH_MAX of limits.h is 4,096 bytes; a path may be named relative to several roots, so eight times that.
+WIRE_PATH_MAX_CHARS: Final = 32_768
+# Output that a runner may have on its way, unacknowledged, for each stream of each task (guardhouse.v1).
+OUTPUT_WINDOW_BYTES: Final = 512 * 1024
+# Ids of finished tasks that a runner keeps, so that a repeated request is never started again.
+FINISHED_TASKS_REMEMBERED: Final = 10_000
+# Results that a plain-protocol runner keeps for a repeated request: nothing tells it that one arrived.
+PLAIN_RESULTS_REMEMBERED: Final = 64
+
+# Workspace. One answer must fit MESSAGE_MAX_BYTES in base64 and MESSAGE_MAX_NODES as JSON; what is left out is counted.
+READ_MAX_BYTES: Final = 16 * 1024 * 1024
+WRITE_MAX_BYTES: Final = 23 * 1024 * 1024
+EDIT_MAX_BYTES: Final = 16 * 1024 * 1024
+LIST_MAX_ENTRIES: Final = 40_000
+GLOB_MAX_MATCHES: Final = 100_000
+GREP_MAX_MATCHES: Final = 10_000
+GREP_LINE_MAX_BYTES: Final = 2_000
+NAMES_MAX_BYTES: Final = 12 * 1024 * 1024
+PATTERN_MAX_BYTES: Final = 4_096

@@ -1,0 +1,254 @@
+"""The messages that only the subprotocol ``guardhouse.v1`` has: acknowledgement, resumption, drain, approvals.
+
+docs/wire_protocol.md says who sends what when. Knows nothing of sockets, clocks or tasks. Runs in the runner and
+in the hub.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta, Struct, field
+
+from guardhouse import limits
+from guardhouse.values import Verdict
+from guardhouse.wire.messages import Message
+from guardhouse.wire.scalars import Count, Identifier, Name, Seconds, Text, empty
+
+__all__ = [
+    "ApprovalDecision",
+    "ApprovalRequest",
+    "ApprovalScope",
+    "ApprovalWithdrawn",
+    "Disposition",
+    "HeldTask",
+    "HubGoodbye",
+    "OutputAck",
+    "PolicyReport",
+    "RejectCode",
+    "ResultAck",
+    "ResumedTask",
+    "RunnerDraining",
+    "RunnerGoodbye",
+    "RunnerHello",
+    "RunnerResume",
+    "TaskAccepted",
+    "TaskCancelAck",
+    "TaskRejected",
+    "TaskState",
+]
+
+_HELD_TASKS_MAX = 20_000
+
+
+class TaskState(StrEnum):
+    """What a runner knows of a task. ``forgotten``: finished, acknowledged, only the id is remembered."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FORGOTTEN = "forgotten"
+    UNKNOWN = "unknown"
+
+
+class Disposition(StrEnum):
+    """What the hub wants done with a task that the runner still holds.
+
+    ``stored``: the result is safe, forget it. ``cancel``: stop it and send what there is. ``unknown``: the hub
+    never asked for it or has deleted it; stop it and forget it.
+    """
+
+    CONTINUE = "continue"
+    STORED = "stored"
+    CANCEL = "cancel"
+    UNKNOWN = "unknown"
+
+
+class RejectCode(StrEnum):
+    """Why a task was not started. ``forgotten`` means that it ran before and its result was acknowledged."""
+
+    DRAINING = "draining"
+    BUSY = "busy"
+    FORGOTTEN = "forgotten"
+
+
+class HeldTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One task that a runner holds, in its hello.
+
+    ``*_first`` is the offset of the oldest byte that it can send again, ``*_next`` that of the next new byte.
+    """
+
+    task_id: Identifier
+    state: TaskState
+    stdout_first: Count = 0
+    stdout_next: Count = 0
+    stderr_first: Count = 0
+    stderr_next: Count = 0
+
+
+class RunnerHello(Message, frozen=True, kw_only=True):
+    """Runner to hub, right after ``welcome``: what it remembers.
+
+    ``memory_id`` names the runner's memory of tasks and changes when that memory is lost. A hub that sent a request
+    under the same id and does not find the task in ``tasks`` knows that it never arrived and may send it again;
+    under another id it must report the task lost instead.
+    """
+
+    TYPE: ClassVar[str] = "runner.hello"
+
+    memory_id: Identifier
+    version: Name = ""
+    draining: bool = False
+    tasks: Annotated[tuple[HeldTask, ...], Meta(max_length=_HELD_TASKS_MAX)] = field(default_factory=empty)
+
+
+class ResumedTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The hub's answer for one held task; the offsets are the bytes of each stream that it has stored."""
+
+    task_id: Identifier
+    disposition: Disposition
+    stdout_offset: Count = 0
+    stderr_offset: Count = 0
+
+
+class RunnerResume(Message, frozen=True, kw_only=True):
+    """Hub to runner, the answer to `RunnerHello`: one entry for each held task, in any order."""
+
+    TYPE: ClassVar[str] = "runner.resume"
+
+    tasks: Annotated[tuple[ResumedTask, ...], Meta(max_length=_HELD_TASKS_MAX)] = field(default_factory=empty)
+
+
+class TaskAccepted(Message, frozen=True, kw_only=True):
+    """Runner to hub: the request is in the runner's memory, the task will start once or has already.
+
+    ``state`` is there in the answer to a request that came again.
+    """
+
+    TYPE: ClassVar[str] = "task.accepted"
+
+    task_id: Identifier
+    state: TaskState | None = None
+
+
+class TaskRejected(Message, frozen=True, kw_only=True):
+    """Runner to hub: this request starts nothing. No result follows; another runner may take the task."""
+
+    TYPE: ClassVar[str] = "task.rejected"
+
+    task_id: Identifier
+    code: RejectCode
+    error: Text = ""
+
+
+class OutputAck(Message, frozen=True, kw_only=True):
+    """Hub to runner: so many bytes of each stream are stored. Cumulative; the runner may send a window beyond."""
+
+    TYPE: ClassVar[str] = "task.output.ack"
+
+    task_id: Identifier
+    stdout_offset: Count = 0
+    stderr_offset: Count = 0
+
+
+class ResultAck(Message, frozen=True, kw_only=True):
+    """Hub to runner: the result is stored, the runner may forget it."""
+
+    TYPE: ClassVar[str] = "task.result.ack"
+
+    task_id: Identifier
+
+
+class TaskCancelAck(Message, frozen=True, kw_only=True):
+    """Runner to hub: the cancel arrived, and what the task was doing then. A running task still sends its result."""
+
+    TYPE: ClassVar[str] = "task.cancel.ack"
+
+    task_id: Identifier
+    state: TaskState
+
+
+class RunnerDraining(Message, frozen=True, kw_only=True):
+    """Runner to hub: no new task from now on. ``deadline_s`` is how long running ones may still take."""
+
+    TYPE: ClassVar[str] = "runner.draining"
+
+    reason: Text = ""
+    deadline_s: Seconds | None = None
+
+
+class RunnerGoodbye(Message, frozen=True, kw_only=True):
+    """Runner to hub, the last message before a wanted close."""
+
+    TYPE: ClassVar[str] = "runner.goodbye"
+
+    reason: Text = ""
+
+
+class HubGoodbye(Message, frozen=True, kw_only=True):
+    """Hub to runner, the last message before a wanted close; come back after about ``reconnect_after_s``."""
+
+    TYPE: ClassVar[str] = "hub.goodbye"
+
+    reason: Text = ""
+    reconnect_after_s: Seconds | None = None
+
+
+class ApprovalScope(StrEnum):
+    """How far an approval reaches."""
+
+    ONCE = "once"
+    SESSION = "session"
+    RULE = "rule"
+
+
+class ApprovalRequest(Message, frozen=True, kw_only=True):
+    """Runner to hub: a rule said ``ask``. Sent again after a cut until it is decided or withdrawn.
+
+    ``argv`` is what really is about to run where gate two asks, and absent where gate one does.
+    ``explanation`` is the policy's own JSON, shown to whoever decides.
+    """
+
+    TYPE: ClassVar[str] = "approval.request"
+
+    approval_id: Identifier
+    task_id: Identifier
+    command: Annotated[str, Meta(max_length=limits.COMMAND_TEXT_MAX_BYTES)]
+    argv: Annotated[tuple[str, ...], Meta(max_length=8_192)] | None = None
+    rule: Text = ""
+    place: Text = ""
+    profile: Name = ""
+    explanation: Any = None
+    expires_in_s: Seconds | None = None
+
+
+class ApprovalDecision(Message, frozen=True, kw_only=True):
+    """Hub to runner: what the people said. ``verdict`` is ``allow`` or ``deny``; anything else counts as deny."""
+
+    TYPE: ClassVar[str] = "approval.decision"
+
+    approval_id: Identifier
+    verdict: Verdict
+    scope: ApprovalScope = ApprovalScope.ONCE
+    valid_for_s: Seconds | None = None
+    decided_by: Name = ""
+    note: Text = ""
+
+
+class ApprovalWithdrawn(Message, frozen=True, kw_only=True):
+    """Runner to hub: nobody need decide any more (the task ended, was cancelled, or time ran out)."""
+
+    TYPE: ClassVar[str] = "approval.withdrawn"
+
+    approval_id: Identifier
+    reason: Text = ""
+
+
+class PolicyReport(Message, frozen=True, kw_only=True):
+    """Runner to hub, after the hello and whenever it changes: which policy and protection hold here."""
+
+    TYPE: ClassVar[str] = "policy.report"
+
+    policy_name: Name = ""
+    policy_digest: Name = ""
+    profiles: tuple[Name, ...] = ()
+    layers: tuple[Name, ...] = ()
+    missing_layers: tuple[Name, ...] = ()
