@@ -42,8 +42,10 @@ Namespace = Literal["user", "mount", "pid", "ipc", "uts", "net", "cgroup"]
 NetworkMode = Literal["none", "host", "ports", "domains"]
 ProcView = Literal["own", "host"]
 
-# What a step does at its target, in the view being built. Sources always resolve in the host's own view as it
-# was before the first step, so a step may cover a directory and a later one show a part of it again.
+# What a step does at its target, in the view being built; symbolic links in a target resolve inside the view. A
+# target that is missing is made where an earlier step put a tmpfs (parents too, mode 0755); elsewhere it is an
+# error, or with ``optional`` the step is skipped. Sources always resolve in the host's own view as it was before
+# the first step, so a step may cover a directory and a later one show a part of it again.
 MountKind = Literal[
     "bind",  # source as it is on the host; submounts too when options has "recursive"
     "bind_readonly",  # the same, read-only (every submount of it as well)
@@ -53,8 +55,7 @@ MountKind = Literal[
     "dir",  # an empty directory inside a tmpfs made by an earlier step; options: "mode=0755"
     "file",  # a small read-only file inside such a tmpfs; its content is ``source``
     "symlink",  # a symbolic link inside such a tmpfs; its text is ``source``
-    "mask_file",  # an empty file that nobody can read covers the target
-    "mask_dir",  # an empty directory covers the target
+    "mask",  # whatever the target is: an unreadable empty file over a file or socket, such a directory over one
 ]
 
 # errno: a denied call fails with EPERM, at once. notify: it asks the monitor, which counts it and says EPERM.
@@ -278,9 +279,7 @@ def _refuse_constant(text: str) -> Any:
 
 
 def _wrong(place: str, expected: str, value: Any) -> SetupError:
-    return SetupError(
-        f"bundle does not fit: {place} must be {expected}, got {type(value).__name__}; compile it again"
-    )
+    return SetupError(f"bundle does not fit: {place} must be {expected}, got {type(value).__name__}; compile it again")
 
 
 def _decode(kind: type[_T], value: Any, place: str) -> _T:
