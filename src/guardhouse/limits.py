@@ -52,13 +52,30 @@ FINISHED_TASKS_REMEMBERED: Final = 10_000
 # Results that a plain-protocol runner keeps for a repeated request: nothing tells it that one arrived.
 PLAIN_RESULTS_REMEMBERED: Final = 64
 
-# Workspace. One answer must fit MESSAGE_MAX_BYTES in base64 and MESSAGE_MAX_NODES as JSON; what is left out is counted.
+# Workspace. One answer must fit MESSAGE_MAX_BYTES in base64 and TASK_RESULT_MAX_NODES; what is left out is counted.
 READ_MAX_BYTES: Final = 16 * 1024 * 1024
 WRITE_MAX_BYTES: Final = 23 * 1024 * 1024
 EDIT_MAX_BYTES: Final = 16 * 1024 * 1024
-LIST_MAX_ENTRIES: Final = 40_000
+LIST_MAX_ENTRIES: Final = 100_000
 GLOB_MAX_MATCHES: Final = 100_000
 GREP_MAX_MATCHES: Final = 10_000
 GREP_LINE_MAX_BYTES: Final = 2_000
 NAMES_MAX_BYTES: Final = 12 * 1024 * 1024
 PATTERN_MAX_BYTES: Final = 4_096
+# One request to the files worker, and how long it may take when the task itself says nothing.
+WORKER_FRAME_MAX_BYTES: Final = 32 * 1024 * 1024
+WORKER_REQUEST_TIMEOUT_S: Final = 120.0
+WORKER_CANCEL_GRACE_S: Final = 1.0
+
+# Policy documents: 10,000 rules in the long form are about 3 MB and 150,000 nodes.
+POLICY_DOCUMENT_MAX_CHARS: Final = 8 * 1024 * 1024
+POLICY_DOCUMENT_MAX_DEPTH: Final = 24
+POLICY_DOCUMENT_MAX_NODES: Final = 500_000
+POLICY_RULES_MAX: Final = 50_000
+POLICY_INCLUDE_MAX_DEPTH: Final = 8
+# States that one question about all values of an unknown word may visit before the answer is "undecided" (about 0.2 s).
+POLICY_UNKNOWN_MAX_STATES: Final = 20_000
+# States that one comparison of two policies may visit before it says that it could not finish.
+POLICY_COMPARE_MAX_STATES: Final = 500_000
+# Memory of one RE2 set and its lazily built automaton; above it RE2 says so and each rule is asked by itself.
+POLICY_MATCHER_MAX_BYTES: Final = 64 * 1024 * 1024
