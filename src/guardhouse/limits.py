@@ -79,3 +79,14 @@ POLICY_UNKNOWN_MAX_STATES: Final = 20_000
 POLICY_COMPARE_MAX_STATES: Final = 500_000
 # Memory of one RE2 set and its lazily built automaton; above it RE2 says so and each rule is asked by itself.
 POLICY_MATCHER_MAX_BYTES: Final = 64 * 1024 * 1024
+
+# Shell reader (gate one). Constructs within constructs; each level costs about ten Python frames of the 1,000 there are.
+SHELL_DEPTH_MAX: Final = 32
+# Texts within texts (eval, bash -c, trap) and wrappers around wrappers (env nice timeout …).
+SHELL_TEXT_LEVELS_MAX: Final = 8
+SHELL_WRAPPERS_MAX: Final = 16
+SHELL_COMMANDS_MAX: Final = 8_192
+SHELL_WORDS_MAX: Final = 65_536
+# Texts up to this length are remembered, this many of them; both bound the cache's memory.
+SHELL_CACHE_TEXT_CHARS: Final = 4_096
+SHELL_CACHE_ENTRIES: Final = 1_024
