@@ -26,7 +26,7 @@ def collect_environment(*, workspace: Path) -> EnvironmentInfo:
     """Return what this host is, as its own tools would say it."""
     now = datetime.now().astimezone()
     account = _account()
-    return EnvironmentInfo(
+    return EnvironmentInfo(  # noqa: S604 - `shell` is a fact to report; nothing is started
         os=platform.system().lower(),
         os_version=_os_version(),
         arch=_ARCHITECTURES.get(platform.machine(), platform.machine()),

@@ -35,13 +35,13 @@ class AcceptedTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accepted_at: str
 
 
-class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One record. ``result`` is the rendered payload of the task's one result."""
 
     kind: Literal["accepted", "result", "acknowledged"]
     task_id: str
     task: AcceptedTask | None = None
-    result: msgspec.Raw = msgspec.Raw(b"")
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 @dataclass(slots=True)
@@ -201,7 +201,7 @@ def _write_anew(path: Path, state: Recovered) -> tuple[int, int]:
     try:
         _write_all(descriptor, content)
         os.fsync(descriptor)
-        os.replace(fresh, path)
+        fresh.replace(path)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)

@@ -62,7 +62,6 @@ def make_client_context(
     context.set_ciphers(_CIPHERS_TLS_1_2)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.hostname_checks_common_name = False
-    context.keylog_filename = None  # SSLKEYLOGFILE in the environment is not ours to obey
     if insecure_skip_tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

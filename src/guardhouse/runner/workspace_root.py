@@ -93,7 +93,7 @@ def _check_passable(parent: Path, account: Account, path: Path) -> None:
 def _make(path: Path, account: Account, *, mode: int) -> None:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        os.mkdir(path, mode)
+        path.mkdir(mode=mode)
     except FileExistsError:
         return
     except OSError as error:
