@@ -143,12 +143,12 @@ class SeccompFilter:
 
     Attributes:
         programs: by `FilterVariant`; every variant is there.
-        denied: names of the calls that are denied outright, by number, so that a notification can be named.
+        names: every call known on the architecture, name to number, so that a notification can be named.
         digest: sha256 (hex) of the readable text in `sandbox/compiled/` that this was compiled from.
     """
 
     programs: dict[str, bytes]
-    denied: dict[str, int]
+    names: dict[str, int]
     digest: str
 
 
@@ -177,6 +177,7 @@ class ProfilePlan:
         network: ``none`` and ``domains`` have their own net namespace; ``ports`` is the host's with Landlock.
         network_domains: names (``*.`` wildcards) that the runner's egress proxy lets through (``domains``).
         network_addresses: addresses and networks (CIDR) granted although private, for the same proxy.
+        proxy_port: TCP port on the command's own 127.0.0.1 where that proxy listens; 0 in other modes.
         rlimits: (soft, hard) by lower-case name (``nofile``), in the unit of setrlimit(2).
         seccomp: by architecture as uname(2) has it: ``x86_64``, ``aarch64``.
         environment: the whole environment; nothing is inherited.
@@ -192,6 +193,7 @@ class ProfilePlan:
     network: NetworkMode
     network_domains: tuple[str, ...]
     network_addresses: tuple[str, ...]
+    proxy_port: int
     mounts: tuple[MountStep, ...]
     landlock: LandlockPlan | None
     seccomp: dict[str, SeccompFilter]
