@@ -1,0 +1,260 @@
+"""What a profile says, as values: every entry with its reason and its place. No host, no identity, no numbers.
+
+Made by `load.py`, resolved by `compile.py`, put in words by `describe.py`. Runs at boot and in the CLI.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from guardhouse.sandbox.bundle import MountKind, NetworkMode, ProcView
+
+__all__ = [
+    "CGROUP_LIMITS",
+    "LAYERS",
+    "RLIMITS",
+    "Answer",
+    "CallRule",
+    "CgroupLimit",
+    "Condition",
+    "Grant",
+    "Limit",
+    "Mask",
+    "Network",
+    "Port",
+    "Profile",
+    "Reason",
+    "Setting",
+    "Switch",
+    "SyscallGroup",
+    "ViewEntry",
+    "WorkspaceAccess",
+]
+
+WorkspaceAccess = Literal["read_write", "read_only", "none"]
+
+# The wall's layers in the order in which they are put up, with what each holds; names stand in `requires:`, in a
+# plan's required_layers, in refusals and in doctor's table.
+LAYERS: Final[Mapping[str, str]] = {
+    "cgroup_memory": "memory of the whole tree is bounded and its peak reported",
+    "cgroup_pids": "the number of processes is bounded",
+    "cgroup_cpu": "the host's own services get their share of the CPUs first",
+    "cgroup_io": "the same for disks",
+    "namespaces": "processes, mounts, ipc, host name and network as the profile lists them",
+    "mount_view": "nothing outside the plan has a path",
+    "rlimits": "descriptors, file size, core files and locked memory are bounded",
+    "capabilities": "nothing that only root may do",
+    "no_new_privs": "setuid files and file capabilities gain nothing",
+    "landlock": "paths, ports, abstract sockets and signals, should the mount view have a mistake",
+    "seccomp": "only listed system calls, with checked arguments",
+    "exec_gate": "every program start is judged by the policy",
+}
+
+# Names of setrlimit(2) that a profile may set, with the unit of their values.
+RLIMITS: Final[Mapping[str, Literal["count", "bytes", "seconds"]]] = {
+    "as": "bytes",
+    "core": "bytes",
+    "cpu": "seconds",
+    "data": "bytes",
+    "fsize": "bytes",
+    "memlock": "bytes",
+    "msgqueue": "bytes",
+    "nice": "count",
+    "nofile": "count",
+    "nproc": "count",
+    "rtprio": "count",
+    "sigpending": "count",
+    "stack": "bytes",
+}
+
+# Fields of bundle.CgroupLimits with the range of their values (bytes, or the kernel's own range).
+CGROUP_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
+    "memory_bytes": (1 << 22, 1 << 50),
+    "memory_swap_bytes": (0, 1 << 50),
+    "pids": (2, 4_194_304),
+    "cpu_weight": (1, 10_000),
+    "cpu_quota_percent": (1, 1_000_000),
+    "io_weight": (1, 10_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an entry stands in a file, and where. ``without`` says what breaks if it goes."""
+
+    why: str
+    place: str
+    without: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One argument's condition, by symbolic name.
+
+    Exactly one of ``any_of`` and ``none_of`` is set. ``any_of``: the low 32 bits, masked with ``within`` (or with
+    everything but ``ignoring``), equal one of the names. ``none_of``: not one bit of these flags is set.
+    """
+
+    arg: str
+    any_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    within: str = ""
+    ignoring: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallRule:
+    """One call that is allowed when all of ``conditions`` hold; rules of the same call are alternatives."""
+
+    call: str
+    conditions: tuple[Condition, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One call that always gets ``errno`` (a symbolic name)."""
+
+    call: str
+    errno: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallGroup:
+    """A file of `sandbox/syscalls/`."""
+
+    name: str
+    purpose: str
+    allow: tuple[CallRule, ...]
+    answers: tuple[Answer, ...]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEntry:
+    """One `view:` entry; ``source`` is the host path, or the text of a file or symlink."""
+
+    kind: MountKind
+    source: str
+    target: str
+    options: tuple[str, ...]
+    optional: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """One path that the view covers, with the group it came from."""
+
+    path: str
+    group: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One path that is shown although a mask or the view would hide it.
+
+    ``kind`` is ``path``, ``socket`` or ``kubeconfig``; only a ``path`` may be ``writable``. A kubeconfig also sets
+    ``KUBECONFIG``.
+    """
+
+    kind: Literal["path", "socket", "kubeconfig"]
+    path: str
+    writable: bool
+    optional: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One TCP port of network mode ``ports``."""
+
+    port: int
+    direction: Literal["connect", "bind"]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network mode with what it lets through. Domains and addresses are pairs (value, reason)."""
+
+    mode: NetworkMode
+    ports: tuple[Port, ...]
+    domains: tuple[tuple[str, Reason], ...]
+    addresses: tuple[tuple[str, Reason], ...]
+    proxy_port: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One resource limit, in the unit of `RLIMITS`."""
+
+    soft: int
+    hard: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupLimit:
+    """One limit of the command's own group, in the unit its name says."""
+
+    value: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A single text setting: an environment variable, the host name, the umask …"""
+
+    value: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Optional groups of system calls under one name; off unless somebody asks for it at start."""
+
+    groups: tuple[str, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A whole profile with everything it extends folded in.
+
+    Attributes:
+        ancestry: names of the profiles it was built from, the furthest first, its own last.
+        groups: every group of system calls that it uses or has a switch for, by name.
+        syscalls: the groups that are always on.
+    """
+
+    name: str
+    summary: str
+    place: str
+    ancestry: tuple[str, ...]
+    namespaces: Mapping[str, Reason]
+    network: Network
+    view: tuple[ViewEntry, ...]
+    masks: tuple[Mask, ...]
+    grants: tuple[Grant, ...]
+    groups: Mapping[str, SyscallGroup]
+    syscalls: Mapping[str, Reason]
+    switches: Mapping[str, Switch]
+    limits: Mapping[str, Limit]
+    cgroup: Mapping[str, CgroupLimit]
+    environment: Mapping[str, Setting]
+    requires: Mapping[str, Reason]
+    landlock_minimum_abi: int
+    landlock_reason: Reason
+    proc: ProcView
+    proc_reason: Reason
+    hostname: Setting
+    tmp_bytes: int
+    umask: int
+    count_denials: bool
+    workspace: WorkspaceAccess
+    workspace_reason: Reason
+    root_identity: Reason | None
