@@ -90,3 +90,17 @@ SHELL_WORDS_MAX: Final = 65_536
 # Texts up to this length are remembered, this many of them; both bound the cache's memory.
 SHELL_CACHE_TEXT_CHARS: Final = 4_096
 SHELL_CACHE_ENTRIES: Final = 1_024
+
+# Launcher. One request is one datagram; a longer body travels in a sealed memory file of at most this size:
+# the longest command text with every byte escaped, and room for the rest.
+LAUNCH_BODY_MAX_BYTES: Final = 2 * 1024 * 1024
+LAUNCH_DATAGRAM_MAX_BYTES: Final = 64 * 1024
+LAUNCH_ARGV_MAX_WORDS: Final = 4096
+LAUNCH_ENVIRONMENT_MAX_ENTRIES: Final = 64
+LAUNCH_WORKDIR_MAX_BYTES: Final = 4096  # PATH_MAX of linux/limits.h
+LAUNCH_GRACE_MAX_S: Final = 60.0
+LAUNCH_SLOTS_MAX: Final = 64  # commands at a time
+SLOT_PREPARE_TIMEOUT_S: Final = 15.0  # cgroup moves cost 11 ms each when idle (FIGURES.md), far more under load
+SLOT_IDLE_TIMEOUT_S: Final = 60.0
+SLOT_COMMANDS_MAX: Final = 1000  # then a fresh pid 1: bounds whatever an interpreter gathers over time
+STOP_KILL_TIMEOUT_S: Final = 2.0  # an init that has not killed its namespace by then is killed itself

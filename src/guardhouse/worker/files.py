@@ -1,0 +1,160 @@
+"""PROCESS: the files worker. Serves operations on one workspace over one socket until the socket ends.
+
+The launcher forks it, gives it two descriptors, and confines it: no network, no exec, nothing visible but the
+workspace. It opens nothing outside its handle after `main` has started. A request that hangs is ended by the
+kernel (SIGALRM), and what a hostile pattern or archive breaks is this process and nothing else.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Final
+
+import msgspec
+
+from guardhouse.errors import PeerError, Refusal
+from guardhouse.limits import WORKER_REQUEST_TIMEOUT_S
+from guardhouse.worker import protocol
+from guardhouse.worker.handlers import Body, Served, Session, serve
+from guardhouse.worker.settings import FilesSettings
+from guardhouse.workspace.errors import Code, WorkspaceRefusal
+from guardhouse.workspace.handle import Method, open_workspace
+
+__all__ = ["main"]
+
+# The client gives up first and says so; the alarm is for a worker whose client is gone.
+_ALARM_MARGIN_S: Final = 5.0
+_POLL_EVERY_S: Final = 0.02
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None) -> int:
+    """Serve requests until the other side closes the socket.
+
+    Args:
+        workspace_fd: open directory, the only way to any file.
+        sock_fd: connected SOCK_STREAM unix socket; both descriptors are this process's own.
+        settings: the operator's; defaults otherwise.
+
+    Returns:
+        The exit status: 0 after a regular end, 1 when the client broke the protocol.
+
+    Raises:
+        SetupError: the handle or a setting is unfit.
+    """
+    settings = settings or FilesSettings()
+    os.umask(0o022)
+    # The default action ends the process even inside a C extension that never returns to the interpreter.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    method = None if settings.method is None else Method(settings.method)
+    workspace = open_workspace(
+        workspace_fd, root_path=settings.root_path, method=method, cross_mounts=settings.cross_mounts
+    )
+    with socket.socket(fileno=sock_fd) as sock:
+        sock.settimeout(None)
+        connection = _Connection(sock)
+        session = Session(workspace, settings, connection.tick)
+        try:
+            while connection.serve_one(session):
+                pass
+        except PeerError as error:
+            sys.stderr.write(f"files worker: {error}\n")
+            return 1
+        except (ConnectionError, _ClientGone):
+            return 0
+    return 0
+
+
+class _ClientGone(Exception):  # noqa: N818 - an event, seen only inside this file
+    """The client closed the socket in the middle of a request."""
+
+
+class _Connection:
+    """The worker's end of the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._serving: int | None = None
+        self._polled_at = 0.0
+
+    def serve_one(self, session: Session) -> bool:
+        """Answer one request; False when the client has closed the socket between two."""
+        received = self._receive()
+        if received is None:
+            return False
+        request, body = received
+        if request.operation == "cancel":
+            return True  # it crossed with the reply
+        self._serving = request.id
+        limit_s = request.deadline_s if request.deadline_s > 0 else WORKER_REQUEST_TIMEOUT_S
+        signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_MARGIN_S)
+        try:
+            served = serve(session, request.operation, request.args, body)
+            reply = protocol.Reply(id=request.id, result=msgspec.Raw(_ENCODER.encode(served.result)))
+            head = protocol.render(reply, served.body)
+        except (Refusal, PeerError) as error:
+            head = protocol.render(protocol.Reply(id=request.id, failure=_failure(error)))
+            served = Served(protocol.UsageArgs())
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._serving = None
+        self._sock.sendall(head)
+        if served.body:
+            self._sock.sendall(served.body)
+        return True
+
+    def tick(self) -> None:
+        """Look whether the client has cancelled or left; called by long operations now and then."""
+        now = time.monotonic()
+        if now - self._polled_at < _POLL_EVERY_S:
+            return
+        self._polled_at = now
+        if not self._poll.poll(0):
+            return
+        received = self._receive()
+        if received is None:
+            raise _ClientGone
+        request, _ = received
+        if request.operation != "cancel" or self._serving is None:
+            raise PeerError("a second request came before the first was answered", code="out_of_order")
+        if request.id == self._serving:
+            raise WorkspaceRefusal("cancelled", code=Code.CANCELLED)
+
+    def _receive(self) -> tuple[protocol.Request, Body] | None:
+        lengths = self._exactly(protocol.LENGTHS.size, at_boundary=True)
+        if lengths is None:
+            return None
+        header_size, body_size = protocol.parse_lengths(lengths)
+        header = self._exactly(header_size)
+        body = self._exactly(body_size) if body_size else bytearray()
+        if header is None or body is None:
+            raise _ClientGone
+        return protocol.parse_request(header), memoryview(body)
+
+    def _exactly(self, size: int, *, at_boundary: bool = False) -> bytearray | None:
+        """Return ``size`` bytes; None at the end of the stream before the first, if ``at_boundary``."""
+        data = bytearray(size)
+        view = memoryview(data)
+        got = 0
+        while got < size:
+            count = self._sock.recv_into(view[got:])
+            if not count:
+                if at_boundary and not got:
+                    return None
+                raise _ClientGone
+            got += count
+        return data
+
+
+def _failure(error: Refusal | PeerError) -> protocol.Failure:
+    if isinstance(error, PeerError):
+        return protocol.Failure(family="peer", code=error.code, text=str(error))
+    code = error.code.value if isinstance(error, WorkspaceRefusal) else "refused"
+    return protocol.Failure(family="refusal", code=code, text=str(error))

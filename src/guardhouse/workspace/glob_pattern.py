@@ -1,0 +1,195 @@
+r"""Glob patterns, compiled to automata that need linear time whatever the pattern.
+
+`*` and `?` stay within one component, `**` as a whole component crosses any number of them, `[a-z]`, `[!a-z]`
+and `[^a-z]` are classes, `{a,b}` are alternatives (nested and with slashes too), `\` takes the next character
+as it is. A leading dot needs no special pattern. Names are bytes: one that is not valid UTF-8 is matched byte
+for byte. Pure.
+"""
+
+from functools import lru_cache
+from typing import Any, Final
+
+import re2
+
+from guardhouse.limits import PATTERN_MAX_BYTES
+from guardhouse.workspace.errors import Code, WorkspaceRefusal, shown
+
+__all__ = ["GlobPattern"]
+
+_META: Final = frozenset("*?[{\\")
+_DEPTH_MAX: Final = 32
+
+
+class GlobPattern:
+    """One compiled pattern, for a base name or for a path relative to the workspace."""
+
+    def __init__(self, pattern: str | bytes) -> None:
+        """Compile ``pattern``.
+
+        Raises:
+            WorkspaceRefusal: INVALID: too long, unbalanced brackets or braces, a trailing backslash.
+        """
+        raw = pattern if isinstance(pattern, bytes) else pattern.encode("utf-8", "surrogateescape")
+        if len(raw) > PATTERN_MAX_BYTES:
+            raise WorkspaceRefusal(
+                f"glob of {len(raw)} bytes is too long: at most {PATTERN_MAX_BYTES}", code=Code.INVALID
+            )
+        self.pattern = raw
+        try:
+            self._text_matcher = _compiled(raw.decode("utf-8"), latin=False)
+        except UnicodeDecodeError:
+            self._text_matcher = None
+        self._byte_matcher: Any = None
+
+    def matches(self, name: bytes) -> bool:
+        """Say whether the whole of ``name`` matches."""
+        if self._text_matcher is not None:
+            try:
+                name.decode("utf-8")
+            except UnicodeDecodeError:
+                pass
+            else:
+                return self._text_matcher.fullmatch(name) is not None
+        if self._byte_matcher is None:
+            self._byte_matcher = _compiled(self.pattern.decode("latin-1"), latin=True)
+        return self._byte_matcher.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=512)
+def _compiled(pattern: str, *, latin: bool) -> Any:
+    expression = _Translation(pattern).expression()
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    options.dot_nl = True
+    options.max_mem = 16 << 20
+    try:
+        if latin:
+            options.encoding = re2.Options.Encoding.LATIN1
+            return re2.compile(expression.encode("latin-1"), options)
+        return re2.compile(expression, options)
+    except re2.error as error:
+        raise WorkspaceRefusal(
+            f"invalid glob {shown(pattern.encode('utf-8', 'replace'))}: {_said(error)}", code=Code.INVALID
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    said = error.args[0] if error.args else ""
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+
+
+class _Translation:
+    """Reads a glob from left to right, once, and writes the regular expression."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._at = 0
+        self._out: list[str] = []
+        self._depth = 0
+
+    def expression(self) -> str:
+        while self._at < len(self._pattern):
+            self._one()
+        if self._depth:
+            raise self._invalid("'{' is never closed")
+        return "".join(self._out)
+
+    def _one(self) -> None:
+        character = self._pattern[self._at]
+        if character == "*":
+            self._stars()
+            return
+        self._at += 1
+        if character == "?":
+            self._out.append("[^/]")
+        elif character == "[":
+            self._class()
+        elif character == "{":
+            self._depth += 1
+            if self._depth > _DEPTH_MAX:
+                raise self._invalid(f"braces nested deeper than {_DEPTH_MAX}")
+            self._out.append("(?:")
+        elif character == "}" and self._depth:
+            self._depth -= 1
+            self._out.append(")")
+        elif character == "," and self._depth:
+            self._out.append("|")
+        elif character == "\\":
+            if self._at == len(self._pattern):
+                raise self._invalid("a backslash at the end escapes nothing")
+            self._out.append(_literal(self._pattern[self._at]))
+            self._at += 1
+        else:
+            self._out.append(_literal(character))
+
+    def _stars(self) -> None:
+        start = self._at
+        while self._at < len(self._pattern) and self._pattern[self._at] == "*":
+            self._at += 1
+        before = self._pattern[start - 1] if start else "/"
+        after = self._pattern[self._at] if self._at < len(self._pattern) else ""
+        opens = before == "/" or (self._depth and before in "{,")
+        if self._at - start == 2 and opens:
+            if after == "/":
+                # "**/" is any number of directories, none included.
+                self._at += 1
+                self._out.append("(?:[^/]+/)*")
+                return
+            if after == "" or (self._depth and after in "},"):
+                self._out.append(".+")
+                return
+        self._out.append("[^/]*")
+
+    def _class(self) -> None:
+        negated = self._at < len(self._pattern) and self._pattern[self._at] in "!^"
+        at = self._at + negated
+        members: list[tuple[str, str]] = []
+        first = True
+        while True:
+            if at >= len(self._pattern):
+                raise self._invalid("'[' is never closed")
+            if self._pattern[at] == "]" and not first:
+                break
+            low, at = self._member(at)
+            high = low
+            if self._pattern[at : at + 1] == "-" and self._pattern[at + 1 : at + 2] not in ("]", ""):
+                high, at = self._member(at + 1)
+                if high < low:
+                    raise self._invalid(f"range {low}-{high} runs backwards")
+            members.append((low, high))
+            first = False
+        self._at = at + 1
+        body = "".join(f"\\x{{{ord(low):x}}}-\\x{{{ord(high):x}}}" for low, high in members)
+        if negated:
+            self._out.append(f"[^/{body}]")
+        elif any(low <= "/" <= high for low, high in members):
+            # A class never matches the slash, even where a range spans it: RE2 has no intersection, so split it.
+            kept = "".join(
+                f"\\x{{{ord(low):x}}}-\\x{{{ord(high):x}}}" for pair in members for low, high in _without_slash(*pair)
+            )
+            self._out.append(f"[{kept}]" if kept else "[^\\x{0}-\\x{10FFFF}]")
+        else:
+            self._out.append(f"[{body}]")
+
+    def _member(self, at: int) -> tuple[str, int]:
+        if self._pattern[at] == "\\" and at + 1 < len(self._pattern):
+            at += 1
+        return self._pattern[at], at + 1
+
+    def _invalid(self, why: str) -> WorkspaceRefusal:
+        return WorkspaceRefusal(
+            f"invalid glob {shown(self._pattern.encode('utf-8', 'replace'))}: {why}", code=Code.INVALID
+        )
+
+
+def _without_slash(low: str, high: str) -> list[tuple[str, str]]:
+    if not low <= "/" <= high:
+        return [(low, high)]
+    parts = [(low, chr(ord("/") - 1)), (chr(ord("/") + 1), high)]
+    return [(first, last) for first, last in parts if first <= last]
+
+
+def _literal(character: str) -> str:
+    """Return the expression for one character; a newline in a name is one too."""
+    return character if character.isalnum() and character.isascii() else f"\\x{{{ord(character):x}}}"

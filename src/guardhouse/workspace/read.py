@@ -1,0 +1,137 @@
+"""Read a part of a regular file: by bytes, bounded, and honest about sizes that change or lie.
+
+Knows files whose size says 0 although they have content (as /proc's do), files that grow while they are read,
+and everything that would block or never end. Runs in the files worker.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from guardhouse.limits import READ_MAX_BYTES
+from guardhouse.workspace.entry import kind_of
+from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, shown
+from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
+
+__all__ = ["FilePart", "open_regular", "read_file"]
+
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes of a file from ``offset`` on.
+
+    Attributes:
+        content: the bytes; shorter than asked where the file ends or ``bounded``.
+        offset: where they start.
+        total_size: bytes in the whole file, as of the end of the read; at least ``offset + len(content)`` unless the
+            offset lies past the end.
+        bounded: the answer stops at our bound although more was asked for and is there; read on at
+            ``offset + len(content)``.
+    """
+
+    content: bytes
+    offset: int
+    total_size: int
+    bounded: bool
+
+
+def open_regular(workspace: Workspace, path: bytes, *, verb: str = "read") -> int:
+    """Open the regular file at ``path`` for reading; never blocks and never touches a device.
+
+    Raises:
+        PathEscapesWorkspace: it lies outside.
+        WorkspaceRefusal: DIRECTORY, SPECIAL, or what the file system says.
+    """
+    # Look before opening: opening a device or a FIFO already does something to it.
+    probe = open_beneath(workspace, path, os.O_PATH)
+    try:
+        _check_regular(os.fstat(probe).st_mode, path, verb)
+    finally:
+        os.close(probe)
+    fd = open_beneath(workspace, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        # The name may point elsewhere by now; what counts is what was opened, and O_NONBLOCK kept a FIFO from blocking.
+        _check_regular(os.fstat(fd).st_mode, path, verb)
+    except WorkspaceRefusal:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_file(
+    workspace: Workspace,
+    path: PathLike,
+    *,
+    offset: int = 0,
+    limit: int = 0,
+    max_bytes: int = READ_MAX_BYTES,
+    tick: Callable[[], None] = lambda: None,
+) -> FilePart:
+    """Return up to ``limit`` bytes of ``path`` from ``offset`` on.
+
+    Args:
+        workspace: the handle.
+        path: path from outside.
+        offset: in bytes; past the end gives no content and the size.
+        limit: in bytes; 0 or less means the rest of the file.
+        max_bytes: bound on one answer, whatever ``limit`` says; reaching it shows in ``bounded``.
+        tick: called between chunks; may raise to stop.
+
+    Raises:
+        PathEscapesWorkspace, WorkspaceRefusal: as open_regular; INVALID for a negative offset.
+    """
+    relative = parse_path(workspace, path)
+    if offset < 0:
+        raise WorkspaceRefusal(f"offset is {offset}; it counts bytes from 0", code=Code.INVALID)
+    fd = open_regular(workspace, relative)
+    try:
+        wanted = min(limit, max_bytes) if limit > 0 else max_bytes
+        content, ended = _read_from(fd, offset, wanted, tick)
+        seen = offset + len(content) if content else 0
+        total = max(os.fstat(fd).st_size, seen)
+        if total == 0 and offset > 0:
+            # A file of /proc's kind says 0 and has content all the same: only reading tells how much.
+            counted, _ = _read_from(fd, 0, min(offset, max_bytes), tick)
+            total = len(counted)
+        left = not ended and (total > seen or os.fstat(fd).st_size == 0)
+        return FilePart(content, offset, total, left and len(content) == max_bytes and not 0 < limit <= max_bytes)
+    except OSError as error:
+        raise refusal_of(error, relative) from error
+    finally:
+        os.close(fd)
+
+
+def _read_from(fd: int, offset: int, wanted: int, tick: Callable[[], None]) -> tuple[bytes, bool]:
+    """Return at most ``wanted`` bytes and whether the end of the file was met."""
+    parts: list[bytes] = []
+    got = 0
+    while got < wanted:
+        tick()
+        try:
+            part = os.pread(fd, min(_CHUNK_BYTES, wanted - got), offset + got)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EOVERFLOW) and offset > 0 and not got:
+                return b"", True  # an offset that no file can have lies past the end of this one
+            raise
+        except OverflowError:
+            return b"", True
+        if not part:
+            return b"".join(parts), True
+        parts.append(part)
+        got += len(part)
+    return b"".join(parts), False
+
+
+def _check_regular(mode: int, path: bytes, verb: str) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise WorkspaceRefusal(f"cannot {verb} a directory: {shown(path)}", code=Code.DIRECTORY)
+    raise WorkspaceRefusal(
+        f"not a regular file: {shown(path)} is a {kind_of(mode).replace('_', ' ')}", code=Code.SPECIAL
+    )

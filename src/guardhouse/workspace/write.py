@@ -1,0 +1,240 @@
+"""Write a file so that a reader sees the old content or the new, never a part of either.
+
+The content goes to a temporary file in the same directory, is synced, and takes the name in one rename; then
+the directory is synced. A file that had other hard links keeps them with the old content: the inode is
+replaced, never written. Runs in the files worker.
+"""
+
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from guardhouse.limits import EDIT_MAX_BYTES, WRITE_MAX_BYTES
+from guardhouse.workspace.entry import kind_of
+from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, shown
+from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
+from guardhouse.workspace.place import Place, open_place
+from guardhouse.workspace.read import open_regular
+
+__all__ = ["TEMPORARY_PREFIX", "Edited", "Written", "edit_file", "write_file"]
+
+TEMPORARY_PREFIX: Final = b".guardhouse-tmp-"
+NEW_FILE_MODE: Final = 0o644
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What stands at a path after a write."""
+
+    path: bytes
+    size: int
+    checksum: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A write that replaced ``replacements`` occurrences."""
+
+    written: Written
+    replacements: int
+
+
+def write_file(
+    workspace: Workspace,
+    path: PathLike,
+    content: bytes | memoryview,
+    *,
+    if_checksum: str | None = None,
+    max_bytes: int = WRITE_MAX_BYTES,
+    sync: bool = True,
+    admit: Callable[[Place, int], None] = lambda _place, _size: None,
+) -> Written:
+    """Make ``content`` the whole content of ``path``, atomically; parents are made.
+
+    A link at ``path`` that points into the workspace stays a link and its target is written. Permission bits
+    and, where the process may, owner and group of an existing file are kept; setuid and setgid bits are not.
+    A new file has mode 0644.
+
+    Args:
+        workspace: the handle.
+        path: path from outside.
+        content: at most ``max_bytes``.
+        if_checksum: SHA-256 (hex) that the present content must have; "" means that nothing may be there.
+        max_bytes: bound on ``content``.
+        sync: wait until content and name are on the disk.
+        admit: asked with the place and the size before anything is written; raises to refuse (the quota).
+
+    Raises:
+        PathEscapesWorkspace, WorkspaceRefusal: nothing at ``path`` has changed then. CONFLICT when
+        ``if_checksum`` differs.
+    """
+    relative = parse_path(workspace, path)
+    if len(content) > max_bytes:
+        raise WorkspaceRefusal(
+            f"content of {len(content)} bytes for {shown(relative)} is too large: one write takes {max_bytes}",
+            code=Code.TOO_LARGE,
+        )
+    with open_place(workspace, relative, make_parents=True, through_links=True) as place:
+        _check_replaceable(place, relative)
+        if if_checksum is not None:
+            _check_checksum(workspace, place, relative, if_checksum)
+        admit(place, len(content))
+        _replace(place, content, relative, sync=sync)
+        return Written(place.path, len(content), hashlib.sha256(content).hexdigest(), place.found is None)
+
+
+def edit_file(
+    workspace: Workspace,
+    path: PathLike,
+    old: bytes,
+    new: bytes,
+    *,
+    replace_all: bool = False,
+    if_checksum: str | None = None,
+    max_bytes: int = EDIT_MAX_BYTES,
+    admit: Callable[[Place, int], None] = lambda _place, _size: None,
+) -> Edited:
+    """Replace ``old`` by ``new`` in a file, exactly and atomically.
+
+    Without ``replace_all``, ``old`` must occur exactly once. Occurrences do not overlap and are found from the left.
+
+    Raises:
+        PathEscapesWorkspace: it lies outside.
+        WorkspaceRefusal: NOT_FOUND or CONFLICT when ``old`` is not there or not unique; CONFLICT when somebody else
+            changes the file meanwhile; TOO_LARGE.
+    """
+    relative = parse_path(workspace, path)
+    if not old:
+        raise WorkspaceRefusal("nothing to replace: the old text is empty; use write", code=Code.INVALID)
+    if old == new:
+        raise WorkspaceRefusal("old and new text are the same; nothing to do", code=Code.INVALID)
+    fd = open_regular(workspace, relative, verb="edit")
+    try:
+        before = _read_whole(fd, max_bytes, relative)
+    except OSError as error:
+        raise refusal_of(error, relative) from error
+    finally:
+        os.close(fd)
+    checksum = hashlib.sha256(before).hexdigest()
+    if if_checksum is not None and if_checksum.lower() != checksum:
+        raise _changed(relative, if_checksum, checksum)
+    count = before.count(old)
+    if not count:
+        raise WorkspaceRefusal(
+            f"text not found in {shown(relative)}; it must match byte for byte, white space included",
+            code=Code.NOT_FOUND,
+        )
+    if count > 1 and not replace_all:
+        raise WorkspaceRefusal(
+            f"text occurs {count} times in {shown(relative)}; give more of the lines around it, or ask for all",
+            code=Code.CONFLICT,
+        )
+    after = before.replace(old, new)
+    written = write_file(
+        workspace, relative, after, if_checksum=checksum, max_bytes=max(max_bytes, WRITE_MAX_BYTES), admit=admit
+    )
+    return Edited(written, count)
+
+
+def _check_replaceable(place: Place, asked: bytes) -> None:
+    if place.found is None:
+        return
+    if stat.S_ISDIR(place.found.st_mode):
+        raise WorkspaceRefusal(f"cannot write a directory: {shown(asked)}", code=Code.DIRECTORY)
+    if not stat.S_ISREG(place.found.st_mode):
+        kind = kind_of(place.found.st_mode).replace("_", " ")
+        raise WorkspaceRefusal(f"not a regular file: {shown(asked)} is a {kind}", code=Code.SPECIAL)
+
+
+def _check_checksum(workspace: Workspace, place: Place, asked: bytes, wanted: str) -> None:
+    actual = ""
+    if place.found is not None:
+        fd = open_beneath(_at(workspace, place), place.name, os.O_RDONLY | os.O_NONBLOCK, follow=False)
+        try:
+            digest = hashlib.sha256()
+            while chunk := os.read(fd, _CHUNK_BYTES):
+                digest.update(chunk)
+            actual = digest.hexdigest()
+        finally:
+            os.close(fd)
+    if wanted.lower() != actual:
+        raise _changed(asked, wanted, actual)
+
+
+def _at(workspace: Workspace, place: Place) -> Workspace:
+    return Workspace(place.dir_fd, None, workspace.method, workspace.cross_mounts, workspace.root_mount)
+
+
+def _changed(asked: bytes, wanted: str, actual: str) -> WorkspaceRefusal:
+    expected = f"checksum {wanted[:64]}" if wanted else "no file"
+    found = f"checksum {actual}" if actual else "no file"
+    return WorkspaceRefusal(
+        f"{shown(asked)} has changed: expected {expected}, found {found}; read it again", code=Code.CONFLICT
+    )
+
+
+def _read_whole(fd: int, max_bytes: int, asked: bytes) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while chunk := os.read(fd, _CHUNK_BYTES):
+        size += len(chunk)
+        if size > max_bytes:
+            raise WorkspaceRefusal(
+                f"{shown(asked)} is too large to edit: more than {max_bytes} bytes; change it with a command",
+                code=Code.TOO_LARGE,
+            )
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _replace(place: Place, content: bytes | memoryview, asked: bytes, *, sync: bool) -> None:
+    temporary = TEMPORARY_PREFIX + secrets.token_hex(8).encode()
+    try:
+        # 0600 until it is whole: nobody else reads a file whose final mode is stricter than 0644.
+        fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=place.dir_fd
+        )
+    except OSError as error:
+        raise refusal_of(error, asked) from error
+    try:
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(fd, rest[:_CHUNK_BYTES]) :]
+            _dress(fd, place.found)
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, place.name, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+    except BaseException as error:
+        # Whatever ends this write, its temporary file goes with it.
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=place.dir_fd)
+        if isinstance(error, OSError):
+            raise refusal_of(error, asked) from error
+        raise
+    if sync:
+        os.fsync(place.dir_fd)
+
+
+def _dress(fd: int, found: os.stat_result | None) -> None:
+    """Give the new file the mode and owner of the one that it replaces."""
+    if found is None:
+        os.fchmod(fd, NEW_FILE_MODE)
+        return
+    made = os.fstat(fd)
+    if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
+        # Only root may give files away; without that right the file becomes ours, as with any editor that renames.
+        with suppress(PermissionError):
+            os.fchown(fd, -1, found.st_gid)
+        with suppress(PermissionError):
+            os.fchown(fd, found.st_uid, -1)
+    os.fchmod(fd, stat.S_IMODE(found.st_mode) & 0o777)
