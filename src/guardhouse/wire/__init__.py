@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from guardhouse.wire.envelope import Envelope, FrameTooLarge, InvalidPayload, parse_frame, render_frame
+from guardhouse.wire.envelope import Envelope, FrameTooLarge, InvalidPayloadError, parse_frame, render_frame
 from guardhouse.wire.messages import Direction
 from guardhouse.wire.operations import parse_args, parse_result
 
@@ -11,7 +11,7 @@ __all__ = [
     "Direction",
     "Envelope",
     "FrameTooLarge",
-    "InvalidPayload",
+    "InvalidPayloadError",
     "parse_args",
     "parse_frame",
     "parse_result",

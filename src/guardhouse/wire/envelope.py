@@ -17,7 +17,15 @@ from guardhouse.wire.messages import Direction, Message, Unknown
 from guardhouse.wire.scalars import Name
 from guardhouse.wire.typed import parse_typed
 
-__all__ = ["INVALID_PAYLOAD", "TYPES", "Envelope", "FrameTooLarge", "InvalidPayload", "parse_frame", "render_frame"]
+__all__ = [
+    "INVALID_PAYLOAD",
+    "TYPES",
+    "Envelope",
+    "FrameTooLarge",
+    "InvalidPayloadError",
+    "parse_frame",
+    "render_frame",
+]
 
 INVALID_PAYLOAD: Final = "invalid_payload"
 
@@ -67,7 +75,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     timestamp_ms: int
 
 
-class InvalidPayload(PeerError):
+class InvalidPayloadError(PeerError):
     """A known type whose payload is not what its type says. ``reference`` is the task or call it names, if any."""
 
     def __init__(self, message: str, *, type_name: str, reference: str | None) -> None:
@@ -94,7 +102,7 @@ def parse_frame(data: bytes | str, *, direction: Direction) -> Envelope:
 
     Raises:
         PeerError: ``oversized``, ``malformed`` (no JSON within bounds, or no envelope).
-        InvalidPayload: a known type with a wrong payload; its code is ``invalid_payload``.
+        InvalidPayloadError: a known type with a wrong payload; its code is ``invalid_payload``.
     """
     value = parse_json(data, max_nodes=_MAX_NODES[direction])
     incoming = parse_typed(value, _Incoming, what="envelope", code="malformed")
@@ -106,7 +114,9 @@ def parse_frame(data: bytes | str, *, direction: Direction) -> Envelope:
         try:
             payload = parse_typed(incoming.payload, kind, what=incoming.type, code=INVALID_PAYLOAD)
         except PeerError as error:
-            raise InvalidPayload(str(error), type_name=incoming.type, reference=_reference(incoming.payload)) from error
+            raise InvalidPayloadError(
+                str(error), type_name=incoming.type, reference=_reference(incoming.payload)
+            ) from error
     return Envelope(id=incoming.id, type=incoming.type, payload=payload, timestamp_ms=incoming.timestamp)
 
 

@@ -71,7 +71,7 @@ def _encode(data: bytes | str, max_bytes: int) -> bytes:
 
 
 def _structure(encoded: bytes, max_nodes: int) -> bytes:
-    """Return what of a JSON text stands outside its strings.
+    r"""Return what of a JSON text stands outside its strings.
 
     Backslash pairs go first, so that what is left of ``\\"`` is a quote inside a string; then every second part
     between quotes is outside. Each node has two strings at most (its key and itself): more quotes are too many
