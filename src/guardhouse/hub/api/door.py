@@ -1,0 +1,203 @@
+"""The one door to the REST interface: authenticate, authorize, decode, call, encode; errors in one shape.
+
+Every row of the route table becomes one `Door`, and nothing else answers under /api. Knows no route. Runs in the hub.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+import structlog
+import trio
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from guardhouse import limits
+from guardhouse.errors import GuardhouseError, InvariantError
+from guardhouse.hub.api.errors import ApiError, ErrorReply, as_api_error
+from guardhouse.hub.api.schemas import NoQuery
+from guardhouse.hub.authorize import Access, AuthenticationFailed, Principal, check_access
+from guardhouse.hub.authorize import Scope as TokenScope
+from guardhouse.hub.clock import now_ms
+from guardhouse.wire.json_text import parse_json
+
+if TYPE_CHECKING:
+    from guardhouse.hub.services import Services
+
+__all__ = ["Call", "Door", "Reply", "Route", "error_response"]
+
+_log = structlog.get_logger("guardhouse.hub.api")
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+BODY_MAX_BYTES: Final = 64 * 1024
+# A body trickling in keeps a place in memory: this long for all of it.
+BODY_TIMEOUT_S: Final = 30.0
+JSON: Final = "application/json"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One authorized request, decoded. ``principal`` is None on public routes only."""
+
+    services: "Services"
+    principal: Principal | None
+    path: dict[str, str]
+    query: Any
+    body: Any
+    address: str | None
+
+    @property
+    def actor(self) -> Principal:
+        """Who asks, on a route that is not public."""
+        if self.principal is None:
+            raise InvariantError("a route that needs a principal was called without one")
+        return self.principal
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a handler answers: a typed body, or raw text, or a stream of bytes."""
+
+    body: msgspec.Struct | bytes | AsyncIterator[bytes] | None
+    status: int = 200
+    media_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One row of the route table: what OpenAPI shows is what the door enforces."""
+
+    method: str
+    path: str
+    access: TokenScope | Access
+    handler: Callable[[Call], Awaitable[Reply]]
+    summary: str
+    tag: str
+    query: type[msgspec.Struct] = NoQuery
+    body: type[msgspec.Struct] | None = None
+    body_max_bytes: int = BODY_MAX_BYTES
+    replies: dict[int, Any] = field(default_factory=dict)
+    media_type: str = JSON
+    errors: tuple[int, ...] = ()
+
+
+class Door:
+    """Serves one route."""
+
+    def __init__(self, route: Route, services: "Services") -> None:
+        self.route = route
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request (ASGI)."""
+        request = Request(scope, receive, send)
+        try:
+            response = await self._answer(request)
+        except GuardhouseError as error:
+            if isinstance(error, InvariantError):
+                raise
+            refusal = as_api_error(error)
+            if refusal.status >= 500:
+                _log.error("request_failed", path=scope["path"], error=str(error))
+            response = error_response(refusal)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        route = self.route
+        principal = None
+        if route.access is not Access.PUBLIC:
+            principal = self._services.credentials.principal(bearer_token(request.headers), now_ms=now_ms())
+        check_access(principal, route.access)
+        call = Call(
+            services=self._services,
+            principal=principal,
+            path=dict(request.path_params),
+            query=_parse_query(request, route.query),
+            body=await self._read_body(request),
+            address=request.client.host if request.client else None,
+        )
+        return _response(await route.handler(call))
+
+    async def _read_body(self, request: Request) -> msgspec.Struct | None:
+        kind = self.route.body
+        if kind is None:
+            return None
+        declared = request.headers.get("content-type", JSON).split(";")[0].strip().lower()
+        if declared != JSON:
+            raise ApiError(415, "unsupported_media_type", f"the body is {declared!r}", hint=f"send {JSON}")
+        limit = self.route.body_max_bytes
+        chunks: list[bytes] = []
+        size = 0
+        with trio.move_on_after(BODY_TIMEOUT_S) as deadline:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise ApiError(413, "oversized", f"the body is over {limit} bytes", hint="send less")
+                chunks.append(chunk)
+        if deadline.cancelled_caught:
+            raise ApiError(408, "body_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s", retryable=True)
+        return parse_body(b"".join(chunks), kind, max_bytes=limit)
+
+
+def parse_body(data: bytes, kind: type[B], *, max_bytes: int) -> B:
+    """Return the body as ``kind``; an empty one stands for an empty object.
+
+    Raises:
+        ApiError: 400, naming the member.
+        PeerError: no JSON within bounds.
+    """
+    value = parse_json(data, max_bytes=max_bytes, max_nodes=limits.MESSAGE_MAX_NODES) if data.strip() else {}
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "invalid_body", f"invalid body: {error}", hint="see /api/v1/openapi.json") from error
+
+
+def _parse_query(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    values: dict[str, str] = {}
+    for key, value in request.query_params.multi_items():
+        if key in values:
+            raise ApiError(400, "invalid_query", f"query parameter {key!r} is given twice", hint="give it once")
+        values[key] = value
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "invalid_query", f"invalid query: {error}", hint="see /api/v1/openapi.json") from error
+
+
+def bearer_token(headers: Headers) -> str:
+    """Return the token of ``Authorization: Bearer …``.
+
+    Raises:
+        AuthenticationFailed: there is none, or there are two.
+    """
+    sent = headers.getlist("authorization")
+    scheme, _, token = (sent[0] if len(sent) == 1 else "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise AuthenticationFailed("this needs an API token: send one header 'Authorization: Bearer ght_…'")
+    return token.strip()
+
+
+def _response(reply: Reply) -> Response:
+    if reply.body is None:
+        return Response(status_code=reply.status, headers=reply.headers)
+    if isinstance(reply.body, (msgspec.Struct, bytes)):
+        content = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
+        return Response(content, status_code=reply.status, media_type=reply.media_type, headers=reply.headers)
+    return StreamingResponse(
+        reply.body, status_code=reply.status, media_type=reply.media_type, headers=reply.headers
+    )
+
+
+def error_response(error: ApiError) -> Response:
+    """Return the error in its one shape."""
+    headers = {"www-authenticate": 'Bearer realm="guardhouse"'} if error.status == 401 else {}
+    body: ErrorReply = error.body
+    return Response(msgspec.json.encode(body), status_code=error.status, media_type=JSON, headers=headers)

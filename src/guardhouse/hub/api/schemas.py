@@ -1,0 +1,382 @@
+"""What the REST interface takes and gives, as types: checked on the way in, documented by OpenAPI.
+
+Times are ISO 8601 in UTC. Knows nothing of the store's rows beyond what `guardhouse.hub.api.views` copies from them.
+Runs in the hub.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from guardhouse import limits
+
+__all__ = [
+    "AuditEvent",
+    "AuditList",
+    "AuditQuery",
+    "CancelRequest",
+    "Environment",
+    "EnvironmentCreate",
+    "EnvironmentCreated",
+    "EnvironmentList",
+    "EnvironmentQuery",
+    "EnvironmentScope",
+    "EnvironmentUpdate",
+    "Health",
+    "NoQuery",
+    "OutputQuery",
+    "Readiness",
+    "RunnerToken",
+    "Self",
+    "Task",
+    "TaskCreate",
+    "TaskList",
+    "TaskQuery",
+    "Team",
+    "TeamCreate",
+    "TeamList",
+    "Token",
+    "TokenCreate",
+    "TokenCreated",
+    "TokenList",
+    "TokenRotate",
+    "WaitQuery",
+]
+
+# `$` of Python also matches before a last newline, `\Z` is unknown to OpenAPI's regular expressions: this is the end.
+_END = r"$(?![\s\S])"
+# A name is shown in terminals and tables: no control characters, no blanks at its ends.
+_Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        pattern=rf"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?{_END}",
+    ),
+]
+_Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.:/-]*{_END}")]
+_Tags = Annotated[list[_Tag], Meta(max_length=64)]
+_Reference = Annotated[str, Meta(min_length=1, max_length=128, description="an id or a name")]
+_Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=rf"^[\x21-\x7e]+{_END}")]
+_Text = Annotated[str, Meta(max_length=256)]
+_Offset = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+_Wait = Annotated[float, Meta(ge=0, le=120, description="seconds to wait for the result; 0 answers at once")]
+_Page = Annotated[int, Meta(ge=1, le=500)]
+ScopeName = Literal["env:read", "env:write", "tasks:read", "tasks:run", "tokens:write", "admin"]
+Status = Literal["pending", "online", "offline"]
+State = Literal["queued", "sent", "accepted", "running", "succeeded", "failed", "cancelled", "timed_out", "lost"]
+
+
+class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of what comes in: an unknown member is an error, since it is most often a misspelt one."""
+
+
+class Output(Struct, frozen=True, kw_only=True):
+    """The base of what goes out."""
+
+
+class NoQuery(Input, frozen=True):
+    """A route without query parameters."""
+
+
+class EnvironmentScope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom an environment belongs to: the account, or one team of it."""
+
+    kind: Literal["account", "team"] = "account"
+    team: _Reference | None = None
+
+
+class EnvironmentCreate(Input, frozen=True):
+    """A new environment. A blank name becomes the runner's hostname at its first heartbeat."""
+
+    name: _Name | Literal[""] | None = None
+    scope: EnvironmentScope = EnvironmentScope()
+    tags: _Tags = []
+
+
+class EnvironmentUpdate(Input, frozen=True):
+    """What may change later; the scope cannot."""
+
+    name: _Name | None = None
+    tags: _Tags | None = None
+
+
+class EnvironmentQuery(Input, frozen=True):
+    """Which environments, and which page of them."""
+
+    status: Status | None = None
+    tag: _Text | None = None
+    scope: _Text | None = None
+    text: _Text | None = None
+    cursor: _Text | None = None
+    limit: _Page = 100
+
+
+class Instance(Output, frozen=True):
+    """The runner connected now."""
+
+    connected_at: str
+    remote_address: str | None
+    protocol: Literal["guardhouse.v1", "plain"]
+    tasks_in_flight: int
+    draining: bool
+
+
+class Environment(Output, frozen=True):
+    """A place where commands run, and what is known of the runner there.
+
+    ``status_reason`` is a sentence; ``last_heartbeat_ago`` is how people say it. ``machine`` is what the runner
+    told of its host, ``connection`` is there while a runner is connected.
+    """
+
+    id: str
+    name: str
+    name_is_pending: bool
+    kind: Literal["byoc", "cloud"]
+    scope: EnvironmentScope
+    tags: list[str]
+    status: Status
+    status_reason: str
+    selectable: bool
+    version: str | None
+    machine: dict[str, Any] | None
+    metrics: dict[str, Any] | None
+    first_seen_at: str | None
+    last_heartbeat_at: str | None
+    last_heartbeat_ago: str
+    connection: Instance | None
+    created_at: str
+    created_by: str
+
+
+class EnvironmentList(Output, frozen=True):
+    """One page, by name; ``next_cursor`` is null on the last."""
+
+    environments: list[Environment]
+    next_cursor: str | None
+
+
+class EnvironmentCreated(Output, frozen=True):
+    """A new environment with what its runner needs."""
+
+    environment: Environment
+    token: str
+    connect_url: str
+
+
+class RunnerToken(Output, frozen=True):
+    """The environment's current token. Looking at it is audited."""
+
+    environment_id: str
+    token: str
+    connect_url: str
+    created_at: str
+    overlap_until: str | None = None
+
+
+class TokenRotate(Input, frozen=True):
+    """How long the old token keeps working: a day unless said otherwise, 0 ends it and its connection at once."""
+
+    overlap_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 86_400
+
+
+class Team(Output, frozen=True):
+    """A team of the account."""
+
+    id: str
+    name: str
+    created_at: str
+
+
+class TeamCreate(Input, frozen=True):
+    """A new team."""
+
+    name: _Name
+
+
+class TeamList(Output, frozen=True):
+    """Every team, by name."""
+
+    teams: list[Team]
+
+
+class TaskCreate(Input, frozen=True):
+    """One operation in one environment.
+
+    ``args`` are the operation's own (docs/wire_protocol.md). With an ``idempotency_key`` the same request sent again
+    answers with the first one's task. ``queue_s`` lets the task wait so long for a runner that is not connected;
+    without it an environment that is not online is refused at once.
+    """
+
+    environment_id: _Reference
+    operation: Annotated[str, Meta(min_length=1, max_length=64)]
+    args: dict[str, Any] = {}
+    idempotency_key: _Key | None = None
+    queue_s: Annotated[float, Meta(ge=0, le=86_400)] = 0
+    profile: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
+class WaitQuery(Input, frozen=True):
+    """How long to wait for the result."""
+
+    wait_s: _Wait = 0
+
+
+class TaskQuery(Input, frozen=True):
+    """Which tasks, and which page of them; ``text`` is looked for in the command."""
+
+    environment: _Text | None = None
+    state: State | None = None
+    text: _Text | None = None
+    cursor: _Text | None = None
+    limit: _Page = 100
+
+
+class Task(Output, frozen=True):
+    """One task. ``args`` and ``result`` are absent in lists; ``result`` is what the operation answered."""
+
+    id: str
+    environment_id: str
+    environment_name: str | None
+    operation: str
+    command: str
+    state: State
+    state_reason: str | None
+    finished: bool
+    success: bool | None
+    exit_code: int | None
+    error: str | None
+    error_code: str | None
+    stdout_bytes: int
+    stderr_bytes: int
+    output_note: str | None
+    cancel_requested_at: str | None
+    cancel_reason: str | None
+    requested_by: str
+    trace_id: str
+    protocol: str | None
+    timeout_s: float
+    created_at: str
+    sent_at: str | None
+    accepted_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    duration_s: float | None
+    args: Any = None
+    result: Any = None
+
+
+class TaskList(Output, frozen=True):
+    """One page, newest first; ``next_cursor`` is null on the last."""
+
+    tasks: list[Task]
+    next_cursor: str | None
+
+
+class CancelRequest(Input, frozen=True):
+    """Why a task is cancelled."""
+
+    reason: Annotated[str, Meta(max_length=1_024)] = ""
+
+
+class OutputQuery(Input, frozen=True):
+    """Which bytes of a task's output.
+
+    ``offset`` is that of the one named ``stream``; for both, ``stdout_offset`` and ``stderr_offset``.
+    """
+
+    stream: Literal["stdout", "stderr", "both"] = "both"
+    offset: _Offset = 0
+    stdout_offset: _Offset = 0
+    stderr_offset: _Offset = 0
+    follow: bool = False
+
+
+class TokenCreate(Input, frozen=True):
+    """A new API token; its scopes are some of the asker's own."""
+
+    name: _Name
+    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=6)]
+    expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
+
+
+class Token(Output, frozen=True):
+    """An API token without its secret; ``hint`` is its prefix and last four digits."""
+
+    id: str
+    name: str
+    hint: str
+    scopes: list[ScopeName]
+    created_at: str
+    created_by: str
+    expires_at: str | None
+    revoked_at: str | None
+    valid: bool
+
+
+class TokenCreated(Output, frozen=True):
+    """A new API token with its secret, which is shown this once."""
+
+    token: Token
+    secret: str
+
+
+class TokenList(Output, frozen=True):
+    """Every API token, oldest first, those revoked too."""
+
+    tokens: list[Token]
+
+
+class Self(Output, frozen=True):
+    """Who asks, and whom."""
+
+    id: str
+    name: str
+    scopes: list[ScopeName]
+    expires_at: str | None
+    hub_version: str
+
+
+class AuditQuery(Input, frozen=True):
+    """Which page of the deeds, newest first."""
+
+    before: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
+    limit: _Page = 100
+
+
+class AuditEvent(Output, frozen=True):
+    """One deed."""
+
+    seq: int
+    at: str
+    actor: str
+    action: str
+    target: str | None
+    address: str | None
+    detail: dict[str, Any]
+
+
+class AuditList(Output, frozen=True):
+    """One page; ``next_before`` is null on the last."""
+
+    events: list[AuditEvent]
+    next_before: int | None
+
+
+class Health(Output, frozen=True):
+    """The process runs."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(Output, frozen=True):
+    """The store answers, and the hub is not shutting down."""
+
+    status: Literal["ready", "not_ready"]
+    reason: str | None
+    runners_connected: int
+    tasks_live: int
+
+
+TASK_BODY_MAX_BYTES = limits.MESSAGE_MAX_BYTES + 64 * 1024

@@ -1,0 +1,100 @@
+"""What a hub is started with: one frozen value, checked before anything is opened.
+
+Knows nothing of where the values came from; `guardhouse.cli.hub` reads flags and environment. Runs in the hub.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from guardhouse.errors import SetupError
+
+__all__ = ["HubConfig", "parse_listen"]
+
+DEFAULT_LISTEN: Final = "127.0.0.1:8443"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("json", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """Settings of one hub process.
+
+    Attributes:
+        state_dir: holds the database, the sealing key and the lock; created with mode 0700.
+        host, port: where to listen; port 0 takes a free one.
+        tls_certificate, tls_key: PEM files; both or neither.
+        public_url: the base that clients and runners reach the hub at; derived from the listener when None.
+        behind_proxy: plain HTTP is allowed off loopback because a proxy in front speaks TLS.
+        queue_limit: tasks that may wait for one environment; more are refused.
+        in_flight_limit: tasks given to one runner at a time; more wait in the hub.
+        retention_days: finished tasks are deleted after this; 0 keeps them for ever.
+    """
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 8443
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    public_url: str | None = None
+    behind_proxy: bool = False
+    log_level: str = "info"
+    log_format: str = "json"
+    queue_limit: int = 1_000
+    in_flight_limit: int = 64
+    retention_days: int = 90
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise SetupError("--tls-cert and --tls-key belong together; give both or neither")
+        if self.tls_certificate is None and not self.behind_proxy and not is_loopback(self.host):
+            raise SetupError(
+                f"refusing plain HTTP on {self.host!r}: tokens and output would cross the network unprotected;"
+                " give --tls-cert and --tls-key, listen on 127.0.0.1, or say --behind-proxy"
+            )
+        if self.public_url is not None:
+            check_public_url(self.public_url)
+        for name, value, low in (
+            ("queue limit", self.queue_limit, 0),
+            ("in-flight limit", self.in_flight_limit, 1),
+            ("retention in days", self.retention_days, 0),
+        ):
+            if value < low:
+                raise SetupError(f"{name} must be at least {low}, got {value}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is a loopback address by number, or ``localhost``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_public_url(url: str) -> None:
+    """Raise `SetupError` unless ``url`` is an http(s) address without credentials, query or fragment."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SetupError(f"--public-url {url!r} is not an http:// or https:// address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SetupError(f"--public-url {url!r} must not carry a user, a query or a fragment")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT`` (all addresses).
+
+    Raises:
+        SetupError: no port, or a port outside 0 to 65535.
+    """
+    host, colon, port_text = text.rpartition(":")
+    if not colon or not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65_535:
+        raise SetupError(f"--listen {text!r} is not HOST:PORT; for example {DEFAULT_LISTEN}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise SetupError(f"--listen {text!r}: write an IPv6 address in brackets, for example [::1]:8443")
+    return host or "0.0.0.0", int(port_text)  # noqa: S104 - asked for by writing no host, and refused without TLS

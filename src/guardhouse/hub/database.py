@@ -1,0 +1,200 @@
+"""SQLite behind one writer and a few readers: transactions in threads, several writes in one fsync.
+
+Every write is a function of a connection. The writer takes all that wait, runs them in one transaction and tells
+each its outcome after the commit, so that the price of an fsync is shared and the order of writes is the order of
+calls. Knows nothing of the tables. Runs in the hub.
+"""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+import trio
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from guardhouse.errors import GuardhouseError, SetupError
+from guardhouse.hub.migrate import migrate_to_newest
+
+__all__ = ["Database", "StoreUnavailable"]
+
+_log = structlog.get_logger("guardhouse.hub.database")
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS: Final = 10_000
+READERS: Final = 4
+# One transaction takes at most so many writes, so that the first of them is not kept waiting for the last.
+BATCH_MAX: Final = 256
+
+
+class StoreUnavailable(GuardhouseError):  # noqa: N818 - a state of the disk, told to the client as 503
+    """The database could not be written: a full disk, a failing one. Nothing was stored; trying again is safe."""
+
+
+class _Write(Generic[T]):
+    """One write that waits for its commit."""
+
+    __slots__ = ("durable", "error", "finished", "operation", "value")
+
+    def __init__(self, operation: Callable[[Connection], T], *, durable: bool) -> None:
+        self.operation = operation
+        self.durable = durable
+        self.finished = trio.Event()
+        self.value: T | None = None
+        self.error: Exception | None = None
+
+
+class Database:
+    """An opened store. `run` must be running in a nursery while writes are made."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database at ``path`` and bring it to the newest step.
+
+        Raises:
+            SetupError: the file is no database, is damaged, or was written by a newer hub.
+        """
+        self._writer = _engine(path, begin="BEGIN IMMEDIATE", readers=None)
+        self._readers = _engine(path, begin="BEGIN", readers=READERS)
+        self._reader_limit = trio.CapacityLimiter(READERS)
+        self._pending: deque[_Write[Any]] = deque()
+        self._wake = trio.Event()
+        self._closing = False
+        try:
+            # mode 0600 before the first page is written: the directory is 0700, this is the second lock.
+            path.touch(mode=0o600, exist_ok=True)
+            with self._writer.begin() as connection:
+                migrate_to_newest(connection)
+        except DBAPIError as error:
+            raise SetupError(
+                f"cannot open the database {str(path)!r}: {error.orig}; restore it from a backup"
+            ) from error
+
+    async def read(self, operation: Callable[[Connection], T]) -> T:
+        """Return what ``operation`` finds in one consistent view; it must not write."""
+
+        def call() -> T:
+            with self._readers.begin() as connection:
+                return operation(connection)
+
+        return await trio.to_thread.run_sync(call, limiter=self._reader_limit)
+
+    async def write(self, operation: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Run ``operation`` in a transaction and return its value after the commit.
+
+        Args:
+            operation: may run twice when another write of the same batch fails, so it touches nothing but the
+                connection.
+            durable: the commit has reached the disk before this returns; otherwise a power cut (not a crash of the
+                process) may take it back.
+
+        Raises:
+            StoreUnavailable: the disk is full or failing.
+            Exception: whatever ``operation`` raises; nothing of it is stored then.
+        """
+        write = self._enqueue(operation, durable=durable)
+        await write.finished.wait()
+        if write.error is not None:
+            raise write.error
+        return write.value  # type: ignore[return-value]
+
+    def write_soon(self, operation: Callable[[Connection], object]) -> None:
+        """Put ``operation`` in line, before all later writes; nobody waits for it, a failure is logged."""
+        self._enqueue(operation, durable=False)
+
+    def _enqueue(self, operation: Callable[[Connection], T], *, durable: bool) -> _Write[T]:
+        if self._closing:
+            raise StoreUnavailable("the hub is shutting down; try again in a moment")
+        write: _Write[T] = _Write(operation, durable=durable)
+        self._pending.append(write)
+        self._wake.set()
+        return write
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit what is written, until `close`; what was in line by then is committed too."""
+        task_status.started()
+        with trio.CancelScope(shield=True):
+            while self._pending or not self._closing:
+                if not self._pending:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                    continue
+                batch = [self._pending.popleft() for _ in range(min(BATCH_MAX, len(self._pending)))]
+                await trio.to_thread.run_sync(self._commit, batch)
+                for write in batch:
+                    if write.error is not None:
+                        _log.warning("write_failed", error=str(write.error))
+                    write.finished.set()
+            await trio.to_thread.run_sync(self._dispose)
+
+    def close(self) -> None:
+        """Let `run` end after what is in line."""
+        self._closing = True
+        self._wake.set()
+
+    def _dispose(self) -> None:
+        self._readers.dispose()
+        self._writer.dispose()
+
+    def _commit(self, batch: list[_Write[Any]]) -> None:
+        if len(batch) > 1:
+            try:
+                self._commit_together(batch)
+            except Exception as error:  # noqa: BLE001 - each write is tried again alone and keeps its own error
+                _log.debug("batch_split", writes=len(batch), error=str(error))
+            else:
+                return
+        for write in batch:
+            try:
+                self._commit_together([write])
+            except (OperationalError, sqlite3.OperationalError) as error:
+                write.error = StoreUnavailable(f"the store cannot be written: {_reason(error)}; check the hub's disk")
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this write
+                write.error = error
+
+    def _commit_together(self, batch: list[_Write[Any]]) -> None:
+        with self._writer.connect() as connection:
+            # Outside a transaction only: FULL syncs the log at commit, NORMAL at checkpoints (sqlite.org/pragma.html).
+            level = "FULL" if any(write.durable for write in batch) else "NORMAL"
+            _driver(connection).execute(f"PRAGMA synchronous={level}")
+            with connection.begin():
+                for write in batch:
+                    write.value = write.operation(connection)
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        raise SetupError(f"the store's driver is {type(driver).__name__}, not sqlite3")
+    return driver
+
+
+def _reason(error: Exception) -> str:
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
+
+
+def _engine(path: Path, *, begin: str, readers: int | None) -> Engine:
+    url = f"sqlite+pysqlite:///{path}"
+    arguments = {"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000}
+    if readers is None:
+        engine = create_engine(url, poolclass=StaticPool, connect_args=arguments)
+    else:
+        engine = create_engine(url, poolclass=QueuePool, pool_size=readers, connect_args=arguments)
+
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        del record
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+        # Deleted output is overwritten with zeros: it may hold what somebody wanted gone.
+        connection.execute("PRAGMA secure_delete=FAST")
+
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", start)
+    return engine

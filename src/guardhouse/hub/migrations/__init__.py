@@ -1,0 +1,1 @@
+"""The history of the hub's tables, one file a step, run by `guardhouse.hub.migrate` at start."""

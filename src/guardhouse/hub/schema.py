@@ -1,0 +1,207 @@
+"""The hub's tables. The migrations make them; a test compares the two.
+
+Times are Unix milliseconds, UTC. JSON is text that msgspec wrote. People, sessions, approvals and the hash-chained
+audit log come as further tables that point here: every record names its account, and `created_by` and `actor` hold a
+prefixed id (``tok_…`` today), so that a person's id needs no new column. Runs in the hub.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+__all__ = [
+    "ACCOUNT_ID",
+    "METADATA",
+    "accounts",
+    "api_tokens",
+    "audit_events",
+    "environment_tags",
+    "environments",
+    "runner_tokens",
+    "task_output",
+    "tasks",
+    "teams",
+]
+
+# One hub serves one account; the column is there so that a later one may serve more.
+ACCOUNT_ID: Final = "acc_main"
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+accounts = Table(
+    "accounts",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+teams = Table(
+    "teams",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("account_id", String(40), ForeignKey("accounts.id"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(40), nullable=False),
+    UniqueConstraint("account_id", "name"),
+)
+
+environments = Table(
+    "environments",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("account_id", String(40), ForeignKey("accounts.id"), nullable=False),
+    # NULL until the first heartbeat brings the hostname (SEED_FEATURES S10).
+    Column("name", String(128)),
+    Column("team_id", String(40), ForeignKey("teams.id")),
+    Column("kind", String(16), nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(40), nullable=False),
+    Column("machine", Text),
+    Column("metrics", Text),
+    Column("version", String(128)),
+    Column("protocol", String(32)),
+    Column("remote_address", String(64)),
+    Column("first_seen_ms", BigInteger),
+    Column("last_heartbeat_ms", BigInteger),
+    Column("disconnected_ms", BigInteger),
+    Column("disconnect_reason", Text),
+    UniqueConstraint("account_id", "name"),
+    CheckConstraint("kind IN ('byoc', 'cloud')", name="kind"),
+)
+
+environment_tags = Table(
+    "environment_tags",
+    METADATA,
+    Column("environment_id", ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", String(64), primary_key=True),
+    Index("ix_environment_tags_tag", "tag"),
+)
+
+runner_tokens = Table(
+    "runner_tokens",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("environment_id", ForeignKey("environments.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("hint", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(40), nullable=False),
+    # NULL for the current token; the end of the overlap for one that was rotated away.
+    Column("expires_ms", BigInteger),
+    Column("last_used_ms", BigInteger),
+    Index("ix_runner_tokens_environment_id", "environment_id"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("account_id", String(40), ForeignKey("accounts.id"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("hint", String(16), nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(40), nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+    Column("last_used_ms", BigInteger),
+)
+
+tasks = Table(
+    "tasks",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("account_id", String(40), ForeignKey("accounts.id"), nullable=False),
+    # No foreign key: the record of what ran outlives the environment it ran in.
+    Column("environment_id", String(40), nullable=False),
+    Column("environment_name", String(128)),
+    Column("operation", String(64), nullable=False),
+    Column("args", LargeBinary, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("state_reason", Text),
+    Column("idempotency_key", String(128)),
+    Column("request_digest", LargeBinary(32), nullable=False),
+    Column("trace_id", String(64), nullable=False),
+    Column("created_by", String(40), nullable=False),
+    Column("protocol", String(32)),
+    # The runner's memory that the request was sent to (`guardhouse.wire.messages_v1.RunnerHello`).
+    Column("memory_id", String(256)),
+    Column("timeout_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("queue_until_ms", BigInteger),
+    Column("sent_ms", BigInteger),
+    Column("accepted_ms", BigInteger),
+    Column("started_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+    Column("cancel_ms", BigInteger),
+    Column("cancel_reason", Text),
+    Column("success", Boolean),
+    Column("result", LargeBinary),
+    Column("error", Text),
+    Column("error_code", String(64)),
+    Column("exit_code", Integer),
+    Column("stdout_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("stderr_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("output_note", Text),
+    UniqueConstraint("created_by", "idempotency_key"),
+    Index("ix_tasks_created_ms", "created_ms"),
+    Index("ix_tasks_environment_id_created_ms", "environment_id", "created_ms"),
+    Index("ix_tasks_state", "state"),
+)
+
+task_output = Table(
+    "task_output",
+    METADATA,
+    # The order of arrival over both streams.
+    Column("seq", Integer, primary_key=True),
+    Column("task_id", String(40), ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    Column("stream", String(8), nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    UniqueConstraint("task_id", "stream", "offset"),
+    Index("ix_task_output_task_id", "task_id"),
+)
+
+audit_events = Table(
+    "audit_events",
+    METADATA,
+    Column("seq", Integer, primary_key=True),
+    Column("account_id", String(40), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(40), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(64)),
+    Column("address", String(64)),
+    Column("detail", Text, nullable=False),
+    Index("ix_audit_events_at_ms", "at_ms"),
+    Index("ix_audit_events_target", "target"),
+)

@@ -1,0 +1,124 @@
+"""The hub's state directory: who may enter it, what lies in it, and that one hub at a time uses it.
+
+Knows nothing of what the database holds. Runs in the hub, at start.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from guardhouse.errors import SetupError
+
+__all__ = ["StateDir"]
+
+SEALING_KEY_BYTES: Final = 32
+OWNER_TOKEN_FILE: Final = "owner.token"  # noqa: S105 - a file name
+
+
+class StateDir:
+    """An opened, locked state directory. The lock ends with the process, however it ends."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+
+    @classmethod
+    def open(cls, path: Path) -> "StateDir":
+        """Create ``path`` where missing (0700), check who owns it and who can read it, and lock it.
+
+        Raises:
+            SetupError: it is a symlink, belongs to somebody else, is open to others, or another hub uses it.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.lstat()
+        except OSError as error:
+            raise SetupError(f"cannot create state directory {str(path)!r}: {error.strerror}") from error
+        if not stat.S_ISDIR(found.st_mode):
+            raise SetupError(f"state directory {str(path)!r} is a symlink or a file; give a real directory")
+        if found.st_uid != os.geteuid():
+            raise SetupError(
+                f"state directory {str(path)!r} belongs to uid {found.st_uid}, the hub runs as uid {os.geteuid()};"
+                " run the hub as its owner"
+            )
+        if found.st_mode & 0o077:
+            raise SetupError(
+                f"state directory {str(path)!r} has mode {stat.S_IMODE(found.st_mode):04o}: others could read keys"
+                f" and output; run: chmod 700 {path}"
+            )
+        lock_fd = os.open(path / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock_fd)
+            if error.errno in {errno.EAGAIN, errno.EACCES}:
+                raise SetupError(f"another hub uses state directory {str(path)!r}; stop it first") from error
+            raise
+        return cls(path, lock_fd)
+
+    def close(self) -> None:
+        """Give the lock up."""
+        os.close(self._lock_fd)
+
+    @property
+    def database(self) -> Path:
+        """Where the SQLite file is."""
+        return self.path / "hub.db"
+
+    @property
+    def owner_token_file(self) -> Path:
+        """Where the first API token is written, once."""
+        return self.path / OWNER_TOKEN_FILE
+
+    def sealing_key(self) -> bytes:
+        """Return the key that runner tokens are sealed with; make it at the first start (0600).
+
+        Raises:
+            SetupError: the file has the wrong length or is open to others; or it is missing although a database exists.
+        """
+        path = self.path / "sealing.key"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if self.database.exists():
+                raise SetupError(
+                    f"sealing key {str(path)!r} is missing beside an existing database, so stored runner tokens"
+                    " cannot be shown; restore it from the backup, or move the database away to start anew"
+                ) from None
+            write_secret_file(path, secrets.token_bytes(SEALING_KEY_BYTES))
+            return path.read_bytes()
+        with os.fdopen(fd, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            key = file.read(SEALING_KEY_BYTES + 1)
+        if mode & 0o077:
+            raise SetupError(f"sealing key {str(path)!r} has mode {mode:04o}; run: chmod 600 {path}")
+        if len(key) != SEALING_KEY_BYTES:
+            raise SetupError(f"sealing key {str(path)!r} is not {SEALING_KEY_BYTES} bytes; restore it from the backup")
+        return key
+
+
+def write_secret_file(path: Path, content: bytes) -> None:
+    """Write ``content`` to a new file of mode 0600 and make it durable, under a temporary name first.
+
+    Raises:
+        SetupError: the disk says no.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory_fd)
+        finally:
+            os.close(directory_fd)
+    except OSError as error:
+        raise SetupError(f"cannot write {str(path)!r}: {error.strerror}") from error

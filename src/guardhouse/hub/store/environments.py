@@ -1,0 +1,252 @@
+"""Environment records: created by people, filled in by heartbeats.
+
+Knows nothing of connections that stand now; `guardhouse.hub.presence` adds those. Runs in the hub's store threads.
+"""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from guardhouse.errors import Refusal
+from guardhouse.hub.schema import ACCOUNT_ID, environment_tags, environments, teams
+
+__all__ = [
+    "EnvironmentRecord",
+    "HeartbeatFacts",
+    "NameTaken",
+    "delete_environment",
+    "find_environment",
+    "insert_environment",
+    "list_environments",
+    "record_disconnect",
+    "record_heartbeat",
+    "update_environment",
+]
+
+
+class NameTaken(Refusal):
+    """Another environment of the account has this name."""
+
+
+class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One row, its tags decoded and its team's name beside it. Times are Unix ms."""
+
+    id: str
+    name: str | None
+    kind: str
+    team_id: str | None
+    team_name: str | None
+    tags: tuple[str, ...]
+    created_ms: int
+    created_by: str
+    machine: dict[str, Any] | None
+    metrics: dict[str, Any] | None
+    version: str | None
+    protocol: str | None
+    remote_address: str | None
+    first_seen_ms: int | None
+    last_heartbeat_ms: int | None
+    disconnected_ms: int | None
+    disconnect_reason: str | None
+
+    @property
+    def shown_name(self) -> str:
+        """The name, or the id while a blank one waits for the first heartbeat."""
+        return self.name or self.id
+
+
+class HeartbeatFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a heartbeat brings to the record; None leaves the stored value alone."""
+
+    environment_id: str
+    at_ms: int
+    version: str | None = None
+    protocol: str | None = None
+    remote_address: str | None = None
+    hostname: str | None = None
+    machine: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+
+
+def _query() -> Select[Any]:
+    return select(environments, teams.c.name.label("team_name")).outerjoin(teams, environments.c.team_id == teams.c.id)
+
+
+def _record(row: RowMapping) -> EnvironmentRecord:
+    fields = {name: row[name] for name in EnvironmentRecord.__struct_fields__}
+    fields["tags"] = tuple(msgspec.json.decode(row["tags"], type=list[str]))
+    for name in ("machine", "metrics"):
+        fields[name] = msgspec.json.decode(row[name], type=dict[str, Any]) if row[name] else None
+    return EnvironmentRecord(**fields)
+
+
+def insert_environment(
+    connection: Connection,
+    *,
+    environment_id: str,
+    name: str | None,
+    team_id: str | None,
+    tags: tuple[str, ...],
+    created_ms: int,
+    created_by: str,
+) -> EnvironmentRecord:
+    """Store a new environment.
+
+    Raises:
+        NameTaken: the account has one of this name.
+    """
+    try:
+        connection.execute(
+            insert(environments).values(
+                id=environment_id,
+                account_id=ACCOUNT_ID,
+                name=name,
+                team_id=team_id,
+                kind="byoc",
+                tags=msgspec.json.encode(tags).decode(),
+                created_ms=created_ms,
+                created_by=created_by,
+            )
+        )
+    except IntegrityError as error:
+        raise name_taken(name) from error
+    _store_tags(connection, environment_id, tags)
+    return _existing(connection, environment_id)
+
+
+def name_taken(name: str | None) -> NameTaken:
+    """Return the refusal for a name that is in use."""
+    return NameTaken(f"environment name taken: {name!r} is in use in this account; choose another or delete that one")
+
+
+def _store_tags(connection: Connection, environment_id: str, tags: tuple[str, ...]) -> None:
+    connection.execute(delete(environment_tags).where(environment_tags.c.environment_id == environment_id))
+    if tags:
+        connection.execute(insert(environment_tags), [{"environment_id": environment_id, "tag": tag} for tag in tags])
+
+
+def _existing(connection: Connection, environment_id: str) -> EnvironmentRecord:
+    return _record(connection.execute(_query().where(environments.c.id == environment_id)).mappings().one())
+
+
+def find_environment(connection: Connection, id_or_name: str) -> EnvironmentRecord | None:
+    """Return the environment with this id, else the one with this name, else None."""
+    rows = connection.execute(
+        _query().where(or_(environments.c.id == id_or_name, environments.c.name == id_or_name))
+    ).mappings()
+    found = [_record(row) for row in rows]
+    return min(found, key=lambda record: record.id != id_or_name) if found else None
+
+
+def list_environments(
+    connection: Connection,
+    *,
+    tag: str | None = None,
+    scope: str | None = None,
+    text: str | None = None,
+    after: str | None = None,
+    limit: int,
+) -> list[EnvironmentRecord]:
+    """Return up to ``limit`` environments in the order of their shown names, from behind the name ``after``.
+
+    Args:
+        scope: ``account``, a team's id, or a team's name.
+        text: found in the name, the id or the machine's facts, letter case aside.
+    """
+    wanted: list[ColumnElement[bool]] = []
+    if tag is not None:
+        wanted.append(
+            environments.c.id.in_(select(environment_tags.c.environment_id).where(environment_tags.c.tag == tag))
+        )
+    if scope == "account":
+        wanted.append(environments.c.team_id.is_(None))
+    elif scope is not None:
+        wanted.append(or_(environments.c.team_id == scope, teams.c.name == scope))
+    if text:
+        wanted.append(
+            or_(
+                environments.c.name.icontains(text, autoescape=True),
+                environments.c.id.icontains(text, autoescape=True),
+                environments.c.machine.icontains(text, autoescape=True),
+            )
+        )
+    shown_name = func.coalesce(environments.c.name, environments.c.id)
+    if after is not None:
+        wanted.append(shown_name > after)
+    query = _query().where(*wanted).order_by(shown_name).limit(limit)
+    return [_record(row) for row in connection.execute(query).mappings()]
+
+
+def update_environment(
+    connection: Connection, environment_id: str, *, name: str | None = None, tags: tuple[str, ...] | None = None
+) -> EnvironmentRecord | None:
+    """Change name or tags (None leaves them) and return the record, or None when it is gone.
+
+    Raises:
+        NameTaken: another environment has the new name.
+    """
+    values: dict[str, Any] = {}
+    if name is not None:
+        values["name"] = name
+    if tags is not None:
+        values["tags"] = msgspec.json.encode(tags).decode()
+    if values:
+        try:
+            changed = connection.execute(
+                update(environments).where(environments.c.id == environment_id).values(**values)
+            ).rowcount
+        except IntegrityError as error:
+            raise name_taken(name) from error
+        if not changed:
+            return None
+    if tags is not None:
+        _store_tags(connection, environment_id, tags)
+    return find_environment(connection, environment_id)
+
+
+def delete_environment(connection: Connection, environment_id: str) -> bool:
+    """Delete the record with its tokens and tags; its tasks stay. Return whether it existed."""
+    return bool(connection.execute(delete(environments).where(environments.c.id == environment_id)).rowcount)
+
+
+def record_heartbeat(connection: Connection, facts: HeartbeatFacts) -> str | None:
+    """Store what a heartbeat says; a blank name becomes the hostname. Return the name, None when the record is gone."""
+    values: dict[str, Any] = {
+        "last_heartbeat_ms": facts.at_ms,
+        "first_seen_ms": func.coalesce(environments.c.first_seen_ms, facts.at_ms),
+    }
+    for field in ("version", "protocol", "remote_address"):
+        value = getattr(facts, field)
+        if value is not None:
+            values[field] = value
+    for field in ("machine", "metrics"):
+        value = getattr(facts, field)
+        if value is not None:
+            values[field] = msgspec.json.encode(value).decode()
+    here = environments.c.id == facts.environment_id
+    connection.execute(update(environments).where(here).values(**values))
+    name: str | None = connection.execute(select(environments.c.name).where(here)).scalar_one_or_none()
+    if name is None and facts.hostname:
+        name = _free_name(connection, facts.hostname, facts.environment_id)
+        connection.execute(update(environments).where(here).values(name=name))
+    return name
+
+
+def _free_name(connection: Connection, hostname: str, environment_id: str) -> str:
+    """Return ``hostname``, or with the last eight letters of the id appended where that is in use (S10)."""
+    hostname = hostname[:128]
+    taken = connection.execute(select(environments.c.id).where(environments.c.name == hostname)).first()
+    if taken is None:
+        return hostname
+    return f"{hostname[:119]}-{environment_id[-8:]}"
+
+
+def record_disconnect(connection: Connection, environment_id: str, *, at_ms: int, reason: str) -> None:
+    """Store when and why the runner's connection ended."""
+    connection.execute(
+        update(environments)
+        .where(environments.c.id == environment_id)
+        .values(disconnected_ms=at_ms, disconnect_reason=reason)
+    )

@@ -1,0 +1,10 @@
+"""The hub's listening socket: TLS, HTTP/1.1 and WebSocket framing with a deadline on everything a client can delay.
+
+Built on Hypercorn's trio worker; knows nothing of environments, tasks or tokens. Runs in the hub.
+"""
+
+from guardhouse.hub.transport.listen import Listener, bind_listener, serve_listener
+from guardhouse.hub.transport.tls import server_context
+from guardhouse.hub.transport.websocket import Probe
+
+__all__ = ["Listener", "Probe", "bind_listener", "serve_listener", "server_context"]

@@ -1,0 +1,193 @@
+"""One accepted connection: TLS handshake, HTTP/1.1, upgrade to WebSocket, and a deadline on each wait.
+
+Hypercorn 0.18 sends under a shield without a deadline (one client that stops reading would hold up shutdown for
+ever), lets an error of one connection end the whole server, and accepts HTTP/2 unasked. Knows nothing of what is
+served. Runs in the hub, one trio task a connection.
+"""
+
+import ssl
+from typing import Final, cast
+
+import h11
+import structlog
+import trio
+import wsproto.utilities
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Request
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from guardhouse import limits
+from guardhouse.errors import InvariantError
+from guardhouse.hub.transport.websocket import BoundedWebSocket
+
+__all__ = ["HubConnection"]
+
+_log = structlog.get_logger("guardhouse.hub.transport")
+
+# A client that does not take a byte for this long is gone; SEED_FEATURES S84 has the same figure.
+WRITE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 2.0
+
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError, ssl.SSLError)
+_PEER_FAULTS = (*_GONE, h11.ProtocolError, wsproto.utilities.ProtocolError)
+
+
+class Http1Protocol(H11Protocol):
+    """Hypercorn's HTTP/1.1 that stays HTTP/1.1 and makes our kind of WebSocket."""
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the connection has been handed to the WebSocket layer."""
+        return isinstance(self.connection, H11WSConnection)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # An Upgrade to h2c may be ignored (RFC 9110 section 7.8); the HTTP/2 preface cannot.
+        if event.method == b"PRI":
+            raise h11.RemoteProtocolError("HTTP/2 is not spoken here", error_status_hint=505)
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        headers = {name.lower(): value.lower() for name, value in request.headers}
+        tokens = [token.strip() for token in headers.get(b"connection", b"").split(b",")]
+        asks_for_websocket = (
+            request.method == b"GET" and b"upgrade" in tokens and headers.get(b"upgrade", b"").strip() == b"websocket"
+        )
+        if not asks_for_websocket:
+            await super()._create_stream(request)
+            return
+        self.stream = BoundedWebSocket(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method="GET",
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        await self.context.mark_request()
+
+
+class HubConnection(TCPServer):
+    """Serves one accepted stream until it ends; never raises for what the peer did."""
+
+    protocol: Http1Protocol  # type: ignore[assignment]
+
+    async def run(self) -> None:
+        """Serve the connection."""
+        try:
+            await self._serve()
+        except BaseExceptionGroup as group:
+            # Exception groups of cancellation belong to trio; what the peer caused ends here, and only here.
+            _, rest = group.split(_PEER_FAULTS)
+            if rest is None:
+                return
+            cancelled, errors = rest.split(trio.Cancelled)
+            if errors is not None:
+                self._check_not_invariant(errors)
+                _log.error("connection_failed", exc_info=errors)
+            if cancelled is not None:
+                raise cancelled from None
+        except _PEER_FAULTS:
+            return
+        finally:
+            await self._close()
+
+    @staticmethod
+    def _check_not_invariant(errors: BaseExceptionGroup[BaseException]) -> None:
+        broken, _ = errors.split((InvariantError, KeyboardInterrupt, SystemExit))
+        if broken is not None:
+            raise broken
+
+    async def _serve(self) -> None:
+        is_tls = isinstance(self.stream, trio.SSLStream)
+        if is_tls:
+            with trio.move_on_after(self.config.ssl_handshake_timeout) as handshake:
+                await self.stream.do_handshake()
+            if handshake.cancelled_caught:
+                return
+            sock = self.stream.transport_stream.socket
+        else:
+            sock = self.stream.socket
+        async with TaskGroup() as task_group:
+            self._task_group = task_group
+            self.protocol = Http1Protocol(
+                self.app,
+                self.config,
+                self.context,
+                task_group,
+                ConnectionState(self.state),
+                is_tls,
+                parse_socket_addr(sock.family, sock.getpeername()),
+                parse_socket_addr(sock.family, sock.getsockname()),
+                self.protocol_send,
+            )
+            await self.idle_task.restart(task_group, self._idle_timeout)
+            await self._read_data()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Write one event of the protocol to the peer, which has `WRITE_TIMEOUT_S` to take it."""
+        if isinstance(event, RawData):
+            await self._send_bytes(event.data)
+        elif isinstance(event, Closed):
+            await self._close()
+            await self.protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            if event.idle:
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+            else:
+                await self.idle_task.stop()
+
+    async def _send_bytes(self, data: bytes) -> None:
+        delivered = False
+        async with self.send_lock:
+            # Shielded: half a frame would leave the stream without meaning for whoever writes next.
+            with trio.move_on_after(WRITE_TIMEOUT_S, shield=True):
+                try:
+                    await self.stream.send_all(data)
+                    delivered = True
+                except _GONE:
+                    pass
+        if not delivered:
+            await trio.aclose_forcefully(self.stream)
+            await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        while True:
+            deadline_s = limits.IDLE_TIMEOUT_S if self.protocol.is_websocket else float("inf")
+            data = b""
+            with trio.move_on_after(deadline_s):
+                try:
+                    data = bytes(await self.stream.receive_some(MAX_RECV))
+                except _GONE:
+                    data = b""
+            await self.protocol.handle(RawData(data))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
+
+    async def _close(self) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            try:
+                await self.stream.aclose()
+            except _GONE:
+                return
+
+    async def _initiate_server_close(self) -> None:
+        await self.protocol.handle(Closed())
+        await self._close()

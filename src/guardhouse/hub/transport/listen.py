@@ -1,0 +1,147 @@
+"""Bind the hub's port and serve an ASGI application on it until told to stop.
+
+Knows nothing of what the application does. Runs in the hub.
+"""
+
+import resource
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, cast
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState, ResponseSummary, WWWScope
+
+from guardhouse import limits
+from guardhouse.errors import SetupError
+from guardhouse.hub.transport.connection import HubConnection
+
+__all__ = ["Listener", "bind_listener", "serve_listener"]
+
+_log = structlog.get_logger("guardhouse.hub.transport")
+_access = structlog.get_logger("guardhouse.hub.access")
+
+# A client that has not finished its TLS handshake, or its request's headers, is dropped after this long.
+HANDSHAKE_TIMEOUT_S: Final = 8.0
+# Well below the 60 s after which either side gives an idle WebSocket up (WIRE_PROTOCOL "Transport").
+PING_INTERVAL_S: Final = 20.0
+GRACEFUL_TIMEOUT_S: Final = 5.0
+_BACKLOG: Final = 1024
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A bound socket. ``context`` is None for plain HTTP, which only a loopback address or a proxy may see."""
+
+    socket: socket.socket
+    context: ssl.SSLContext | None
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached, by number."""
+        host, port = self.socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.context else 'http'}://{shown}:{port}"
+
+
+class _AccessLog:
+    """Hypercorn's logger interface over structlog: the path without its query, which may hold a token."""
+
+    def __init__(self, config: Config) -> None:
+        del config
+
+    async def access(self, request: WWWScope, response: ResponseSummary | None, request_time: float) -> None:
+        client = request.get("client")
+        _access.info(
+            "request",
+            client=client[0] if client else None,
+            method=request.get("method", "GET"),
+            path=request["path"],
+            status=response["status"] if response is not None else None,
+            duration_ms=round(request_time * 1000, 1),
+        )
+
+    async def info(self, message: str, *args: object) -> None:
+        _log.info("hypercorn", detail=message % args if args else message)
+
+    async def warning(self, message: str, *args: object) -> None:
+        _log.warning("hypercorn", detail=message % args if args else message)
+
+    async def error(self, message: str, *args: object) -> None:
+        _log.error("hypercorn", detail=message % args if args else message)
+
+    async def exception(self, message: str, *args: object) -> None:
+        _log.exception("hypercorn", detail=message % args if args else message)
+
+
+def bind_listener(host: str, port: int, *, context: ssl.SSLContext | None) -> Listener:
+    """Bind ``host:port`` (port 0: any free one) and raise the limit on open files as far as it goes.
+
+    Raises:
+        SetupError: the address cannot be bound; the text says why.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise SetupError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --listen"
+        ) from error
+    sock.settimeout(0)
+    return Listener(sock, context)
+
+
+def _hypercorn_config() -> Config:
+    config = Config()
+    config.logger_class = _AccessLog  # type: ignore[assignment]
+    config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
+    config.keep_alive_timeout = HANDSHAKE_TIMEOUT_S
+    config.websocket_max_message_size = limits.MESSAGE_MAX_BYTES
+    config.websocket_ping_interval = PING_INTERVAL_S
+    config.include_server_header = False
+    return config
+
+
+async def serve_listener(
+    app: ASGIFramework,
+    listener: Listener,
+    *,
+    stop: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``app`` until ``stop`` returns; then accept nothing more and give requests `GRACEFUL_TIMEOUT_S`."""
+    config = _hypercorn_config()
+    context = WorkerContext(None)
+    handler = partial(HubConnection, ASGIWrapper(app), config, context, ConnectionState({}))
+    accepting: trio.abc.Listener[trio.SocketStream] = trio.SocketListener(
+        trio.socket.from_stdlib_socket(listener.socket)
+    )
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [
+        trio.SSLListener(accepting, listener.context, https_compatible=True) if listener.context else accepting
+    ]
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        # Hypercorn's annotation names only TLS streams; it serves plain ones the same.
+        await handler(cast(Any, stream)).run()
+
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting_nursery:
+            accepting_nursery.start_soon(partial(trio.serve_listeners, handle, listeners, handler_nursery=connections))
+            task_status.started(listener.url)
+            await stop()
+            accepting_nursery.cancel_scope.cancel()
+        await context.terminated.set()
+        connections.cancel_scope.deadline = trio.current_time() + GRACEFUL_TIMEOUT_S
