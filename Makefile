@@ -12,7 +12,7 @@ setup: ## virtual environment with every locked dependency, libseccomp's binding
 	@VENV=$(VENV) packaging/setup.sh dev
 
 demo: setup ## hub and runner on this host, a tour of real work; stays up until Ctrl-C (ONCE=1 ends after the tour)
-	@$(BIN)/python packaging/demo.py $(if $(ONCE),--once)
+	@$(BIN)/python -m demo.tour $(if $(ONCE),--once)
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+"""A whole Guardhouse on this machine: what `make demo`, the end-to-end tests and the benchmarks start."""
