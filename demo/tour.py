@@ -210,7 +210,6 @@ def finish(tour: Tour) -> None:
 
 def wait_for_the_end(system: LocalSystem) -> int:
     """Sleep until Ctrl-C or SIGTERM, or until one of the two processes ends by itself."""
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while True:
@@ -235,9 +234,7 @@ def main() -> int:
         tour.step("A certificate authority and the hub's certificate", system.make_certificates)
         tour.step(f"The hub on its embedded SQLite store: {system.url}", system.start_hub)
         if not tour.failures:
-            tour.step(
-                "An environment and its token", lambda: say(f"      {system.create_environment(ENVIRONMENT)}") or ""
-            )
+            tour.step("An environment and its token", lambda: show(system.create_environment(ENVIRONMENT)))
             tour.step("The runner joins over TLS", system.start_runner)
         if not tour.failures:
             for part in (look_around, use_files, try_to_do_harm, cancel_one):
