@@ -53,7 +53,8 @@ TABLE: dict[str, Rule] = {
     "runner": Rule(
         EVERYONE
         | {"wire", "policy", "sandbox", "workspace", "kernel", "data_files"}
-        | {"worker.client", "worker.parser_client", "launcher.client", "launcher.start", "launcher.values"},
+        | {"worker.client", "worker.protocol", "worker.parser_client"}
+        | {"launcher.client", "launcher.start", "launcher.messages"},
         frozenset({"ctypes", "subprocess", "asyncio", "multiprocessing"}),
         "commands start in the launcher, raw calls live in kernel",
     ),

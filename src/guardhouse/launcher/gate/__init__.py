@@ -1,0 +1,1 @@
+"""The exec gate: every program of a command's process tree is judged before its first instruction."""
