@@ -20,6 +20,7 @@ from guardhouse.errors import SetupError
 
 __all__ = [
     "BUNDLE_VERSION",
+    "GATE_TRACE_DATA",
     "Bundle",
     "CgroupLimits",
     "FilterVariant",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 BUNDLE_VERSION: Final = 1
+
+# The low 16 bits of SECCOMP_RET_TRACE in the *_gate variants: what PTRACE_GETEVENTMSG gives at an execve stop.
+GATE_TRACE_DATA: Final = 0x4758
 
 Namespace = Literal["user", "mount", "pid", "ipc", "uts", "net", "cgroup"]
 NetworkMode = Literal["none", "host", "ports", "domains"]

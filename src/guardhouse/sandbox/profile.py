@@ -24,13 +24,17 @@ __all__ = [
     "Port",
     "Profile",
     "Reason",
+    "Requirement",
     "Setting",
     "Switch",
     "SyscallGroup",
     "ViewEntry",
+    "ViewKind",
     "WorkspaceAccess",
 ]
 
+# `system_link`: where the host has merged /usr, the same symbolic link; elsewhere a read-only bind.
+ViewKind = MountKind | Literal["system_link"]
 WorkspaceAccess = Literal["read_write", "read_only", "none"]
 
 # The wall's layers in the order in which they are put up, with what each holds; names stand in `requires:`, in a
@@ -135,7 +139,7 @@ class SyscallGroup:
 class ViewEntry:
     """One `view:` entry; ``source`` is the host path, or the text of a file or symlink."""
 
-    kind: MountKind
+    kind: ViewKind
     source: str
     target: str
     options: tuple[str, ...]
@@ -207,9 +211,17 @@ class CgroupLimit:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A single text setting: an environment variable, the host name, the umask …"""
+    """A single text setting: an environment variable, the host name, the umask and the like."""
 
     value: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A layer without which the profile does not run; not needed where a user namespace is made, if it says so."""
+
+    unless_user_namespace: bool
     reason: Reason
 
 
@@ -246,7 +258,7 @@ class Profile:
     limits: Mapping[str, Limit]
     cgroup: Mapping[str, CgroupLimit]
     environment: Mapping[str, Setting]
-    requires: Mapping[str, Reason]
+    requires: Mapping[str, Requirement]
     landlock_minimum_abi: int
     landlock_reason: Reason
     proc: ProcView

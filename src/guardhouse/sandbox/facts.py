@@ -1,0 +1,71 @@
+"""What compiling needs to know of a host, an identity's surroundings and an operator's settings: values only.
+
+`HostFacts` is the part of `kernel.probe.HostFeatures` that matters here; this package does not import the kernel's.
+Runs at boot and in the CLI.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from guardhouse.errors import SetupError
+
+__all__ = ["HostFacts", "ProfileUnavailable", "Surroundings"]
+
+
+class HostFacts(Protocol):
+    """What this host gives, as far as a plan depends on it."""
+
+    @property
+    def landlock_abi(self) -> int:
+        """0 where there is none."""
+        ...
+
+    @property
+    def privileged(self) -> bool:
+        """Namespaces can be made without a user namespace (CAP_SYS_ADMIN)."""
+        ...
+
+    @property
+    def system_links(self) -> Mapping[str, str]:
+        """``/bin`` and its like that are symbolic links here, with the link's text."""
+        ...
+
+    @property
+    def hostname(self) -> str:
+        """The host's own name, one or more labels."""
+        ...
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """For each name of `profile.LAYERS`: ``""`` where it can be put up, else why not."""
+        ...
+
+
+class ProfileUnavailable(SetupError):
+    """This host lacks a layer that a profile requires. ``profile`` and ``layer`` say which."""
+
+    def __init__(self, profile: str, layer: str, because: str) -> None:
+        super().__init__(
+            f"profile {profile!r} requires {layer}, which this host does not give: {because};"
+            " 'guardhouse doctor' shows what to do"
+        )
+        self.profile = profile
+        self.layer = layer
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Settings of this installation that a plan takes in.
+
+    Attributes:
+        protected_paths: absolute paths of the runner's own files and directories; masked in every profile.
+        interpreter_paths: absolute paths that our own workers need to see read-only.
+        switches: names of switches to turn on, where a profile has them.
+        parameters: numbers that replace a profile's own, by name of a cgroup limit, or ``tmp_bytes``.
+    """
+
+    protected_paths: tuple[str, ...] = ()
+    interpreter_paths: tuple[str, ...] = ()
+    switches: frozenset[str] = frozenset()
+    parameters: Mapping[str, int] = field(default_factory=dict)

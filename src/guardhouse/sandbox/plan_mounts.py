@@ -1,0 +1,132 @@
+"""The view of a profile as ordered mount steps for one workspace.
+
+Order is the design: the profile's view, masks, grants that show a part again, the workspace, and last the masks
+that lie beneath a grant or the workspace. Knows paths as text only. Runs at boot and in the CLI.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from guardhouse.errors import SetupError
+from guardhouse.sandbox.bundle import MountStep
+from guardhouse.sandbox.documents import ProfileError
+from guardhouse.sandbox.facts import HostFacts, Surroundings
+from guardhouse.sandbox.profile import Profile, ViewEntry
+
+__all__ = ["check_absolute", "is_beneath", "plan_mounts"]
+
+# A directory that covers a secret and leads to something shown again: passable, not listable, nothing to write.
+_LEADING_DIRECTORY: Final = ("nosuid", "nodev", "noexec", "readonly", "mode=0711", "size=65536", "inodes=64")
+_SYSTEM_BIND: Final = ("nosuid", "nodev")
+# The workspace holds scripts that may be run, never devices or set-user-id files that count.
+_WORKSPACE_OPTIONS: Final = ("nosuid", "nodev")
+
+
+def plan_mounts(
+    profile: Profile, *, workspace: str, words: Mapping[str, str], host: HostFacts, around: Surroundings
+) -> tuple[MountStep, ...]:
+    """Return the steps of the view.
+
+    Args:
+        profile: with a view; ``base`` has none.
+        workspace: absolute path on the host and in the view.
+        words: what ``{name}`` in texts and options stands for.
+        host: which of ``/bin`` and its like are links.
+        around: protected and interpreter paths.
+
+    Raises:
+        ProfileError: a placeholder is unknown, or the view is empty.
+        SetupError: the workspace is a place that cannot be one.
+    """
+    if not profile.view:
+        raise ProfileError(profile.place, f"profile {profile.name!r} shows nothing: it is only for extending")
+    check_absolute(workspace, "workspace")
+    if workspace == "/" or any(is_beneath(workspace, place) for place in ("/proc", "/sys", "/dev", "/etc", "/usr")):
+        raise SetupError(f"workspace {workspace!r} is part of the system; choose a directory of its own")
+    shown = [grant.path for grant in profile.grants]
+    if profile.workspace != "none":
+        shown.append(workspace)
+    steps = [step for entry in profile.view for step in _view_steps(entry, words, host, around)]
+    early, late = _masks(profile, shown, around)
+    steps += early
+    for grant in profile.grants:
+        kind = "bind" if grant.writable else "bind_readonly"
+        options = ("nosuid", "nodev", "noexec") if grant.kind != "path" else ("recursive", *_SYSTEM_BIND)
+        steps.append(MountStep(kind, grant.path, grant.path, options, grant.reason.why, grant.optional))
+    if profile.workspace != "none":
+        kind = "bind" if profile.workspace == "read_write" else "bind_readonly"
+        steps.append(
+            MountStep(kind, workspace, workspace, _WORKSPACE_OPTIONS, profile.workspace_reason.why, optional=False)
+        )
+    return tuple(steps + late)
+
+
+def check_absolute(path: str, what: str) -> None:
+    """Check that ``path`` is absolute and in its shortest spelling.
+
+    Raises:
+        SetupError: naming ``what`` and the path.
+    """
+    parts = path.split("/")[1:]
+    if not path.startswith("/") or "\0" in path or (path != "/" and any(part in {"", ".", ".."} for part in parts)):
+        raise SetupError(f"{what} {path!r} must be an absolute path in its shortest spelling")
+
+
+def is_beneath(path: str, directory: str) -> bool:
+    """Say whether ``path`` is ``directory`` or lies in it, by its text."""
+    return directory == "/" or path == directory or path.startswith(f"{directory}/")
+
+
+def _view_steps(
+    entry: ViewEntry, words: Mapping[str, str], host: HostFacts, around: Surroundings
+) -> Iterable[MountStep]:
+    why = entry.reason.why
+    options = tuple(_fill(option, words, entry) for option in entry.options)
+    if entry.target == "{interpreter_paths}":
+        paths = sorted({path for path in around.interpreter_paths if not is_beneath(path, "/usr")})
+        for path in paths:
+            check_absolute(path, "interpreter path")
+        tops = [path for path in paths if not any(is_beneath(path, other) for other in paths if other != path)]
+        return [MountStep("bind_readonly", path, path, options, why, optional=False) for path in tops]
+    if entry.kind == "system_link":
+        if entry.target in host.system_links:
+            return [MountStep("symlink", host.system_links[entry.target], entry.target, (), why, entry.optional)]
+        return [MountStep("bind_readonly", entry.target, entry.target, _SYSTEM_BIND, why, entry.optional)]
+    source = _fill(entry.source, words, entry) if entry.kind in {"file", "symlink"} else entry.source
+    return [MountStep(entry.kind, source, entry.target, options, why, entry.optional)]
+
+
+def _masks(profile: Profile, shown: list[str], around: Surroundings) -> tuple[list[MountStep], list[MountStep]]:
+    """Return masks that come before what is shown again, and those beneath it."""
+    reasons = {mask.path: mask.reason.why for mask in profile.masks}
+    for path in around.protected_paths:
+        check_absolute(path, "protected path")
+        reasons.setdefault(path, "the runner's own files")
+    early: list[MountStep] = []
+    late: list[MountStep] = []
+    for path in sorted(reasons):
+        inside = [place for place in shown if is_beneath(path, place)]
+        if path in shown:
+            continue  # granted by name, or the workspace itself
+        if any(is_beneath(place, path) for place in shown):
+            early.append(MountStep("tmpfs", "", path, _LEADING_DIRECTORY, reasons[path], optional=True))
+        elif inside:
+            late.append(MountStep("mask", "", path, (), reasons[path], optional=True))
+        elif not any(is_beneath(path, other) for other in reasons if other != path) or any(
+            is_beneath(path, other) and _leads(other, shown) for other in reasons if other != path
+        ):
+            early.append(MountStep("mask", "", path, (), reasons[path], optional=True))
+    return early, late
+
+
+def _leads(path: str, shown: list[str]) -> bool:
+    return any(is_beneath(place, path) for place in shown)
+
+
+def _fill(text: str, words: Mapping[str, str], entry: ViewEntry) -> str:
+    for name, value in words.items():
+        text = text.replace(f"{{{name}}}", value)
+    if "{" in text:
+        known = ", ".join(sorted(words))
+        raise ProfileError(entry.reason.place, f"unknown placeholder in {text!r}; known: {known}")
+    return text

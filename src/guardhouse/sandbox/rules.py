@@ -1,0 +1,185 @@
+"""From groups to rules: which call is allowed under which comparisons, by number of argument, for one architecture.
+
+Between the data (names, alternatives) and libseccomp (numbers, one comparison an argument). Also renders the rules
+as the readable text that is kept in `sandbox/compiled/`, which therefore depends on no version of libseccomp.
+Runs at boot and in the CLI.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from guardhouse.sandbox.constants import ARGUMENTS, CONSTANTS
+from guardhouse.sandbox.documents import ProfileError
+from guardhouse.sandbox.profile import Answer, CallRule, Condition, Profile
+
+__all__ = [
+    "ARCHITECTURES",
+    "NEWEST_CALLS",
+    "Comparison",
+    "FilterRules",
+    "active_groups",
+    "comparisons_of",
+    "digest_of_text",
+    "render_rules",
+    "resolve_rules",
+]
+
+ARCHITECTURES: Final = ("x86_64", "aarch64")
+
+# Calls whose numbers are above the first of these that libseccomp knows were added to Linux after this list was
+# written (fchmodat2: Linux 6.6). They answer ENOSYS, as on the older kernel for which libc has its fallback.
+NEWEST_CALLS: Final = ("fchmodat2", "futex_waitv", "epoll_pwait2", "faccessat2", "close_range")
+
+# What aarch64 never had (include/uapi/asm-generic/unistd.h): each has a form with at, 1, 2, 4 or 64 that is listed too.
+# fmt: off
+_X86_64_ONLY: Final = frozenset({
+    "access", "alarm", "arch_prctl", "chmod", "chown", "creat", "dup2", "epoll_create", "epoll_wait", "eventfd",
+    "fork", "futimesat", "getdents", "getpgrp", "inotify_init", "lchown", "link", "lstat", "mkdir", "mknod",
+    "open", "pause", "pipe", "poll", "readlink", "rename", "rmdir", "select", "signalfd", "stat", "symlink",
+    "sysfs", "time", "unlink", "ustat", "utime", "utimes", "vfork",
+})
+# fmt: on
+
+_LOW_WORD: Final = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``argument & mask == value``, on 64 bits."""
+
+    argument: int
+    mask: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRules:
+    """Everything one filter does, in names: sorted, without doubles, for one architecture."""
+
+    profile: str
+    architecture: str
+    allow: tuple[CallRule, ...]
+    answers: tuple[Answer, ...]
+
+
+def active_groups(profile: Profile, switches: frozenset[str]) -> tuple[str, ...]:
+    """Return the groups in force with ``switches`` on.
+
+    Raises:
+        ProfileError: the profile has no such switch.
+    """
+    for switch in sorted(switches):
+        if switch not in profile.switches:
+            known = ", ".join(profile.switches) or "none"
+            raise ProfileError(profile.place, f"profile {profile.name!r} has no switch {switch!r}; it has {known}")
+    extra = [group for switch in sorted(switches) for group in profile.switches[switch].groups]
+    return tuple(dict.fromkeys([*profile.syscalls, *extra]))
+
+
+def resolve_rules(profile: Profile, *, architecture: str, switches: frozenset[str] = frozenset()) -> FilterRules:
+    """Collect the rules of every active group.
+
+    A rule without conditions makes the conditional ones of the same call pointless, so they are left out.
+
+    Raises:
+        ProfileError: one group answers a call that another allows.
+    """
+    groups = [profile.groups[name] for name in active_groups(profile, switches)]
+    answers = {answer.call: answer for group in groups for answer in group.answers}
+    rules: dict[tuple[str, tuple[Condition, ...]], CallRule] = {}
+    for group in groups:
+        for rule in group.allow:
+            if rule.call in answers:
+                place = answers[rule.call].reason.place
+                raise ProfileError(
+                    rule.reason.place, f"{rule.call} is allowed here and answered at {place}; choose one group"
+                )
+            if architecture == "x86_64" or rule.call not in _X86_64_ONLY:
+                rules.setdefault((rule.call, rule.conditions), rule)
+    free = {call for call, conditions in rules if not conditions}
+    kept = [rule for (call, conditions), rule in rules.items() if not conditions or call not in free]
+    kept.sort(key=lambda rule: (rule.call, _words(rule)))
+    return FilterRules(
+        profile=profile.name,
+        architecture=architecture,
+        allow=tuple(kept),
+        answers=tuple(answers[call] for call in sorted(answers)),
+    )
+
+
+def comparisons_of(rule: CallRule) -> tuple[tuple[Comparison, ...], ...]:
+    """Return the alternatives of ``rule``: each is a conjunction with at most one comparison an argument.
+
+    ``any_of`` compares the low 32 bits, as the kernel takes an ``int``; ``none_of`` tests the flags' own bits. Two
+    conditions on one argument become one comparison.
+    """
+    by_argument: dict[int, list[tuple[int, int]]] = {}
+    for condition in rule.conditions:
+        index = ARGUMENTS[rule.call][condition.arg]
+        alternatives = _masked_values(condition)
+        known = by_argument.get(index)
+        by_argument[index] = alternatives if known is None else _both(known, alternatives)
+    columns = [[Comparison(index, mask, value) for mask, value in pairs] for index, pairs in by_argument.items()]
+    return tuple(itertools.product(*columns))
+
+
+def _masked_values(condition: Condition) -> list[tuple[int, int]]:
+    if condition.none_of:
+        return [(_bits(condition.none_of), 0)]
+    mask = CONSTANTS[condition.within] if condition.within else _LOW_WORD & ~_bits(condition.ignoring)
+    return [(mask, CONSTANTS[name] & mask) for name in condition.any_of]
+
+
+def _both(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged = []
+    for (mask, value), (other_mask, other_value) in itertools.product(first, second):
+        common = mask & other_mask
+        if value & common == other_value & common:
+            merged.append((mask | other_mask, value | other_value))
+    return merged
+
+
+def _bits(names: Sequence[str]) -> int:
+    bits = 0
+    for name in names:
+        bits |= CONSTANTS[name]
+    return bits
+
+
+def render_rules(rules: FilterRules) -> str:
+    """Return the readable form, one line a rule: what an auditor compares and `compile --check` checks."""
+    lines = [
+        f"filter of profile {rules.profile} on {rules.architecture}",
+        "any other architecture or ABI (x32, 32-bit): kill the process",
+    ]
+    lines += [f"{answer.call}: answer {answer.errno}" for answer in rules.answers]
+    lines += [f"{rule.call}: allow{_words(rule)}" for rule in rules.allow]
+    lines += [f"any call newer than {NEWEST_CALLS[0]}: answer ENOSYS", "any other call: refuse with EPERM", ""]
+    return "\n".join(lines)
+
+
+def digest_of_text(text: str) -> str:
+    """Sha256 (hex) of a rendered filter."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _words(rule: CallRule) -> str:
+    if not rule.conditions:
+        return ""
+    return " when " + " and ".join(_condition_words(condition) for condition in rule.conditions)
+
+
+def _condition_words(condition: Condition) -> str:
+    if condition.none_of:
+        return f"{condition.arg} has none of {'|'.join(condition.none_of)}"
+    subject = condition.arg
+    if condition.within:
+        subject = f"{condition.arg} within {condition.within}"
+    elif condition.ignoring:
+        subject = f"{condition.arg} ignoring {'|'.join(condition.ignoring)}"
+    if len(condition.any_of) == 1:
+        return f"{subject} is {condition.any_of[0]}"
+    return f"{subject} is one of {', '.join(condition.any_of)}"

@@ -1,0 +1,147 @@
+"""Rules to finished BPF through libseccomp's own binding: the only place that imports `seccomp`.
+
+Nothing is loaded into this process; filters are exported as bytes. One hand-made prefix of six instructions stands
+before libseccomp's program, because libseccomp cannot compare call numbers: calls newer than the list answer
+ENOSYS. Runs at boot and in the CLI.
+"""
+
+import errno
+import functools
+import struct
+import tempfile
+from typing import Any, Final
+
+from guardhouse.errors import SetupError
+from guardhouse.sandbox.bundle import GATE_TRACE_DATA, FilterVariant, SeccompFilter
+from guardhouse.sandbox.rules import NEWEST_CALLS, FilterRules, comparisons_of, digest_of_text, render_rules
+
+__all__ = ["check_compiler", "compile_filter"]
+
+VARIANTS: Final[tuple[FilterVariant, ...]] = ("errno", "notify", "errno_gate", "notify_gate")
+_GATED_CALLS: Final = frozenset({"execve", "execveat"})
+
+# linux/audit.h AUDIT_ARCH_*, what seccomp_data.arch holds.
+_AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# arch/x86/include/uapi/asm/unistd.h: numbers from here on are x32; left to libseccomp, which kills.
+_X32_BIT: Final = 0x40000000
+# The kernel's limit on the length of one classic BPF program, linux/bpf_common.h BPF_MAXINSNS.
+_PROGRAM_MAX_INSTRUCTIONS: Final = 4096
+_INSTRUCTION_BYTES: Final = 8
+
+# linux/bpf_common.h, linux/seccomp.h.
+_LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
+_DATA_NR, _DATA_ARCH = 0, 4
+_RET_ERRNO: Final = 0x00050000
+
+
+def check_compiler() -> None:
+    """Check that libseccomp's binding is there and knows user notification.
+
+    Raises:
+        SetupError: naming what to install.
+    """
+    _binding()
+
+
+@functools.cache
+def compile_filter(rules: FilterRules) -> SeccompFilter:
+    """Compile every variant of one filter.
+
+    Raises:
+        SetupError: the binding is missing, does not know the architecture, or the program is too long.
+    """
+    seccomp = _binding()
+    names = _known_calls(rules.architecture)
+    programs = {variant: _compile_variant(seccomp, rules, variant, names) for variant in VARIANTS}
+    return SeccompFilter(
+        programs={str(variant): program for variant, program in programs.items()},
+        names=dict(names),
+        digest=digest_of_text(render_rules(rules)),
+    )
+
+
+def _binding() -> Any:
+    try:
+        import seccomp
+    except ImportError as error:
+        raise SetupError(
+            "cannot compile seccomp filters: no module 'seccomp' (libseccomp's own binding); install python3-seccomp,"
+            " or build it for this interpreter as docs/dependencies.md says"
+        ) from error
+    if not hasattr(seccomp, "NOTIFY"):
+        raise SetupError("the module 'seccomp' is too old or is not libseccomp's own: it has no NOTIFY (needs 2.5)")
+    return seccomp
+
+
+def _architecture(seccomp: Any, name: str) -> Any:
+    known = {"x86_64": "X86_64", "aarch64": "AARCH64"}
+    if name not in known:
+        raise SetupError(f"no seccomp filter for architecture {name!r}; known: {', '.join(known)}")
+    return getattr(seccomp.Arch, known[name])
+
+
+@functools.cache
+def _known_calls(architecture: str) -> dict[str, int]:
+    """Every call libseccomp knows on ``architecture``, name to number."""
+    seccomp = _binding()
+    arch = _architecture(seccomp, architecture)
+    found: dict[str, int] = {}
+    for number in range(1024):
+        try:
+            name = seccomp.resolve_syscall(arch, number)
+        except ValueError:
+            continue
+        found[name.decode("ascii")] = number
+    return found
+
+
+def _compile_variant(seccomp: Any, rules: FilterRules, variant: FilterVariant, names: dict[str, int]) -> bytes:
+    denial = seccomp.NOTIFY if variant.startswith("notify") else seccomp.ERRNO(errno.EPERM)
+    compiled = seccomp.SyscallFilter(denial)
+    arch = _architecture(seccomp, rules.architecture)
+    if not compiled.exist_arch(arch):
+        compiled.add_arch(arch)
+        compiled.remove_arch(seccomp.Arch())
+    compiled.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+    compiled.set_attr(seccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree over the numbers instead of a list
+    try:
+        for rule in rules.allow:
+            if rule.call not in names:
+                continue  # newer than this libseccomp: it gets ENOSYS from the prefix
+            gated = variant.endswith("gate") and rule.call in _GATED_CALLS
+            action = seccomp.TRACE(GATE_TRACE_DATA) if gated else seccomp.ALLOW
+            for alternative in comparisons_of(rule):
+                arguments = [seccomp.Arg(c.argument, seccomp.MASKED_EQ, c.mask, c.value) for c in alternative]
+                compiled.add_rule_exactly(action, rule.call, *arguments)
+        for answer in rules.answers:
+            if answer.call in names:
+                compiled.add_rule_exactly(seccomp.ERRNO(getattr(errno, answer.errno)), answer.call)
+        with tempfile.TemporaryFile() as exported:
+            compiled.export_bpf(exported)
+            exported.seek(0)
+            program = _prefix(rules.architecture, names) + exported.read()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SetupError(
+            f"cannot compile the filter of profile {rules.profile!r} for {rules.architecture}: {error}"
+        ) from error
+    if len(program) > _PROGRAM_MAX_INSTRUCTIONS * _INSTRUCTION_BYTES:
+        raise SetupError(
+            f"the filter of profile {rules.profile!r} for {rules.architecture} has"
+            f" {len(program) // _INSTRUCTION_BYTES} instructions, the kernel takes {_PROGRAM_MAX_INSTRUCTIONS}"
+        )
+    return program
+
+
+def _prefix(architecture: str, names: dict[str, int]) -> bytes:
+    newest = next((names[name] for name in NEWEST_CALLS if name in names), None)
+    if newest is None:
+        raise SetupError(f"this libseccomp knows none of {', '.join(NEWEST_CALLS)}; it is older than 2.5")
+    instructions = (
+        (_LOAD_WORD, 0, 0, _DATA_ARCH),
+        (_JUMP_EQUAL, 0, 4, _AUDIT_ARCH[architecture]),
+        (_LOAD_WORD, 0, 0, _DATA_NR),
+        (_JUMP_AT_LEAST, 2, 0, _X32_BIT),
+        (_JUMP_GREATER, 0, 1, newest),
+        (_RETURN, 0, 0, _RET_ERRNO | errno.ENOSYS),
+    )
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
