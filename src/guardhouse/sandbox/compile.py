@@ -17,7 +17,7 @@ from guardhouse.sandbox.bundle import (
     SeccompFilter,
 )
 from guardhouse.sandbox.documents import ProfileError
-from guardhouse.sandbox.facts import HostFacts, ProfileUnavailable, Surroundings
+from guardhouse.sandbox.facts import HostFacts, ProfileUnavailableError, Surroundings
 from guardhouse.sandbox.plan_landlock import plan_landlock
 from guardhouse.sandbox.plan_mounts import check_absolute, plan_mounts
 from guardhouse.sandbox.profile import CGROUP_LIMITS, Profile
@@ -51,7 +51,7 @@ def compile_bundle(
         around: protected paths, switches, numbers of this installation.
 
     Raises:
-        ProfileUnavailable: a profile requires a layer that this host does not give.
+        ProfileUnavailableError: a profile requires a layer that this host does not give.
         ProfileError: a profile contradicts itself.
         SetupError: an argument makes no sense, or libseccomp is missing.
     """
@@ -91,7 +91,7 @@ def compile_plan(
     """Compile one profile; see `compile_bundle`."""
     _check_identity(profile, identity, features)
     for layer, because in missing_layers(profile, features).items():
-        raise ProfileUnavailable(profile.name, layer, because)
+        raise ProfileUnavailableError(profile.name, layer, because)
     unknown = around.parameters.keys() - _PARAMETERS.keys()
     if unknown:
         raise SetupError(f"unknown parameters {sorted(unknown)}; known: {', '.join(sorted(_PARAMETERS))}")
@@ -160,7 +160,7 @@ def _check_identity(profile: Profile, identity: Identity, features: HostFacts) -
             " account for commands, or extend the profile with 'root_identity:' and a reason"
         )
     if not features.privileged and features.layers.get("namespaces"):
-        raise ProfileUnavailable(profile.name, "namespaces", features.layers["namespaces"])
+        raise ProfileUnavailableError(profile.name, "namespaces", features.layers["namespaces"])
 
 
 def _as_namespaces(names: set[str]) -> list[Namespace]:

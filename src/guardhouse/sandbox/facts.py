@@ -10,7 +10,7 @@ from typing import Protocol
 
 from guardhouse.errors import SetupError
 
-__all__ = ["HostFacts", "ProfileUnavailable", "Surroundings"]
+__all__ = ["HostFacts", "ProfileUnavailableError", "Surroundings"]
 
 
 class HostFacts(Protocol):
@@ -42,8 +42,8 @@ class HostFacts(Protocol):
         ...
 
 
-class ProfileUnavailable(SetupError):
-    """This host lacks a layer that a profile requires. ``profile`` and ``layer`` say which."""
+class ProfileUnavailableError(SetupError):
+    """The host lacks a layer that a profile requires. ``profile`` and ``layer`` say which."""
 
     def __init__(self, profile: str, layer: str, because: str) -> None:
         super().__init__(

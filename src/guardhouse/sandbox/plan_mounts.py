@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from guardhouse.errors import SetupError
-from guardhouse.sandbox.bundle import MountStep
+from guardhouse.sandbox.bundle import MountKind, MountStep
 from guardhouse.sandbox.documents import ProfileError
 from guardhouse.sandbox.facts import HostFacts, Surroundings
 from guardhouse.sandbox.profile import Profile, ViewEntry
@@ -50,7 +50,7 @@ def plan_mounts(
     early, late = _masks(profile, shown, around)
     steps += early
     for grant in profile.grants:
-        kind = "bind" if grant.writable else "bind_readonly"
+        kind: MountKind = "bind" if grant.writable else "bind_readonly"
         options = ("nosuid", "nodev", "noexec") if grant.kind != "path" else ("recursive", *_SYSTEM_BIND)
         steps.append(MountStep(kind, grant.path, grant.path, options, grant.reason.why, grant.optional))
     if profile.workspace != "none":
@@ -105,16 +105,14 @@ def _masks(profile: Profile, shown: list[str], around: Surroundings) -> tuple[li
     early: list[MountStep] = []
     late: list[MountStep] = []
     for path in sorted(reasons):
-        inside = [place for place in shown if is_beneath(path, place)]
+        covers = [other for other in reasons if other != path and is_beneath(path, other)]
         if path in shown:
             continue  # granted by name, or the workspace itself
-        if any(is_beneath(place, path) for place in shown):
+        if _leads(path, shown):
             early.append(MountStep("tmpfs", "", path, _LEADING_DIRECTORY, reasons[path], optional=True))
-        elif inside:
+        elif any(is_beneath(path, place) for place in shown):
             late.append(MountStep("mask", "", path, (), reasons[path], optional=True))
-        elif not any(is_beneath(path, other) for other in reasons if other != path) or any(
-            is_beneath(path, other) and _leads(other, shown) for other in reasons if other != path
-        ):
+        elif not covers:
             early.append(MountStep("mask", "", path, (), reasons[path], optional=True))
     return early, late
 
