@@ -104,3 +104,4 @@ SLOT_PREPARE_TIMEOUT_S: Final = 15.0  # cgroup moves cost 11 ms each when idle (
 SLOT_IDLE_TIMEOUT_S: Final = 60.0
 SLOT_COMMANDS_MAX: Final = 1000  # then a fresh pid 1: bounds whatever an interpreter gathers over time
 STOP_KILL_TIMEOUT_S: Final = 2.0  # an init that has not killed its namespace by then is killed itself
+LAUNCH_BUNDLE_MAX_BYTES: Final = 16 * 1024 * 1024

@@ -1,0 +1,74 @@
+"""PROCESS: the launcher. Started as ``python -I -S __main__.py SOCKET BUNDLE WARM LIBRARY`` with an empty environment.
+
+SOCKET and BUNDLE are descriptor numbers: the runner's socket and the sealed memory file with the bundle. WARM is a
+comma-separated list of profiles to prepare at once, LIBRARY the directory with third-party packages for workers.
+
+Only the directory that holds `guardhouse` is on the path: no site directory, no ``.pth`` file, no third-party code.
+"""
+
+# ruff: noqa: PTH120 - no pathlib: what is imported here is copied by every fork
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+_SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if _SOURCE not in sys.path:
+    sys.path.append(_SOURCE)
+
+from guardhouse import limits  # noqa: E402 - the path must be set first
+from guardhouse.errors import SetupError  # noqa: E402
+from guardhouse.kernel import credentials, descriptors  # noqa: E402
+from guardhouse.kernel.sealed import read_sealed  # noqa: E402
+from guardhouse.launcher.cgroup import find_home  # noqa: E402
+from guardhouse.launcher.supervise import Supervisor  # noqa: E402
+from guardhouse.sandbox.bundle import Bundle  # noqa: E402
+
+_EXIT_SETUP: Final = 78  # EX_CONFIG of sysexits.h
+
+
+def _check_identity(bundle: Bundle) -> None:
+    """Raise SetupError unless commands will run as somebody who is not root and whom we may become."""
+    uid, gid = bundle.identity.uid, bundle.identity.gid
+    if uid == 0 or gid == 0:
+        raise SetupError("identity is root: choose an ordinary user for commands (setting 'identity')")
+    if os.geteuid() != 0 and (uid, gid) != (os.geteuid(), os.getegid()):
+        raise SetupError(f"identity {uid}:{gid} is not this user; only root can start commands as another")
+    for plan in bundle.profiles.values():
+        if ("user" in plan.namespaces) == (os.geteuid() == 0):
+            raise SetupError(
+                f"profile {plan.name!r} was compiled for {'an ordinary user' if os.geteuid() == 0 else 'root'};"
+                " compile the bundle as the user who starts the launcher"
+            )
+
+
+def main(arguments: list[str]) -> int:
+    """Serve one runner; return the exit status."""
+    control_fd, bundle_fd = int(arguments[0]), int(arguments[1])
+    warm = tuple(name for name in arguments[2].split(",") if name)
+    descriptors.close_all_but((0, 1, 2, control_fd, bundle_fd))
+    os.set_inheritable(control_fd, False)  # noqa: FBT003 - os takes it by position only
+    # The end is told by the socket, not by the terminal: a Ctrl-C for the runner must let it end us in order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        bundle = Bundle.from_json(read_sealed(bundle_fd, limit_bytes=limits.LAUNCH_BUNDLE_MAX_BYTES))
+        os.close(bundle_fd)
+        _check_identity(bundle)
+        home = find_home()
+    except (SetupError, ValueError) as error:
+        sys.stderr.write(f"guardhouse launcher: {error}\n")
+        return _EXIT_SETUP
+    credentials.set_no_new_privs()
+    credentials.set_dumpable(dumpable=False)
+    runner = socket.socket(fileno=control_fd)
+    gc.collect()
+    gc.freeze()
+    Supervisor(bundle, runner, home, warm=warm, library=arguments[3]).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

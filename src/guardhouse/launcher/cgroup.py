@@ -1,0 +1,350 @@
+"""Groups of the kernel's resource controllers: one for each init process, limits written before it begins.
+
+Finds what this process may use: a cgroup v2 subtree that is delegated to it, or v1 hierarchies that it may write
+to, or nothing. Never touches a group outside its own. Runs in the launcher, before and beside commands.
+"""
+
+# ruff: noqa: PTH103, PTH106, PTH110 - the launcher does without pathlib: it would double what each fork copies
+import contextlib
+import os
+import signal
+from typing import Final
+
+from guardhouse.sandbox.bundle import CgroupLimits
+
+__all__ = ["CgroupHome", "Group", "find_home"]
+
+_PREFIX: Final = "guardhouse."
+_CPU_PERIOD_US: Final = 100_000  # the kernel's default for both versions
+_V1_CONTROLLERS: Final = ("memory", "pids", "cpu")
+_V2_CONTROLLERS: Final = ("memory", "pids", "cpu", "io")
+_V1_SHARES_OF_WEIGHT_100: Final = 1024
+
+
+class Group:
+    """One init's group. ``directories`` by controller; in v2 all are the same one.
+
+    Attributes:
+        procs_files: to be written by a process that joins; empty when ``directory_fd`` is given to clone3.
+        missing: limits of the plan that no controller carries here.
+    """
+
+    def __init__(self, *, version: int, directories: dict[str, str], missing: tuple[str, ...]) -> None:
+        self._directories = directories
+        self.missing = missing
+        self.procs_files: tuple[str, ...] = ()
+        self.directory_fd: int | None = None
+        if version == 2:
+            directory = next(iter(directories.values()))
+            self.directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            peak, events = "memory.peak", "memory.events"
+        else:
+            self.procs_files = tuple(f"{directory}/cgroup.procs" for directory in directories.values())
+            peak, events = "memory.max_usage_in_bytes", "memory.oom_control"
+        memory = directories.get("memory")
+        self._peak_fd = -1 if memory is None else _open_if_there(f"{memory}/{peak}")
+        self._events_fd = -1 if memory is None else _open_if_there(f"{memory}/{events}")
+        self._kills_seen = 0
+        self._peak_seen = 0
+
+    def begin(self) -> None:
+        """Start counting for the next command."""
+        if self._peak_fd < 0:
+            return
+        try:
+            os.pwrite(self._peak_fd, b"0", 0)
+            self._peak_seen = 0
+        except OSError:
+            # memory.peak of cgroup v2 can be reset from Linux 6.12 on; before, a peak that does not rise above
+            # an earlier command's is not known.
+            self._peak_seen = _read_number(self._peak_fd)
+
+    def usage(self) -> tuple[int | None, bool]:
+        """Return the peak memory in bytes since `begin`, None when unknown, and whether the OOM killer came."""
+        peak = _read_number(self._peak_fd) if self._peak_fd >= 0 else 0
+        killed = self._count_kills()
+        oom_killed = killed > self._kills_seen
+        self._kills_seen = killed
+        return (peak if peak > self._peak_seen else None), oom_killed
+
+    def _count_kills(self) -> int:
+        if self._events_fd < 0:
+            return 0
+        for line in os.pread(self._events_fd, 4096, 0).decode("ascii", "replace").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+        return 0
+
+    def remove(self) -> bool:
+        """Remove the group. False when a process that is just dying still holds it: call again."""
+        for descriptor in (self._peak_fd, self._events_fd, self.directory_fd):
+            if descriptor is not None and descriptor >= 0:
+                os.close(descriptor)
+        self._peak_fd = self._events_fd = -1
+        self.directory_fd = None
+        done = True
+        for directory in set(self._directories.values()):
+            done = _remove_tree(directory) and done
+        return done
+
+
+class CgroupHome:
+    """Where this launcher makes its groups."""
+
+    def __init__(self, *, version: int, bases: dict[str, str]) -> None:
+        self.version = version
+        self._bases = bases
+        self._next = 0
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """Names of the controllers that groups get."""
+        return tuple(self._bases)
+
+    def make_group(self, limits: CgroupLimits) -> Group:
+        """Make a group and write its limits.
+
+        Raises:
+            OSError: the kernel refuses; the message names the file.
+        """
+        name = f"slot{self._next}"
+        self._next += 1
+        directories: dict[str, str] = {}
+        for controller, base in self._bases.items():
+            directories[controller] = f"{base}/{name}"
+            os.makedirs(directories[controller], exist_ok=True)
+        missing = _write_limits(self.version, directories, limits)
+        return Group(version=self.version, directories=directories, missing=missing)
+
+    def remove(self) -> None:
+        """Remove what this launcher made, once its groups are gone."""
+        for base in set(self._bases.values()):
+            _remove_tree(base)
+
+
+def find_home() -> CgroupHome | None:
+    """Return where groups can be made, clearing what dead launchers left there; None where nowhere."""
+    own = _own_paths()
+    mounts = _cgroup_mounts()
+    return _find_v2(own, mounts) or _find_v1(own, mounts)
+
+
+def _base_name() -> str:
+    """Name a launcher by pid and start time, so that a later process of the same pid is not taken for it."""
+    return f"{_PREFIX}{os.getpid()}.{_start_time(os.getpid())}"
+
+
+def _start_time(pid: int) -> str | None:
+    """Return field 22 of /proc/PID/stat, or None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The second field may hold blanks and brackets: count from behind its closing one.
+            return file.read().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _own_paths() -> dict[str, str]:
+    """Return this process's group by controller; ``""`` is cgroup v2."""
+    found: dict[str, str] = {}
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            for controller in controllers.split(","):
+                found[controller] = path
+    return found
+
+
+def _cgroup_mounts() -> list[tuple[str, str, str, str]]:
+    """Return (file system type, root, mount point, super options) of each cgroup mount."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            before, _, after = line.rstrip("\n").partition(" - ")
+            kind, _, options = after.split(" ", 2)
+            if kind in ("cgroup", "cgroup2"):
+                fields = before.split(" ")
+                found.append((kind, fields[3], fields[4], options))
+    return found
+
+
+def _below_mount(path: str, root: str, point: str) -> str:
+    if root != "/" and (path == root or path.startswith(f"{root}/")):
+        path = path[len(root) :]
+    return f"{point}{path}".rstrip("/")
+
+
+def _find_v1(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> CgroupHome | None:
+    bases: dict[str, str] = {}
+    for controller in _V1_CONTROLLERS:
+        for kind, root, point, options in mounts:
+            if kind != "cgroup" or controller not in options.split(",") or controller not in own:
+                continue
+            parent = _below_mount(own[controller], root, point)
+            if os.access(parent, os.W_OK):
+                _remove_stale(parent)
+                bases[controller] = f"{parent}/{_base_name()}"
+            break
+    for controller, base in list(bases.items()):
+        try:
+            os.makedirs(base, exist_ok=True)
+        except OSError:
+            # A read-only or restricted hierarchy: the controller is missing, and `make_group` says so.
+            del bases[controller]
+    return CgroupHome(version=1, bases=bases) if bases else None
+
+
+def _find_v2(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> CgroupHome | None:
+    for kind, root, point, _ in mounts:
+        if kind != "cgroup2" or "" not in own:
+            continue
+        parent = _below_mount(own[""], root, point) or point
+        controllers = _read_words(f"{parent}/cgroup.controllers")
+        usable = [name for name in _V2_CONTROLLERS if name in controllers]
+        if not usable or not os.access(f"{parent}/cgroup.subtree_control", os.W_OK):
+            return None
+        _remove_stale(parent)
+        if own[""] != "/" and not _leave_for_leaf(parent):
+            return None
+        base = f"{parent}/{_base_name()}"
+        try:
+            os.makedirs(base, exist_ok=True)
+            enable = " ".join(f"+{name}" for name in usable)
+            for directory in (parent, base):
+                _write(f"{directory}/cgroup.subtree_control", enable)
+        except OSError:
+            _remove_tree(base)
+            return None
+        return CgroupHome(version=2, bases=dict.fromkeys(usable, base))
+    return None
+
+
+def _leave_for_leaf(parent: str) -> bool:
+    """Move every process of our own group into a leaf below it.
+
+    A v2 group that has processes cannot hand controllers to its children ("no internal processes",
+    cgroup-v2.rst). With systemd's Delegate=yes the group holds this service's processes and no others.
+    """
+    leaf = f"{parent}/supervisor"
+    try:
+        os.makedirs(leaf, exist_ok=True)
+        for pid in _read_words(f"{parent}/cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError):
+                _write(f"{leaf}/cgroup.procs", pid)
+    except OSError:
+        return False
+    return True
+
+
+def _write_limits(version: int, directories: dict[str, str], limits: CgroupLimits) -> tuple[str, ...]:
+    """Write what the plan wants; return the names of limits that have no controller here."""
+    missing: list[str] = []
+    for name, controller, files in _limit_files(version, limits):
+        directory = directories.get(controller)
+        if directory is None:
+            missing.append(name)
+            continue
+        for file, value in files:
+            path = f"{directory}/{file}"
+            if not os.path.exists(path):
+                missing.append(name)
+                break
+            _write(path, value)
+    return tuple(missing)
+
+
+def _limit_files(version: int, limits: CgroupLimits) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return (limit, controller, [(file, value)]) for every limit that is set."""
+    found: list[tuple[str, str, list[tuple[str, str]]]] = []
+    v2 = version == 2
+    if limits.memory_bytes is not None:
+        file = "memory.max" if v2 else "memory.limit_in_bytes"
+        found.append(("memory", "memory", [(file, str(limits.memory_bytes))]))
+    if limits.memory_swap_bytes is not None:
+        swap = limits.memory_swap_bytes
+        total = swap + (limits.memory_bytes or 0)
+        files = [("memory.swap.max", str(swap))] if v2 else [("memory.memsw.limit_in_bytes", str(total))]
+        found.append(("memory_swap", "memory", files))
+    if limits.pids is not None:
+        # Our own pid 1 and its threads count as well.
+        found.append(("pids", "pids", [("pids.max", str(limits.pids + 2))]))
+    if limits.cpu_weight is not None:
+        shares = max(2, limits.cpu_weight * _V1_SHARES_OF_WEIGHT_100 // 100)
+        files = [("cpu.weight", str(limits.cpu_weight))] if v2 else [("cpu.shares", str(shares))]
+        found.append(("cpu_weight", "cpu", files))
+    if limits.cpu_quota_percent is not None:
+        quota = limits.cpu_quota_percent * _CPU_PERIOD_US // 100
+        files = (
+            [("cpu.max", f"{quota} {_CPU_PERIOD_US}")]
+            if v2
+            else [("cpu.cfs_period_us", str(_CPU_PERIOD_US)), ("cpu.cfs_quota_us", str(quota))]
+        )
+        found.append(("cpu_quota", "cpu", files))
+    if limits.io_weight is not None:
+        found.append(("io_weight", "io", [("io.weight", str(limits.io_weight))]))
+    return found
+
+
+def _remove_stale(parent: str) -> None:
+    """Kill and remove what launchers that are gone left below ``parent``."""
+    for entry in os.listdir(parent):
+        if not entry.startswith(_PREFIX):
+            continue
+        pid, _, started = entry.removeprefix(_PREFIX).partition(".")
+        if pid.isdecimal() and _start_time(int(pid)) != started:
+            _kill_members(f"{parent}/{entry}")
+            _remove_tree(f"{parent}/{entry}")
+
+
+def _kill_members(directory: str) -> None:
+    for path, _, files in os.walk(directory):
+        if "cgroup.procs" not in files:
+            continue
+        for pid in _read_words(f"{path}/cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _remove_tree(directory: str) -> bool:
+    """Remove a group and those below it; False when something still lives there."""
+    done = True
+    for path, _, _ in os.walk(directory, topdown=False):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            done = False
+    return done
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {text!r} to {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _read_words(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().split()
+    except (FileNotFoundError, PermissionError):
+        return []
+
+
+def _read_number(descriptor: int) -> int:
+    return int(os.pread(descriptor, 64, 0))
+
+
+def _open_if_there(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

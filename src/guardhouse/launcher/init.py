@@ -1,0 +1,328 @@
+"""Pid 1 of a command's namespaces: starts it, reaps everything, and kills what it leaves behind.
+
+A command is never pid 1 itself, so signals act on it as on any process. This process takes orders on one socket
+(`run`, `signal`) and reports (`ready`, `started`, `refused`, `ended`). It answers denied system calls where the
+profile counts them. When the launcher dies the kernel kills it, and with it the whole pid namespace.
+
+Knows nothing of time limits: they are the launcher's (`lifetime.py`). Runs as its own process, cloned from the
+launcher; what runs beside it in its namespaces is the attacker.
+"""
+
+import _thread
+import errno
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections import Counter
+from typing import Any, Final, NoReturn
+
+from guardhouse.kernel import descriptors, seccomp
+from guardhouse.kernel.syscalls import ARCHITECTURE
+from guardhouse.launcher import channel
+from guardhouse.launcher.confine import Command, StepFailedError, become_command
+from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
+
+__all__ = ["run_init"]
+
+_THREAD_STACK_BYTES: Final = 256 * 1024
+_DENIED_NAMES_MAX: Final = 512  # distinct calls counted by name; there are not that many
+# RLIMIT_CPU counts for this process too. It asks to be replaced well before the limit would kill it.
+_CPU_SHARE_BEFORE_RETIRING: Final = 0.25
+
+_LIMITS: Final = 16  # RLIM_NLIMITS of asm-generic/resource.h
+
+_EXIT_CLOSED: Final = 0
+_EXIT_BROKEN: Final = 70
+
+
+class _Running:
+    """One command from its order to its report."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.starting = True  # its thread has not said how it went
+        self.failure: StepFailedError | None = None
+        self.pid = 0
+        self.status: int | None = None
+        self.signals: list[int] = []  # orders that came before there was a process
+        self.started_s = 0.0
+        self.ended_s = 0.0
+        self.user_s = 0.0
+        self.system_s = 0.0
+        self.largest_bytes = 0
+        self.killed = 0
+        self.denied: Counter[int] = Counter()
+
+
+class _Init:
+    def __init__(self, place: Place, control: socket.socket) -> None:
+        self._place = place
+        self._control = control
+        self._running: _Running | None = None
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
+        self._thread_done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        for descriptor in (control.fileno(), self._children_fd, self._thread_done_fd):
+            self._poll.register(descriptor, select.POLLIN)
+        self._unchanged = _own_state()
+
+    def serve(self) -> NoReturn:
+        self._report({"event": "ready"})
+        while True:
+            for descriptor, _events in self._poll.poll():
+                if descriptor == self._control.fileno():
+                    self._take_order()
+                elif descriptor == self._thread_done_fd:
+                    os.eventfd_read(descriptor)
+                    self._thread_ended()
+                elif descriptor == self._children_fd:
+                    _drain(descriptor)
+                else:
+                    self._answer_denied(descriptor)
+            self._reap()
+
+    # Orders
+
+    def _take_order(self) -> None:
+        received = channel.receive(self._control)
+        if received is None:
+            # The launcher let go of us: leaving kills every process of the namespace.
+            os._exit(_EXIT_CLOSED)
+        order = json.loads(received.body)
+        if order["op"] == "run":
+            self._start(order, received)
+        else:
+            self._signal(order["number"])
+
+    def _start(self, order: dict[str, Any], received: channel.Received) -> None:
+        stdin, stdout, stderr = received.descriptors
+        running = _Running(
+            Command(
+                bundle=self._place.bundle,
+                plan=self._place.plan,
+                drops_ids=self._place.drops_ids,
+                private_parts=self._place.private_parts,
+                argv=tuple(order["argv"]),
+                workdir=order["workdir"],
+                environment=order["environment"],
+                stdio=(stdin, stdout, stderr),
+                counts_denials=self._place.plan.count_denials,
+            )
+        )
+        self._running = running
+        _thread.start_new_thread(self._become, (running,))
+
+    def _become(self, running: _Running) -> None:
+        """The one-shot thread: on return it is confined beyond use, and ends."""
+        try:
+            running.started_s = time.monotonic()
+            running.pid = become_command(running.command)
+        except StepFailedError as error:
+            running.failure = error
+        except OSError:
+            # The program, not a layer: `program_error` says what to tell the user.
+            pass
+        finally:
+            os.eventfd_write(self._thread_done_fd, 1)
+
+    def _signal(self, number: int) -> None:
+        running = self._running
+        if running is None:
+            return
+        if running.starting:
+            running.signals.append(number)
+        else:
+            _kill_everything(number)
+
+    # What happens to a command
+
+    def _thread_ended(self) -> None:
+        running = self._running
+        if running is None:
+            os._exit(_EXIT_BROKEN)
+        running.starting = False
+        command = running.command
+        if running.failure is None and not running.pid and not command.program_error:
+            # An error that nobody foresaw: its traceback is lost on purpose with the descriptors, the layer is not.
+            running.failure = StepFailedError("launcher", "the starting thread ended without a result")
+        if running.pid:
+            self._report({"event": "started"}, as_pid=running.pid)
+        elif command.program_error:
+            _say_why_not(command)
+            running.ended_s = time.monotonic()
+            running.status = (126 if command.program_error != errno.ENOENT else 127) << 8
+        for descriptor in command.stdio:
+            os.close(descriptor)
+        if command.listener_fd >= 0:
+            self._poll.register(command.listener_fd, select.POLLIN)
+        for number in running.signals:
+            _kill_everything(number)
+
+    def _answer_denied(self, listener_fd: int) -> None:
+        running = self._running
+        notification = None
+        try:
+            notification = seccomp.receive(listener_fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        if notification is None:
+            # Readable with nothing to receive: the caller died meanwhile, or no process uses the filter any more.
+            if running is None or running.status is not None:
+                self._close_listener(listener_fd)
+            return
+        if running is not None and (notification.number in running.denied or len(running.denied) < _DENIED_NAMES_MAX):
+            running.denied[notification.number] += 1
+        seccomp.answer_with_errno(listener_fd, notification, errno.EPERM)
+
+    def _close_listener(self, listener_fd: int) -> None:
+        self._poll.unregister(listener_fd)
+        os.close(listener_fd)
+        if self._running is not None and self._running.command.listener_fd == listener_fd:
+            self._running.command.listener_fd = -1
+
+    def _reap(self) -> None:
+        running = self._running
+        # glibc itself waits for a child whose exec failed: not before its thread is done.
+        if running is None or running.starting:
+            return
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                return
+            self._count(running, pid, status, usage)
+        # No child is left, and every process of this namespace descends from us: it is empty.
+        self._finish(running)
+
+    def _count(self, running: _Running, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        running.user_s += usage.ru_utime
+        running.system_s += usage.ru_stime
+        running.largest_bytes = max(running.largest_bytes, usage.ru_maxrss * 1024)
+        if pid == running.pid:
+            running.status = status
+            running.ended_s = time.monotonic()
+            _kill_everything(signal.SIGKILL)
+        elif running.status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            running.killed += 1
+
+    def _finish(self, running: _Running) -> None:
+        if running.command.listener_fd >= 0:
+            self._close_listener(running.command.listener_fd)
+        self._running = None
+        if running.failure is not None:
+            self._report(
+                {
+                    "event": "refused",
+                    "layer": running.failure.layer,
+                    "why": running.failure.why,
+                    "clean": self._is_clean(),
+                }
+            )
+            return
+        self._report(
+            {
+                "event": "ended",
+                "status": running.status,
+                "duration_s": running.ended_s - running.started_s,
+                "user_s": running.user_s,
+                "system_s": running.system_s,
+                "largest_bytes": running.largest_bytes,
+                "killed": running.killed,
+                "denied": self._named(running.denied),
+                "clean": self._is_clean(),
+            }
+        )
+
+    def _named(self, denied: Counter[int]) -> dict[str, int]:
+        compiled = self._place.plan.seccomp.get(ARCHITECTURE)
+        names = {} if compiled is None else {number: name for name, number in compiled.names.items()}
+        return {names.get(number, f"syscall_{number}"): count for number, count in denied.items()}
+
+    def _is_clean(self) -> bool:
+        """Whether the next command would find this namespace as the last one did: empty, its pid 1 unchanged."""
+        try:
+            os.kill(-1, 0)
+        except ProcessLookupError:
+            pass
+        else:
+            return False
+        soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
+        if soft != resource.RLIM_INFINITY and time.process_time() > soft * _CPU_SHARE_BEFORE_RETIRING:
+            return False
+        return _own_state() == self._unchanged
+
+    def _report(self, report: dict[str, Any], *, as_pid: int = 0) -> None:
+        try:
+            channel.send(self._control, json.dumps(report).encode("ascii"), as_pid=as_pid)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(_EXIT_CLOSED)
+
+
+def _own_state() -> tuple[object, ...]:
+    """Return what a process of the same uid could change about this one from outside."""
+    limits_now = tuple(resource.getrlimit(number) for number in range(_LIMITS))
+    return (
+        limits_now,
+        os.getpriority(os.PRIO_PROCESS, 0),
+        os.sched_getaffinity(0),
+        os.sched_getscheduler(0),
+    )
+
+
+def _drain(signal_fd: int) -> None:
+    try:
+        # Pending signals of one number are one record: signalfd(2).
+        os.read(signal_fd, 128)
+    except BlockingIOError:
+        return
+
+
+def _kill_everything(number: int) -> None:
+    """Signal every process of the pid namespace but this one; a fork under way cannot slip through.
+
+    kill(2) with -1 walks the processes under the lock that a fork needs to add one, and a fork with a pending
+    fatal signal is given up (kernel/fork.c, copy_process).
+    """
+    try:
+        os.kill(-1, number)
+    except ProcessLookupError:
+        return
+
+
+def _say_why_not(command: Command) -> None:
+    """Tell the command's own stderr why there is no program, as a shell would."""
+    if command.program_error == errno.ENOENT and "/" not in command.argv[0]:
+        why = "command not found"
+    else:
+        why = os.strerror(command.program_error)
+    text = f"guardhouse: {command.argv[0]}: {why}\n"
+    try:
+        os.set_blocking(command.stdio[2], False)
+        os.write(command.stdio[2], text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        # A closed or full stderr: the exit status tells it as well.
+        return
+
+
+def run_init(place: Place, control: socket.socket) -> NoReturn:
+    """Prepare the namespaces this process was cloned into, then serve commands until the launcher is gone."""
+    _thread.stack_size(_THREAD_STACK_BYTES)
+    try:
+        prepare(place)
+    except PrepareFailedError as error:
+        report = {"event": "failed", "layer": error.layer, "why": error.why}
+        channel.send(control, json.dumps(report).encode("ascii"))
+        os._exit(_EXIT_BROKEN)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    _Init(place, control).serve()

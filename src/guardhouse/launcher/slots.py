@@ -1,0 +1,207 @@
+"""One prepared init process as the launcher holds it: make it, give it a command, kill it, tidy up after it.
+
+An init that is verifiably as it was (`init.py`, "clean") serves the next command of the same profile; every
+other one is thrown away. Knows processes and descriptors; who waits for which command is in `supervise.py`.
+Runs in the launcher.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from guardhouse import limits
+from guardhouse.errors import PeerError, SetupError
+from guardhouse.kernel import credentials, namespaces
+from guardhouse.launcher import channel
+from guardhouse.launcher.cgroup import CgroupHome, Group
+from guardhouse.launcher.init import run_init
+from guardhouse.launcher.messages import LaunchRequest
+from guardhouse.launcher.prepare import Place
+from guardhouse.sandbox.bundle import Bundle, ProfilePlan
+
+__all__ = ["Slot", "make_slot", "missing_layers"]
+
+# Made by clone3; `cgroup` only after the group has been joined, so that it becomes the namespace's root.
+_CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})
+_EXIT_BROKEN: Final = 70
+_LAYER_OF_LIMIT: Final = {
+    "memory": "cgroup_memory",
+    "pids": "cgroup_pids",
+    "cpu_weight": "cgroup_cpu",
+    "cpu_quota": "cgroup_cpu",
+    "io_weight": "cgroup_io",
+}
+
+
+@dataclass(slots=True)
+class Slot:
+    """One init process.
+
+    Attributes:
+        deadline_s: monotonic time by which it must be ready, or, when it is idle, by which it ends.
+        serving: the id of the command it was given, or None.
+        notes: limits that nothing carries on this host.
+    """
+
+    plan: ProfilePlan
+    pid: int
+    pidfd: int
+    control: socket.socket
+    group: Group | None
+    notes: tuple[str, ...]
+    deadline_s: float
+    is_ready: bool = field(default=False)
+    is_dying: bool = field(default=False)
+    served: int = field(default=0)
+    serving: int | None = field(default=None)
+
+    def run(self, identifier: int, request: LaunchRequest, stdio: tuple[int, ...]) -> None:
+        """Order a command; the descriptors stay the caller's."""
+        self.serving = identifier
+        if self.group is not None:
+            self.group.begin()
+        order = {
+            "op": "run",
+            "argv": request.argv,
+            "workdir": request.workdir,
+            "environment": request.environment,
+        }
+        channel.send(self.control, json.dumps(order).encode("ascii"), stdio)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the command."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            channel.send(self.control, json.dumps({"op": "signal", "number": number}).encode("ascii"))
+
+    def destroy(self) -> None:
+        """Kill pid 1, and so everything in its pid namespace. Its end shows on ``pidfd``."""
+        self.is_dying = True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def receive(self) -> tuple[dict[str, Any], int] | None:
+        """Return the init's next report and the pid in its credentials; None when there is none to read.
+
+        Raises:
+            PeerError: not a report of ours; the slot is of no use any more.
+        """
+        try:
+            received = channel.receive(self.control)
+        except ConnectionResetError:
+            return None
+        if received is None:
+            return None
+        received.close()
+        try:
+            report = json.loads(received.body)
+        except ValueError as error:
+            raise PeerError(f"init {self.pid} sent no JSON: {error}") from error
+        if not isinstance(report, dict) or not isinstance(report.get("event"), str):
+            raise PeerError(f"init {self.pid} sent no report")
+        return report, received.pid
+
+    def bury(self) -> bool:
+        """Reap the dead process and let go of all that was its own; False when its group is still busy."""
+        if self.pid:
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+            os.close(self.pidfd)
+            self.control.close()
+        return self.group is None or self.group.remove()
+
+
+def missing_layers(plan: ProfilePlan, home: CgroupHome | None) -> dict[str, str]:
+    """Return the layers that ``plan`` requires and that cannot be put up here, each with what to do."""
+    missing: dict[str, str] = {}
+    controllers = () if home is None else home.controllers
+    for layer in sorted(plan.required_layers):
+        if layer.startswith("cgroup_") and layer.removeprefix("cgroup_") not in controllers:
+            missing[layer] = (
+                "no cgroup controller can be used; run under systemd with Delegate=yes or choose a profile"
+                " that does not require it"
+            )
+    if "landlock" in plan.required_layers and plan.landlock is None:
+        missing["landlock"] = "the profile's plan has no Landlock rules; this kernel may lack Landlock"
+    if "seccomp" in plan.required_layers and not plan.seccomp:
+        missing["seccomp"] = "the profile's plan has no filter"
+    if "exec_gate" in plan.required_layers:
+        missing["exec_gate"] = "this launcher has no exec gate yet"
+    for name in ("mount", "pid"):
+        if name not in plan.namespaces:
+            missing["namespaces"] = f"the plan lacks the {name!r} namespace, without which nothing can be killed whole"
+    return missing
+
+
+def make_slot(bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, now_s: float) -> Slot:
+    """Clone an init process for ``plan``; it prepares itself meanwhile and then reports.
+
+    Raises:
+        SetupError: no cgroup or no namespaces; the message names the layer first.
+    """
+    try:
+        group = None if home is None else home.make_group(plan.cgroup)
+    except OSError as error:
+        raise SetupError(f"cgroup_pids: {error}") from error
+    notes = _notes(plan, group)
+    ours, theirs = channel.make_pair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    # What the child needs to know of us is read before the clone: in its own user namespace it has no ids yet.
+    place = Place(
+        bundle=bundle,
+        plan=plan,
+        launcher_ids=(os.getuid(), os.getgid()),
+        cgroup_files=() if group is None else group.procs_files,
+        kept=(theirs.fileno(),),
+    )
+    try:
+        pid, pidfd = namespaces.clone_process(
+            plan.namespaces & _CLONED, cgroup_fd=None if group is None else group.directory_fd
+        )
+    except OSError as error:
+        ours.close()
+        theirs.close()
+        if group is not None:
+            group.remove()
+        raise SetupError(f"namespaces: {error}") from error
+    if pid == 0:
+        _be_init(place, theirs)
+    theirs.close()
+    return Slot(
+        plan=plan,
+        pid=pid,
+        pidfd=pidfd,
+        control=ours,
+        group=group,
+        notes=notes,
+        deadline_s=now_s + limits.SLOT_PREPARE_TIMEOUT_S,
+    )
+
+
+def _be_init(place: Place, control: socket.socket) -> None:
+    """The child's side of the clone; it never returns into the launcher's loop."""
+    try:
+        credentials.set_parent_death_signal(signal.SIGKILL)
+        run_init(place, control)
+    finally:
+        os._exit(_EXIT_BROKEN)
+
+
+def _notes(plan: ProfilePlan, group: Group | None) -> tuple[str, ...]:
+    missing = tuple(name for name in _LAYER_OF_LIMIT if _is_limited(plan, name)) if group is None else group.missing
+    return tuple(f"no cgroup carries the {name} limit here; rlimits hold what they can" for name in missing)
+
+
+def _is_limited(plan: ProfilePlan, name: str) -> bool:
+    wanted = plan.cgroup
+    value = {
+        "memory": wanted.memory_bytes,
+        "pids": wanted.pids,
+        "cpu_weight": wanted.cpu_weight,
+        "cpu_quota": wanted.cpu_quota_percent,
+        "io_weight": wanted.io_weight,
+    }[name]
+    return value is not None

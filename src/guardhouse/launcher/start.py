@@ -1,0 +1,84 @@
+"""Start the launcher as a process of its own, before any secret is read.
+
+It gets an empty environment, a socket and a sealed bundle: nothing of what this process will learn later (the
+token) is in its memory. Called at boot, once, and again when a launcher has died. The runner's modules use
+`client.py`; only start-up code calls this.
+"""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from guardhouse.errors import SetupError
+from guardhouse.kernel.sealed import seal_memory
+from guardhouse.launcher import channel
+from guardhouse.sandbox.bundle import Bundle
+
+__all__ = ["LauncherHandle", "start_launcher"]
+
+
+@dataclass(slots=True)
+class LauncherHandle:
+    """A running launcher: ``sock`` speaks `messages.py`; closing it ends the launcher and every command."""
+
+    sock: socket.socket
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Of the launcher process."""
+        return self.process.pid
+
+    def close(self, *, timeout_s: float = 10.0) -> int:
+        """End the launcher and everything it started; return its exit status."""
+        self.sock.close()
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def start_launcher(bundle: Bundle, *, warm: tuple[str, ...] = (), interpreter: str = sys.executable) -> LauncherHandle:
+    """Start the launcher with this bundle; it serves as soon as it has read it.
+
+    Args:
+        warm: profiles for which one init process is prepared at once, ahead of the first command.
+        interpreter: the Python to run it with; the running one by default.
+
+    Raises:
+        SetupError: the interpreter cannot be started.
+    """
+    ours, theirs = channel.make_pair()
+    memory = seal_memory("guardhouse-bundle", bundle.to_json().encode("ascii"))
+    main = Path(__file__).resolve().parent / "__main__.py"
+    arguments = [str(theirs.fileno()), str(memory), ",".join(warm), _library_directory()]
+    try:
+        process = subprocess.Popen(
+            [interpreter, "-I", "-S", str(main), *arguments],
+            env={},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), memory),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        ours.close()
+        raise SetupError(f"cannot start the launcher with {interpreter}: {error}") from error
+    finally:
+        theirs.close()
+        socket.close(memory)
+    return LauncherHandle(ours, process)
+
+
+def _library_directory() -> str:
+    """Return the directory that third-party packages of this installation come from."""
+    found = importlib.util.find_spec("msgspec")
+    if found is not None and found.origin is not None:
+        return str(Path(found.origin).resolve().parent.parent)
+    return sysconfig.get_path("platlib")
