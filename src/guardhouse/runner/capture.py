@@ -9,10 +9,13 @@ __all__ = ["Capture"]
 
 
 class Capture:
-    """One stream. ``add`` says how much of a chunk is kept, so that what is streamed and what is kept agree."""
+    """One stream. ``add`` says how much of a chunk is kept, so that what is streamed and what is kept agree.
 
-    def __init__(self, *, limit_bytes: int = CAPTURE_LIMIT_BYTES) -> None:
-        if limit_bytes < 0:
+    With ``limit_bytes`` None the stream only passes through: nothing is kept and nothing dropped.
+    """
+
+    def __init__(self, *, limit_bytes: int | None = CAPTURE_LIMIT_BYTES) -> None:
+        if limit_bytes is not None and limit_bytes < 0:
             raise ValueError(f"limit_bytes must not be negative, got {limit_bytes}")
         self._limit_bytes = limit_bytes
         self._chunks: list[bytes] = []
@@ -21,6 +24,8 @@ class Capture:
 
     def add(self, chunk: bytes) -> bytes:
         """Keep as much of ``chunk`` as fits, count the rest as dropped, and return the part that was kept."""
+        if self._limit_bytes is None:
+            return chunk
         room = self._limit_bytes - self.kept_bytes
         kept = chunk if len(chunk) <= room else chunk[:room]
         if kept:

@@ -137,8 +137,13 @@ class Journal:
 
     def _append(self, record: _Line) -> None:
         line = _render_line(record)
-        _write_all(self._descriptor, line)
-        os.fdatasync(self._descriptor)
+        try:
+            _write_all(self._descriptor, line)
+            os.fdatasync(self._descriptor)
+        except OSError:
+            # Half a line must not swallow the next one (a full disk takes the first part of it).
+            os.ftruncate(self._descriptor, self._size_bytes)
+            raise
         self._size_bytes += len(line)
         _apply(self._state, record)
         if self._size_bytes > COMPACT_ABOVE_BYTES and self._size_bytes > 2 * self._live_bytes():

@@ -1,0 +1,75 @@
+"""A command's end as the `bash` operation answers it: text bounded, what was left out said.
+
+The streamed output is exact; the texts here are for people and agents, so bad bytes become U+FFFD and our own
+remarks follow the command's output in square brackets. Runs in the runner.
+"""
+
+from guardhouse.errors import PeerError, Refusal
+from guardhouse.limits import INLINE_LIMIT_CHARS, PREVIEW_CHARS, PREVIEW_LINES
+from guardhouse.runner.capture import Capture
+from guardhouse.runner.commands import CommandRun
+from guardhouse.runner.files import BoundedText, FilesService
+from guardhouse.wire.operations import BashResult
+
+__all__ = ["make_bash_result"]
+
+
+async def make_bash_result(run: CommandRun, *, command: str, files: FilesService) -> BashResult:
+    """Return the result of ``run``; a text over 30,000 characters is in the workspace and previewed here."""
+    outcome = run.outcome
+    stdout = await _bounded(run.stdout, command, files)
+    stderr = await _bounded(run.stderr, command, files)
+    remarks = [note for note in (run.stdout.dropped_note("stdout"), run.stderr.dropped_note("stderr")) if note]
+    if outcome.timed_out:
+        remarks.append(f"[guardhouse: command timed out after {run.timeout_s:g} s; everything it started was ended]")
+    elif outcome.reason:
+        remarks.append(f"[guardhouse: {outcome.reason}]")
+    return BashResult(
+        stdout=stdout.text,
+        stderr=_with_remarks(stderr.text, remarks),
+        exit_code=outcome.exit_code,
+        truncated=stdout.truncated,
+        file_path=stdout.file_path,
+        total_size=stdout.total_size,
+        stderr_truncated=stderr.truncated,
+        stderr_file_path=stderr.file_path,
+        stderr_total_size=stderr.total_size,
+        stdout_dropped=run.stdout.dropped_bytes,
+        stderr_dropped=run.stderr.dropped_bytes,
+        timed_out=outcome.timed_out,
+        cancelled=outcome.cancelled,
+        signal=outcome.signal,
+        duration_s=max(0.0, outcome.duration_s),
+        cpu_user_s=max(0.0, outcome.cpu_user_s),
+        cpu_system_s=max(0.0, outcome.cpu_system_s),
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        oom_killed=outcome.oom_killed,
+        denied_syscalls=outcome.denied_syscalls,
+        killed_descendants=outcome.killed_descendants,
+        notes=outcome.notes,
+        reason=outcome.reason,
+        decision=run.decision.as_json(),
+    )
+
+
+async def _bounded(capture: Capture, command: str, files: FilesService) -> BoundedText:
+    text = capture.content.decode("utf-8", "replace")
+    if len(text) <= INLINE_LIMIT_CHARS:
+        return BoundedText(text=text)
+    try:
+        return await files.bound(text, operation="bash", command=command)
+    except (Refusal, PeerError) as error:
+        # A full workspace must not cost the command's result; what is missing is said.
+        lines = "\n".join(text.split("\n", PREVIEW_LINES)[:PREVIEW_LINES])[:PREVIEW_CHARS]
+        return BoundedText(
+            text=f"{lines}\n[guardhouse: the rest of {len(text)} characters could not be saved: {error}]",
+            truncated=True,
+            total_size=capture.kept_bytes,
+        )
+
+
+def _with_remarks(text: str, remarks: list[str]) -> str:
+    if not remarks:
+        return text
+    separator = "" if not text or text.endswith("\n") else "\n"
+    return text + separator + "\n".join(remarks) + "\n"

@@ -1,0 +1,285 @@
+"""One command text through both halves of the runner: gate one says whether, the launcher runs it, output flows.
+
+Used by the task dispatcher and by `guardhouse try`, so that what is tried is what would happen. Knows no platform
+and no message: output goes to a sink that may make it wait. Runs in the runner.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from guardhouse.errors import PeerError, Refusal
+from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason
+from guardhouse.limits import CAPTURE_LIMIT_BYTES, COMMAND_TEXT_MAX_BYTES, OUTPUT_CHUNK_MAX_BYTES, STOP_GRACE_S
+from guardhouse.policy.decision import Decision
+from guardhouse.runner.capture import Capture
+from guardhouse.values import Stream, Verdict
+
+__all__ = [
+    "AdmittedCommand",
+    "CommandLauncher",
+    "CommandRequest",
+    "CommandRun",
+    "CommandService",
+    "NotAdmitted",
+    "OutputSink",
+    "Running",
+    "StopSignal",
+    "check_admitted",
+]
+
+# bash is found in the profile's trusted path; the policy has judged the text as bash reads it.
+_SHELL: Final = "bash"
+# Reading a text takes well under a millisecond; a text that takes this long was made to.
+JUDGE_TIMEOUT_S: Final = 10.0
+
+
+class NotAdmitted(Refusal):
+    """Gate one does not let the command run as things stand. ``decision`` carries everything that led to it."""
+
+    def __init__(self, message: str, decision: Decision) -> None:
+        super().__init__(message)
+        self.decision = decision
+
+
+class Running(Protocol):
+    """One started command; `launcher.client.RunningCommand` is the real one."""
+
+    async def wait(self) -> CommandOutcome:
+        """Return how it ended, once nothing of it is left."""
+        ...
+
+    async def stop(self, reason: StopReason) -> None:
+        """End its whole tree: TERM, grace, KILL."""
+        ...
+
+
+class CommandLauncher(Protocol):
+    """What starts commands; `launcher.client.LauncherClient` is the real one."""
+
+    async def launch(self, request: LaunchRequest, *, stdin_fd: int | None, stdout_fd: int, stderr_fd: int) -> Running:
+        """Start one command; the descriptors stay the caller's."""
+        ...
+
+
+class OutputSink(Protocol):
+    """Where output goes as it comes. Not returning is back-pressure: the command's pipe is not read meanwhile."""
+
+    async def __call__(self, stream: Stream, data: bytes) -> None:
+        """Take the next bytes of one stream."""
+        ...
+
+
+class StopSignal:
+    """Set once by whoever wants the command to end; the first reason stays."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self.reason = StopReason.CANCEL
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the command is to end."""
+        return self._event.is_set()
+
+    def set(self, reason: StopReason) -> None:
+        """Ask for the end."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+    async def wait(self) -> StopReason:
+        """Return the reason once there is one."""
+        await self._event.wait()
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRequest:
+    """A command text, where it is to run below the workspace, and its time limit. Policy rules may shorten it."""
+
+    text: str
+    workdir: str = ""
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedCommand:
+    """A command that gate one has admitted, ready to be started. Only `CommandService.admit` makes one."""
+
+    decision: Decision
+    launch: LaunchRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRun:
+    """A command that ran: what was decided, how it ended, what it wrote."""
+
+    decision: Decision
+    outcome: CommandOutcome
+    timeout_s: float
+    stdout: Capture
+    stderr: Capture
+
+
+def check_admitted(decision: Decision) -> None:
+    """Let a decision pass that lets the command run; the only place where gate one's verdict becomes yes or no.
+
+    Raises:
+        CommandDenied: a rule, or the lack of one, denies.
+        NotAdmitted: a person would have to be asked, or only the exec gate could tell.
+    """
+    match decision.verdict:
+        case Verdict.ALLOW:
+            return
+        case Verdict.DENY:
+            raise decision.refusal()
+        case Verdict.ASK:
+            raise NotAdmitted(
+                f"command denied: {decision.because}: it needs a person's approval, which this runner cannot ask"
+                " for yet (approvals come from the hub); change the rule to allow, or use a command that is allowed",
+                decision,
+            )
+        case Verdict.UNDECIDED:
+            raise NotAdmitted(
+                f"command denied: {_undecided(decision)}; only the exec gate could tell, and this runner has none"
+                " yet: write the command without what text cannot decide, or allow it by a rule",
+                decision,
+            )
+
+
+def _undecided(decision: Decision) -> str:
+    reasons = [command.undecided_because for command in decision.commands if command.undecided_because]
+    return reasons[0] if reasons else decision.because
+
+
+class CommandService:
+    """Judges and runs commands under one policy and one launcher."""
+
+    def __init__(
+        self, *, judge: Callable[[str], Decision], launcher: CommandLauncher, profile: str, profiles: frozenset[str]
+    ) -> None:
+        """``profiles`` are those that the launcher's bundle holds; ``profile`` is the default among them."""
+        self._judge = judge
+        self._launcher = launcher
+        self._profile = profile
+        self._profiles = profiles
+        # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
+        self._judge_limiter = trio.CapacityLimiter(1)
+
+    def decide(self, text: str) -> Decision:
+        """Return gate one's decision without running anything.
+
+        Raises:
+            PeerError: the text cannot be an argument: too long or with a NUL byte.
+        """
+        size_bytes = len(text.encode("utf-8", "surrogateescape"))
+        if size_bytes > COMMAND_TEXT_MAX_BYTES:
+            raise PeerError(
+                f"invalid bash args: a command of {size_bytes} bytes, at most {COMMAND_TEXT_MAX_BYTES} fit one"
+                " argument (execve(2)); write it to a file in the workspace and run that",
+                code="invalid_args",
+            )
+        if "\0" in text:
+            raise PeerError("invalid bash args: the command holds a NUL byte; leave it out", code="invalid_args")
+        return self._judge(text)
+
+    async def admit(self, request: CommandRequest) -> AdmittedCommand:
+        """Take ``request`` through gate one and return what may be started.
+
+        Raises:
+            Refusal: the policy says no, or names a profile that this runner does not have.
+            PeerError: the request cannot be a command.
+        """
+        decision = await self._decide_in_time(request.text)
+        check_admitted(decision)
+        profile = decision.profile or self._profile
+        if profile not in self._profiles:
+            raise Refusal(
+                f"command denied: profile {profile!r}, which a rule asks for, is not among those of this runner"
+                f" ({', '.join(sorted(self._profiles))}); change the rule or start the runner anew"
+            )
+        launch = LaunchRequest(
+            profile=profile,
+            argv=(_SHELL, "-c", request.text),
+            workdir=request.workdir,
+            timeout_s=min(request.timeout_s, decision.timeout_s or request.timeout_s),
+            grace_s=STOP_GRACE_S,
+        )
+        return AdmittedCommand(decision, launch)
+
+    async def run(
+        self,
+        admitted: AdmittedCommand,
+        sink: OutputSink,
+        *,
+        stop: StopSignal,
+        capture_limit_bytes: int | None = CAPTURE_LIMIT_BYTES,
+    ) -> CommandRun:
+        """Run what `admit` admitted to its end; ``stop`` ends it before.
+
+        Args:
+            capture_limit_bytes: of each stream; past it output is read, counted and dropped. None passes
+                everything on and keeps nothing.
+
+        Raises:
+            Refusal: a layer of the wall cannot be put up; nothing has run.
+        """
+        stdout, stderr = Capture(limit_bytes=capture_limit_bytes), Capture(limit_bytes=capture_limit_bytes)
+        outcome = await self._launch(admitted.launch, sink, stop, stdout, stderr)
+        return CommandRun(
+            decision=admitted.decision,
+            outcome=outcome,
+            timeout_s=admitted.launch.timeout_s,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+    async def _decide_in_time(self, text: str) -> Decision:
+        with trio.move_on_after(JUDGE_TIMEOUT_S):
+            return await trio.to_thread.run_sync(self.decide, text, abandon_on_cancel=True, limiter=self._judge_limiter)
+        raise Refusal(
+            f"command denied: the policy did not come to a decision within {JUDGE_TIMEOUT_S:g} s;"
+            " write the command more simply"
+        )
+
+    async def _launch(
+        self, request: LaunchRequest, sink: OutputSink, stop: StopSignal, stdout: Capture, stderr: Capture
+    ) -> CommandOutcome:
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        async with (
+            trio.lowlevel.FdStream(out_read) as out_stream,
+            trio.lowlevel.FdStream(err_read) as err_stream,
+        ):
+            try:
+                running = await self._launcher.launch(request, stdin_fd=None, stdout_fd=out_write, stderr_fd=err_write)
+            finally:
+                os.close(out_write)
+                os.close(err_write)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_stop_when_asked, running, stop)
+                async with trio.open_nursery() as pumps:
+                    pumps.start_soon(_pump, out_stream, Stream.STDOUT, stdout, sink)
+                    pumps.start_soon(_pump, err_stream, Stream.STDERR, stderr, sink)
+                    outcome = await running.wait()
+                nursery.cancel_scope.cancel()
+        return outcome
+
+
+async def _stop_when_asked(running: Running, stop: StopSignal) -> None:
+    await running.stop(await stop.wait())
+
+
+async def _pump(source: trio.abc.ReceiveStream, stream: Stream, capture: Capture, sink: OutputSink) -> None:
+    """Carry one stream to the sink until the last writer has closed it."""
+    while True:
+        chunk = await source.receive_some(OUTPUT_CHUNK_MAX_BYTES)
+        if not chunk:
+            return
+        kept = capture.add(bytes(chunk))
+        if kept:
+            await sink(stream, kept)

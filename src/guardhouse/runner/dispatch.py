@@ -1,0 +1,273 @@
+"""Tasks from request to result: recorded before they start, started at most once, answered exactly once.
+
+Knows which service does which operation and how many run side by side. Knows no connection: the link carries
+output and results whenever there is one. Runs in the runner.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from guardhouse.errors import PeerError, Refusal
+from guardhouse.launcher.messages import StopReason
+from guardhouse.limits import BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
+from guardhouse.policy.decision import CommandDenied
+from guardhouse.runner.bash_result import make_bash_result
+from guardhouse.runner.commands import CommandRequest, CommandService, NotAdmitted, StopSignal
+from guardhouse.runner.files import FilesService
+from guardhouse.runner.journal import AcceptedTask
+from guardhouse.runner.journal_writer import JournalWriter
+from guardhouse.runner.link import Link
+from guardhouse.runner.logs import get_logger
+from guardhouse.values import Stream
+from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
+from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
+from guardhouse.wire.messages_v1 import RejectCode
+from guardhouse.wire.operations import BashArgs, parse_args
+from guardhouse.wire.paths import path_as_text
+
+__all__ = ["FILE_OPERATIONS", "Dispatcher"]
+
+FILE_OPERATIONS: Final = frozenset(
+    {"read", "write", "edit", "list", "glob", "grep", "stat", "move", "remove", "sync_skill"}
+)
+# Waiting tasks for each one that may run; more are refused at once, so that another runner can take them.
+_QUEUE_PER_SLOT: Final = 8
+# File operations are served one after the other by one worker; these many may wait for it.
+_FILE_SLOTS: Final = 16
+# Room for the envelope around a result that just fits a frame.
+_ENVELOPE_BYTES: Final = 64 * 1024
+
+
+@dataclass(slots=True)
+class _Task:
+    """One task between request and result."""
+
+    request: TaskRequest
+    stop: StopSignal = field(default_factory=StopSignal)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    is_command_running: bool = False
+
+    def cancel(self, reason: StopReason) -> None:
+        """End it: a running command by its signal, so that its result is whole; anything else at once."""
+        self.stop.set(reason)
+        if not self.is_command_running:
+            self.scope.cancel()
+
+
+class Dispatcher:
+    """Takes the link's events, runs tasks in ``nursery``, hands results back to the link."""
+
+    def __init__(
+        self,
+        *,
+        nursery: trio.Nursery,
+        commands: CommandService,
+        files: FilesService,
+        journal: JournalWriter,
+        max_tasks: int,
+    ) -> None:
+        self._nursery = nursery
+        self._commands = commands
+        self._files = files
+        self._journal = journal
+        self._tasks: dict[str, _Task] = {}
+        self._command_slots = trio.CapacityLimiter(max_tasks)
+        self._file_slots = trio.CapacityLimiter(_FILE_SLOTS)
+        self._queue_limit = max_tasks * (1 + _QUEUE_PER_SLOT)
+        self._link: Link | None = None
+
+    @property
+    def link(self) -> Link:
+        """The link that results go to; set once, before the first event."""
+        if self._link is None:
+            raise RuntimeError("the dispatcher has no link yet")
+        return self._link
+
+    @link.setter
+    def link(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def active(self) -> int:
+        """Tasks between request and result."""
+        return len(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for a slot."""
+        return self._command_slots.statistics().tasks_waiting
+
+    def handle(self, event: Event) -> None:
+        """Take one event; what takes time is started in the nursery."""
+        match event:
+            case TaskRequest():
+                self._take(event)
+            case TaskCancel():
+                task = self._tasks.get(event.task_id)
+                if task is not None:
+                    get_logger().info("cancelling", task_id=event.task_id, reason=event.reason or "")
+                    task.cancel(StopReason.CANCEL)
+            case ResultAcknowledged():
+                self._nursery.start_soon(self._journal.record_acknowledged, event.task_id)
+            case DuplicateRequest():
+                get_logger().info("request came again and starts nothing", task_id=event.task_id, state=event.state)
+            case McpCall():
+                self.link.answer_call(McpResult(call_id=event.call_id, success=False, error=_unavailable("mcp.call")))
+            case _:
+                get_logger().debug("event without a rule", kind=type(event).__name__)
+
+    def cancel_all(self, reason: StopReason) -> None:
+        """End every task; each still gets its result."""
+        for task in list(self._tasks.values()):
+            task.cancel(reason)
+
+    def _take(self, request: TaskRequest) -> None:
+        if len(self._tasks) >= self._queue_limit:
+            self.link.reject(
+                request.task_id,
+                RejectCode.BUSY,
+                f"runner is busy: {len(self._tasks)} tasks run or wait, its limit is {self._queue_limit};"
+                " send it to another runner or later",
+            )
+            return
+        task = _Task(request)
+        self._tasks[request.task_id] = task
+        self._nursery.start_soon(self._carry_out, task)
+
+    async def _carry_out(self, task: _Task) -> None:
+        request = task.request
+        with structlog.contextvars.bound_contextvars(
+            task_id=request.task_id, trace_id=request.trace_id or "", operation=request.operation
+        ):
+            result = await self._result_of(task)
+            encoded = _encode(result)
+            if isinstance(encoded, TaskResult):
+                result = encoded
+                encoded = msgspec.json.encode(result)
+            await self._journal.record_result(request.task_id, encoded)
+            del self._tasks[request.task_id]
+            self.link.finish(result)
+            get_logger().info("task done", success=result.success, error=result.error or "")
+
+    async def _result_of(self, task: _Task) -> TaskResult:
+        request = task.request
+        try:
+            args = parse_args(request.operation, request.args)
+            await self._journal.record_accepted(_accepted(request))
+        except (Refusal, PeerError) as error:
+            self.link.accept(request.task_id)
+            return _failed(request, error)
+        self.link.accept(request.task_id)
+        get_logger().info("task accepted")
+        try:
+            with task.scope:
+                if isinstance(args, BashArgs):
+                    return await self._run_command(task, args)
+                if request.operation in FILE_OPERATIONS:
+                    async with self._file_slots:
+                        value = await self._files.request(request.operation, args)
+                    return _succeeded(request, value)
+                return _failed(request, Refusal(_unavailable(request.operation)), code="not_available")
+        except (Refusal, PeerError) as error:
+            return _failed(request, error)
+        return _failed(request, Refusal("task cancelled before it finished"), code="cancelled")
+
+    async def _run_command(self, task: _Task, args: BashArgs) -> TaskResult:
+        request = task.request
+        _check_grants(args)
+        command = CommandRequest(
+            text=args.command,
+            workdir=path_as_text(args.workdir_bytes),
+            timeout_s=min(args.timeout_s, BASH_TIMEOUT_MAX_S),
+        )
+
+        async def sink(stream: Stream, data: bytes) -> None:
+            await self.link.send_output(request.task_id, stream, data)
+
+        # A denied command needs no slot: the answer comes at once however busy the runner is.
+        admitted = await self._commands.admit(command)
+        async with self._command_slots:
+            task.is_command_running = True
+            try:
+                run = await self._commands.run(admitted, sink, stop=task.stop)
+                value = await make_bash_result(run, command=args.command, files=self._files)
+            finally:
+                task.is_command_running = False
+        return _succeeded(request, value)
+
+
+def _check_grants(args: BashArgs) -> None:
+    """Refuse what a request may ask for and this runner grants nobody yet, rather than leave it out silently."""
+    asked = [
+        name
+        for name, value in (("stdin", args.stdin), ("environment", args.environment), ("profile", args.profile))
+        if value
+    ]
+    if asked:
+        raise Refusal(f"invalid bash args: {', '.join(asked)} cannot be granted by this runner; leave it out")
+
+
+def _accepted(request: TaskRequest) -> AcceptedTask:
+    return AcceptedTask(
+        task_id=request.task_id,
+        operation=request.operation,
+        source_instance_id=request.source_instance_id,
+        accepted_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+
+
+def _unavailable(operation: str) -> str:
+    return f"operation not available in this release: {operation}; this runner serves bash and file operations"
+
+
+def _succeeded(request: TaskRequest, value: Any) -> TaskResult:
+    return TaskResult(
+        task_id=request.task_id, success=True, source_instance_id=request.source_instance_id, result=value
+    )
+
+
+def _failed(request: TaskRequest, error: Refusal | PeerError, *, code: str | None = None) -> TaskResult:
+    decision = error.decision if isinstance(error, CommandDenied | NotAdmitted) else None
+    return TaskResult(
+        task_id=request.task_id,
+        success=False,
+        source_instance_id=request.source_instance_id,
+        error=str(error),
+        error_code=code or _error_code(error),
+        result=decision.as_json() if decision is not None else None,
+    )
+
+
+def _error_code(error: Refusal | PeerError) -> str:
+    if isinstance(error, PeerError):
+        return error.code
+    if isinstance(error, CommandDenied | NotAdmitted):
+        return "denied"
+    return "refused"
+
+
+def _encode(result: TaskResult) -> bytes | TaskResult:
+    """Return the result's JSON; a result that no frame can carry becomes one that says so."""
+    try:
+        encoded = msgspec.json.encode(result)
+    except ValueError as error:
+        text = f"the result is not valid text: {error}"
+    else:
+        if len(encoded) <= MESSAGE_MAX_BYTES - _ENVELOPE_BYTES:
+            return encoded
+        text = (
+            f"the result has {len(encoded)} bytes, more than one message carries ({MESSAGE_MAX_BYTES});"
+            " ask for less of it or for a part"
+        )
+    return TaskResult(
+        task_id=result.task_id,
+        success=False,
+        source_instance_id=result.source_instance_id,
+        error=text,
+        error_code="oversized",
+    )

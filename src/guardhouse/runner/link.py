@@ -1,0 +1,299 @@
+"""The runner's one conversation over any number of connections: what the session wants said is said, in time.
+
+Owns the `RunnerSession` and is the only one to call it, so that every change wakes the writer. Knows no task: it
+hands events to its handler and takes output and results. Runs in the runner.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from guardhouse.errors import PeerError
+from guardhouse.runner.logs import get_logger
+from guardhouse.values import Stream
+from guardhouse.wire.close_codes import NORMAL, close_code, close_reason
+from guardhouse.wire.envelope import render_frame
+from guardhouse.wire.events import Event, HeartbeatDue, OutputRoom, Resumed, Warned, WelcomeMissing
+from guardhouse.wire.messages import EnvironmentInfo, McpResult, Message, Metrics, TaskOutput, TaskResult, Welcome
+from guardhouse.wire.messages_v1 import HubGoodbye, RejectCode
+from guardhouse.wire.runner_session import RunnerSession
+
+__all__ = ["HostFacts", "Link", "MessageStream"]
+
+# A dead path is noticed within the sum: 15 s until the ping, 25 s for its answer (FIGURES: half-open within 45 s).
+PING_INTERVAL_S: Final = 15.0
+PING_TIMEOUT_S: Final = 25.0
+# Reading the load must not hold a heartbeat back: a hung network file system answers statvfs(2) never.
+METRICS_TIMEOUT_S: Final = 5.0
+# Frames taken in while nothing could be written; beyond it the platform has to wait as well.
+_UNANSWERED_FRAMES_MAX: Final = 256
+
+
+class MessageStream(Protocol):
+    """One upgraded connection; `dial.Connection` is the real one."""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the platform chose."""
+        ...
+
+    @property
+    def last_heard_s(self) -> float:
+        """When any byte last arrived, on trio's clock."""
+        ...
+
+    async def receive(self) -> str | bytes:
+        """Return the next message."""
+        ...
+
+    async def send(self, text: str) -> None:
+        """Send one message."""
+        ...
+
+    async def ping(self) -> None:
+        """Wait until the platform has answered a ping."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection."""
+        ...
+
+
+class HostFacts(Protocol):
+    """What a heartbeat says of the host; both may block and are called in a thread."""
+
+    def environment(self) -> EnvironmentInfo:
+        """Return what this host is."""
+        ...
+
+    def metrics(self) -> Metrics:
+        """Return this host's load."""
+        ...
+
+
+class Link:
+    """The conversation. Tasks call `send_output`, `finish` and the rest whether there is a connection or not."""
+
+    def __init__(
+        self,
+        session: RunnerSession,
+        *,
+        facts: HostFacts,
+        handle: Callable[[Event], None],
+        tasks_waiting: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """``handle`` gets every event that is not the link's own; it must not block."""
+        self._session = session
+        self._facts = facts
+        self._handle = handle
+        self._tasks_waiting = tasks_waiting
+        self._wake = trio.Event()
+        self._written = trio.Event()
+        self._rooms: dict[str, trio.Event] = {}
+        self._unanswered_frames = 0
+        self._wants_end: str | None = None
+        self._metrics_limiter = trio.CapacityLimiter(1)
+        self.was_welcomed = False
+        self.reconnect_after_s: float | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the platform can be spoken to now."""
+        return self._session.is_ready
+
+    @property
+    def is_v1(self) -> bool:
+        """Whether the present or last connection speaks guardhouse.v1."""
+        return self._session.is_v1
+
+    @property
+    def unsent(self) -> int:
+        """How many tasks still run or have a result that the platform does not have yet."""
+        return self._session.unsent
+
+    # What tasks say.
+
+    async def send_output(self, task_id: str, stream: Stream, data: bytes) -> None:
+        """Send ``data``, waiting for as long as the platform has no room for it."""
+        view = memoryview(data)
+        while view:
+            room = self._session.output_room(task_id, stream)
+            if room == 0:
+                await self._rooms.setdefault(task_id, trio.Event()).wait()
+                continue
+            self._session.output(task_id, stream, bytes(view[:room]))
+            view = view[room:]
+            self._wake.set()
+        await trio.lowlevel.checkpoint()
+
+    def accept(self, task_id: str) -> None:
+        """Say that the task is recorded and starts now."""
+        self._session.accept(task_id)
+        self._wake.set()
+
+    def reject(self, task_id: str, code: RejectCode, error: str) -> None:
+        """Say that the task will not be started."""
+        self._session.reject(task_id, code, error)
+        self._wake.set()
+
+    def finish(self, result: TaskResult) -> None:
+        """Take a task's one result; it is sent now or when there is a connection again."""
+        self._dispatch(self._session.finish(result))
+        self._forget_room(result.task_id)
+        self._wake.set()
+
+    def answer_call(self, result: McpResult) -> None:
+        """Answer one `mcp.call`."""
+        self._session.answer_call(result)
+        self._wake.set()
+
+    def start_drain(self, *, reason: str, deadline_s: float) -> None:
+        """Refuse new tasks from now on and say so."""
+        self._session.start_drain(reason=reason, deadline_s=deadline_s)
+        self._wake.set()
+
+    def end(self, reason: str) -> None:
+        """Say goodbye, send what is queued, close, and let `converse` return."""
+        self._wants_end = reason
+        self._session.say_goodbye(reason)
+        self._wake.set()
+
+    # The connection.
+
+    async def converse(self, connection: MessageStream) -> None:
+        """Speak over one connection until it ends.
+
+        Raises:
+            PeerError: it ended otherwise than by `end` or the platform's own goodbye.
+        """
+        self.was_welcomed = False
+        self.reconnect_after_s = None
+        self._unanswered_frames = 0
+        failure: PeerError | None = None
+        try:
+            self._dispatch(self._session.connected(trio.current_time(), subprotocol=connection.subprotocol))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, connection, nursery)
+                nursery.start_soon(self._keep_time, nursery)
+                nursery.start_soon(self._keep_alive, connection)
+                await self._write(connection)
+                nursery.cancel_scope.cancel()
+        except* PeerError as group:
+            failure = _first(group)
+        finally:
+            self._session.disconnected()
+            # What waited for this connection's credit looks again at what it may do without one.
+            for task_id in list(self._rooms):
+                self._forget_room(task_id)
+        code, reason = (NORMAL, self._wants_end or "") if failure is None else _closing(failure)
+        await connection.close(code, reason)
+        if failure is not None and self.reconnect_after_s is None:
+            raise failure
+
+    async def _read(self, connection: MessageStream, nursery: trio.Nursery) -> None:
+        while True:
+            frame = await connection.receive()
+            self._unanswered_frames += 1
+            self._dispatch(self._session.received(frame, trio.current_time()), nursery)
+            self._wake.set()
+            while self._unanswered_frames > _UNANSWERED_FRAMES_MAX:
+                await self._written.wait()
+
+    async def _write(self, connection: MessageStream) -> None:
+        while True:
+            messages = self._session.take_messages()
+            if not messages:
+                self._unanswered_frames = 0
+                self._written.set()
+                self._written = trio.Event()
+                if self._wants_end is not None:
+                    return
+                await self._wake.wait()
+                self._wake = trio.Event()
+                continue
+            for message in messages:
+                await connection.send(_render(message))
+            if not self._session.is_v1 and any(isinstance(m, TaskOutput | TaskResult | McpResult) for m in messages):
+                # The plain protocol acknowledges nothing, but the answer to a ping proves that all before it arrived.
+                await connection.ping()
+            self._dispatch(self._session.flushed())
+
+    async def _keep_time(self, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.sleep_until(self._session.deadline_s)
+            self._dispatch(self._session.tick(trio.current_time()), nursery)
+            self._wake.set()
+
+    async def _keep_alive(self, connection: MessageStream) -> None:
+        while True:
+            await trio.sleep(PING_INTERVAL_S)
+            asked_s = trio.current_time()
+            with trio.move_on_after(PING_TIMEOUT_S):
+                await connection.ping()
+                self._session.traffic(trio.current_time())
+                continue
+            if connection.last_heard_s <= asked_s:
+                raise PeerError(f"no answer to a ping within {PING_TIMEOUT_S:g} s: the connection is dead", code="idle")
+            self._session.traffic(connection.last_heard_s)
+
+    def _dispatch(self, events: list[Event], nursery: trio.Nursery | None = None) -> None:
+        log = get_logger()
+        for event in events:
+            match event:
+                case Welcome():
+                    self.was_welcomed = True
+                    log.info("welcomed", name=event.name, worknode_id=event.worknode_id, protocol=self._protocol)
+                case WelcomeMissing():
+                    self.was_welcomed = True
+                    log.warning("the platform sent no welcome; carrying on without a name", protocol=self._protocol)
+                case Resumed():
+                    log.info("connection ready", protocol=self._protocol)
+                case Warned():
+                    log.warning("ignored what the platform sent", error=str(event.error), code=event.error.code)
+                case OutputRoom():
+                    self._forget_room(event.task_id)
+                case HeartbeatDue():
+                    if nursery is not None:
+                        nursery.start_soon(self._beat, event.first)
+                case HubGoodbye():
+                    log.info("the hub says goodbye", reason=event.reason)
+                    self.reconnect_after_s = event.reconnect_after_s or 0.0
+                case _:
+                    self._handle(event)
+
+    async def _beat(self, first: bool) -> None:  # noqa: FBT001 - a nursery passes positional arguments only
+        environment, metrics = None, None
+        with trio.move_on_after(METRICS_TIMEOUT_S):
+            if first:
+                environment = await trio.to_thread.run_sync(self._facts.environment, abandon_on_cancel=True)
+            metrics = await trio.to_thread.run_sync(
+                self._facts.metrics, abandon_on_cancel=True, limiter=self._metrics_limiter
+            )
+        self._session.heartbeat(metrics=metrics, environment=environment, tasks_waiting=self._tasks_waiting())
+        self._wake.set()
+
+    def _forget_room(self, task_id: str) -> None:
+        event = self._rooms.pop(task_id, None)
+        if event is not None:
+            event.set()
+
+    @property
+    def _protocol(self) -> str:
+        return "guardhouse.v1" if self._session.is_v1 else "plain"
+
+
+def _render(message: Message) -> str:
+    return render_frame(message, message_id=f"msg_{secrets.token_hex(8)}", timestamp_ms=time.time_ns() // 1_000_000)
+
+
+def _closing(failure: PeerError) -> tuple[int, str]:
+    """Return what to close with; a connection that is closed already ignores it."""
+    return close_code(failure), close_reason(failure)
+
+
+def _first(group: BaseExceptionGroup[PeerError]) -> PeerError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
