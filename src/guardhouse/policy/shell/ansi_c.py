@@ -55,7 +55,9 @@ def decode_ansi_c(body: str) -> str | None:
                 return None
             pieces.append("\\" + other)
             continue
-        digits, base = (match["octal"], 8) if match["octal"] is not None else (match["hex"] or match["u4"] or match["u8"], 16)
+        digits, base = (
+            (match["octal"], 8) if match["octal"] is not None else (match["hex"] or match["u4"] or match["u8"], 16)
+        )
         code = int(digits, base) & 0xFF if base == 8 else int(digits, base)  # noqa: PLR2004
         if code >= _ASCII_END or code in (0, 1, 0x7F):
             return None

@@ -27,8 +27,9 @@ _BRACED_TEXT: Final = re.compile(r"[^}'\"\\$`<>\x00\x01\x7f]+")
 _OPERATOR: Final = re.compile(r":?[-=?+]|##?|%%?|//|/[#%]?|\^\^?|,,?|@|:")
 _NUMBER_WORD: Final = re.compile(r"-?[0-9]{1,18}")
 _ARITHMETIC_SAFE: Final = re.compile(r"[ \t\n]+|[-+*/%<>=!&|^~?:,]+")
-_ARITHMETIC_NUMBER: Final = re.compile(r"[0-9]+(?:#[0-9A-Za-z@_]+|[xX][0-9A-Fa-f]+)?(?![0-9A-Za-z_#@])|0[xX][0-9A-Fa-f]+(?![0-9A-Za-z_#@])")
-_ASSIGNS: Final = re.compile(r"[ \t\n]*(?:(?:[-+*/%&|^]|<<|>>)?=(?!=)|\+\+|--)")
+_ARITHMETIC_NUMBER: Final = re.compile(
+    r"[0-9]+(?:#[0-9A-Za-z@_]+|[xX][0-9A-Fa-f]+)?(?![0-9A-Za-z_#@])|0[xX][0-9A-Fa-f]+(?![0-9A-Za-z_#@])"
+)
 _POSIX_OPERATORS: Final = frozenset("# ## % %% - = ? + :- := :? :+".split())
 
 VARIABLE: Final = "the value of a variable is known only when it runs"
@@ -426,6 +427,8 @@ class ExpansionScanner(Scanner):
             self.pos += 1
         elif (match := _ARITHMETIC_SAFE.match(self.text, self.pos)) is not None:
             text = match[0]
+            if text[-1] in "<>" and self.text.startswith("(", match.end()):
+                raise self.fail("a process substitution or a comparison in arithmetic")
             cut = text.find(":")
             self.pos += len(text) if cut <= 0 else cut
         else:
@@ -440,11 +443,9 @@ class ExpansionScanner(Scanner):
             self._read_subscript(name)
         span = self.source.span(start, self.pos)
         self.findings.use_in_arithmetic(name, span)
-        before = self.text[max(0, start - 2) : start]
-        if _ASSIGNS.match(self.text, self.pos) is not None or before in ("++", "--"):
-            self.findings.assign(name, span, number=True)
-            if (why := why_assignment_matters(name, None)) is not None:
-                self.findings.add_undecided(span, why)
+        # Any use may be an assignment (``++ PATH``); what it assigns is a number.
+        if (why := why_assignment_matters(name, "0")) is not None:
+            self.findings.add_undecided(span, why)
 
     def _read_arithmetic_dollar(self) -> None:
         start = self.pos

@@ -31,9 +31,7 @@ class Source:
 
     __slots__ = ("dialect", "level", "origin", "text")
 
-    def __init__(
-        self, text: str, origin: int | Sequence[int] | Span, *, dialect: str = "bash", level: int = 0
-    ) -> None:
+    def __init__(self, text: str, origin: int | Sequence[int] | Span, *, dialect: str = "bash", level: int = 0) -> None:
         self.text = text
         self.origin = origin
         self.dialect = dialect
@@ -57,6 +55,7 @@ class Found:
     source: Source
     wrapped: int = 0
     in_function: bool = False
+    via_builtin: bool = False
 
 
 @dataclass(slots=True)

@@ -117,6 +117,10 @@ class Scanner:
         if at < self.end and self.text[at] in "&|;<>()-":
             raise self.fail("a line continuation inside an operator", self.pos, at + 1)
 
+    def waits_for_heredoc(self) -> bool:
+        """Whether the next newline begins a here-document's body."""
+        return False
+
     def deeper(self) -> None:
         """Count one level of nesting; the caller counts it back."""
         if self.depth >= limits.SHELL_DEPTH_MAX:

@@ -35,8 +35,8 @@ DANGEROUS: Final[dict[str, str]] = {
     "HISTFILE": "names a file that bash writes",
     "HISTCMD": "has the integer attribute: its value is evaluated as arithmetic",
     "LINENO": "has the integer attribute: its value is evaluated as arithmetic",
-    "TEXTDOMAIN": "chooses the catalogue that translates $\"…\"",
-    "TEXTDOMAINDIR": "chooses the catalogue that translates $\"…\"",
+    "TEXTDOMAIN": 'chooses the catalogue that translates $"…"',
+    "TEXTDOMAINDIR": 'chooses the catalogue that translates $"…"',
     "NLSPATH": "names message catalogues that programs use as formats",
     "LOCPATH": "names locale data that is loaded",
     "GCONV_PATH": "names modules that libc loads",
@@ -156,7 +156,24 @@ DANGEROUS_PREFIXES: Final[dict[str, str]] = {
 INTEGER: Final = frozenset({"RANDOM", "SECONDS", "SRANDOM", "EPOCHSECONDS", "BASHPID", "OPTIND", "PPID", "UID", "EUID"})
 # Its value is looked up as text and cannot name code, a file to load, a program or a server.
 HARMLESS_EXPORTS: Final = frozenset(
-    {"LANG", "LANGUAGE", "TZ", "COLUMNS", "LINES", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "CI", "TERM", "DEBIAN_FRONTEND", "TIME_STYLE", "BLOCKSIZE", "BLOCK_SIZE", "QUOTING_STYLE"}
+    {
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "COLUMNS",
+        "LINES",
+        "NO_COLOR",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "FORCE_COLOR",
+        "CI",
+        "TERM",
+        "DEBIAN_FRONTEND",
+        "TIME_STYLE",
+        "BLOCKSIZE",
+        "BLOCK_SIZE",
+        "QUOTING_STYLE",
+    }
 )
 _LOCALE: Final = re.compile(r"LANG|LC_[A-Z]+")
 # Other character sets have characters whose second byte is a backslash or a quote: they change how text is read.

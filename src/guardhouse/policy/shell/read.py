@@ -1,0 +1,140 @@
+"""A shell text in, a reading out: the door of this package.
+
+Never raises, never waits, and takes time about linear in the text. Plain words take a short way; everything else is
+read by the grammar here, and then by a second reader whose disagreement makes the text undecided. Pure.
+
+What the reading relies on, and others keep: the text is run by ``bash -c`` (5.1 or 5.2, not in posix mode), with no
+positional parameters, no aliases, no functions and no BASH_ENV from outside, and with an environment that a
+requester cannot choose freely (see ``variables.py``).
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from guardhouse import limits
+from guardhouse.policy.shell.effects import judge_commands
+from guardhouse.policy.shell.findings import CannotRead, Findings, Found, Source
+from guardhouse.policy.shell.grammar import read_source
+from guardhouse.policy.shell.reading import ShellReading, SimpleCommand, Undecided, Word
+from guardhouse.policy.shell.words import RESERVED
+
+__all__ = ["SecondReader", "read_command"]
+
+# Words of these characters stand for themselves wherever they are; ``=`` only after the first word, since it assigns
+# there; ``,`` needs no care without braces.
+_PLAIN_TEXT: Final = re.compile(r"[ \t]*+[A-Za-z0-9_./:@%+,-]++(?:[ \t]++[A-Za-z0-9_./:@%+,=^-]++)*+[ \t]*+")
+_WORD: Final = re.compile(r"[^ \t]+")
+
+SecondReader = Callable[[str, ShellReading], tuple[Undecided, ...]]
+
+
+def read_command(text: str, *, second: SecondReader | None = None) -> ShellReading:
+    """Read what ``bash -c text`` runs, writes and sets.
+
+    Args:
+        text: any string; nothing is assumed of it.
+        second: asked about every text that is not plain words; what it returns is added to ``undecided``.
+
+    Returns:
+        A reading in which every command that any run of the text may start is named, or ``undecided`` is not empty,
+        or the name of a command is not literal.
+    """
+    if len(text) <= limits.SHELL_CACHE_TEXT_CHARS and second is None:
+        return _read_remembered(text)
+    return _read(text, second)
+
+
+@lru_cache(maxsize=limits.SHELL_CACHE_ENTRIES)
+def _read_remembered(text: str) -> ShellReading:
+    return _read(text, None)
+
+
+def _read(text: str, second: SecondReader | None) -> ShellReading:
+    if (refused := _check_text(text)) is not None:
+        return ShellReading(text, undecided=(Undecided((0, len(text)), refused),))
+    findings = Findings()
+    plain = _read_plain(text, findings)
+    if not plain:
+        try:
+            read_source(Source(text, 0), findings)
+        except CannotRead as error:
+            findings.undecided.append(Undecided(error.span, error.because))
+    try:
+        judge_commands(findings)
+    except CannotRead as error:
+        findings.undecided.append(Undecided(error.span, error.because))
+    _judge_arithmetic(findings)
+    reading = _finish(text, findings)
+    if plain or second is None:
+        return reading
+    objections = second(text, reading)
+    if not objections:
+        return reading
+    return ShellReading(
+        text,
+        reading.commands,
+        reading.redirections,
+        reading.assignments,
+        reading.functions,
+        (*reading.undecided, *objections),
+    )
+
+
+def _check_text(text: str) -> str | None:
+    """Why no shell could be given this text, or None."""
+    if len(text) > limits.COMMAND_TEXT_MAX_BYTES:
+        return f"longer than {limits.COMMAND_TEXT_MAX_BYTES} bytes, the most that one argument of a program can hold"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "not text: it holds a lone surrogate"
+    if size > limits.COMMAND_TEXT_MAX_BYTES:
+        return f"longer than {limits.COMMAND_TEXT_MAX_BYTES} bytes, the most that one argument of a program can hold"
+    if "\x00" in text:
+        return "a NUL cannot be part of a program's argument"
+    return None
+
+
+def _read_plain(text: str, findings: Findings) -> bool:
+    """Read a text of plain words without any shell syntax; return False when it is something else."""
+    if _PLAIN_TEXT.fullmatch(text) is None:
+        return False
+    words: list[Word] = []
+    for match in _WORD.finditer(text):
+        value = match[0]
+        words.append(Word(value, match.span(), value, (value,)))
+    if words[0].text in RESERVED or len(words) > limits.SHELL_WORDS_MAX:
+        return False
+    if words[0].text in ("declare", "typeset", "local", "export", "readonly") and "=" in text:
+        return False
+    start, end = words[0].span[0], words[-1].span[1]
+    findings.add_command(Found(SimpleCommand(tuple(words), (), (), (start, end), text[start:end]), Source(text, 0)))
+    return True
+
+
+def _judge_arithmetic(findings: Findings) -> None:
+    """A variable that may hold any text is evaluated as arithmetic: its subscripts run commands."""
+    for name, span in findings.arithmetic.items():
+        if name in findings.texts:
+            findings.add_undecided(
+                span, f"{name} may hold any text and is evaluated as arithmetic, which can run commands in subscripts"
+            )
+
+
+def _finish(text: str, findings: Findings) -> ShellReading:
+    commands = sorted((found.command for found in findings.commands), key=_place)
+    names = dict.fromkeys(function.name for function in findings.functions)
+    return ShellReading(
+        text,
+        tuple(commands),
+        tuple(findings.redirections),
+        tuple(findings.assignments),
+        tuple(names),
+        tuple(sorted(findings.undecided, key=lambda one: one.span)),
+    )
+
+
+def _place(command: SimpleCommand) -> tuple[int, int]:
+    return (command.span[0], -command.span[1])
