@@ -7,19 +7,47 @@ import os
 import platform
 import pwd
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import psutil
+import trio
 
 from guardhouse.wire.messages import EnvironmentInfo, Metrics
 
-__all__ = ["collect_environment", "collect_metrics", "start_cpu_measurement", "utc_offset"]
+__all__ = ["HostReporter", "collect_environment", "collect_metrics", "start_cpu_measurement", "utc_offset"]
 
 # Go's names, as the seed's runner says them (WIRE_PROTOCOL, "environment").
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _MEBIBYTE: Final = 1024 * 1024
+COLLECT_TIMEOUT_S: Final = 5.0
+
+T = TypeVar("T")
+
+
+class HostReporter:
+    """Collects in a thread and gives up in time: a hung network file system answers statvfs(2) never."""
+
+    def __init__(self, *, workspace: Path) -> None:
+        self._workspace = workspace
+        # One thread at most hangs; while it does, heartbeats go without what it was to say.
+        self._limiter = trio.CapacityLimiter(1)
+        start_cpu_measurement()
+
+    async def environment(self) -> EnvironmentInfo | None:
+        """Return this host's facts, None when it does not say them in time."""
+        return await self._in_time(lambda: collect_environment(workspace=self._workspace))
+
+    async def metrics(self) -> Metrics | None:
+        """Return this host's load, None when it does not say it in time."""
+        return await self._in_time(lambda: collect_metrics(workspace=self._workspace))
+
+    async def _in_time(self, collect: Callable[[], T]) -> T | None:
+        with trio.move_on_after(COLLECT_TIMEOUT_S):
+            return await trio.to_thread.run_sync(collect, abandon_on_cancel=True, limiter=self._limiter)
+        return None
 
 
 def collect_environment(*, workspace: Path) -> EnvironmentInfo:

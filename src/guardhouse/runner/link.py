@@ -21,13 +21,11 @@ from guardhouse.wire.messages import EnvironmentInfo, McpResult, Message, Metric
 from guardhouse.wire.messages_v1 import HubGoodbye, RejectCode
 from guardhouse.wire.runner_session import RunnerSession
 
-__all__ = ["HostFacts", "Link", "MessageStream"]
+__all__ = ["HostReport", "Link", "MessageStream"]
 
 # A dead path is noticed within the sum: 15 s until the ping, 25 s for its answer (FIGURES: half-open within 45 s).
 PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 25.0
-# Reading the load must not hold a heartbeat back: a hung network file system answers statvfs(2) never.
-METRICS_TIMEOUT_S: Final = 5.0
 # Frames taken in while nothing could be written; beyond it the platform has to wait as well.
 _UNANSWERED_FRAMES_MAX: Final = 256
 
@@ -62,14 +60,14 @@ class MessageStream(Protocol):
         ...
 
 
-class HostFacts(Protocol):
-    """What a heartbeat says of the host; both may block and are called in a thread."""
+class HostReport(Protocol):
+    """What a heartbeat says of the host; None where the host does not answer in time."""
 
-    def environment(self) -> EnvironmentInfo:
+    async def environment(self) -> EnvironmentInfo | None:
         """Return what this host is."""
         ...
 
-    def metrics(self) -> Metrics:
+    async def metrics(self) -> Metrics | None:
         """Return this host's load."""
         ...
 
@@ -81,7 +79,7 @@ class Link:
         self,
         session: RunnerSession,
         *,
-        facts: HostFacts,
+        facts: HostReport,
         handle: Callable[[Event], None],
         tasks_waiting: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -95,7 +93,6 @@ class Link:
         self._rooms: dict[str, trio.Event] = {}
         self._unanswered_frames = 0
         self._wants_end: str | None = None
-        self._metrics_limiter = trio.CapacityLimiter(1)
         self.was_welcomed = False
         self.reconnect_after_s: float | None = None
 
@@ -265,13 +262,8 @@ class Link:
                     self._handle(event)
 
     async def _beat(self, first: bool) -> None:  # noqa: FBT001 - a nursery passes positional arguments only
-        environment, metrics = None, None
-        with trio.move_on_after(METRICS_TIMEOUT_S):
-            if first:
-                environment = await trio.to_thread.run_sync(self._facts.environment, abandon_on_cancel=True)
-            metrics = await trio.to_thread.run_sync(
-                self._facts.metrics, abandon_on_cancel=True, limiter=self._metrics_limiter
-            )
+        environment = await self._facts.environment() if first else None
+        metrics = await self._facts.metrics()
         self._session.heartbeat(metrics=metrics, environment=environment, tasks_waiting=self._tasks_waiting())
         self._wake.set()
 
