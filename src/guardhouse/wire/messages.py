@@ -146,6 +146,10 @@ class TaskRequest(Message, frozen=True, kw_only=True):
     requested_by: Name | None = None
     profile: Name | None = None
 
+    def __repr__(self) -> str:
+        # Arguments hold file contents and the secrets of MCP servers: never in a log by accident.
+        return f"TaskRequest(task_id={self.task_id!r}, operation={self.operation!r}, …)"
+
 
 class TaskCancel(Message, frozen=True, kw_only=True):
     """Stop one task. A plain runner ignores an id that it does not know; ``guardhouse.v1`` answers it."""
