@@ -136,3 +136,16 @@ def bundle(workspace, **changes):
     return Bundle(
         version=BUNDLE_VERSION, profiles=plans, identity=identity(), workspace=workspace, trusted_path=TRUSTED_PATH
     )
+
+
+def make_workspace(directory):
+    """Make a workspace that the commands' user owns and whose parents they can cross."""
+    found = directory / "workspace"
+    found.mkdir(parents=True)
+    who = identity()
+    if os.geteuid() == 0:
+        os.chown(found, who.uid, who.gid)
+    for parent in (found, *found.parents):
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(parent.stat().st_mode | 0o011)
+    return found

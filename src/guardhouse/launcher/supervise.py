@@ -76,7 +76,7 @@ class Supervisor:
         self._answers: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._open = True
         self._epoll = select.epoll()
-        os.set_blocking(runner.fileno(), False)  # noqa: FBT003 - os takes it by position only
+        os.set_blocking(runner.fileno(), False)
         self._epoll.register(runner.fileno(), select.EPOLLIN)
 
     def run(self) -> None:
