@@ -1,0 +1,186 @@
+"""What a loaded policy is: rules in written order for each operation, and the facts around them.
+
+Values only; loading is document.py, matching is matcher.py, deciding is decide.py. Runs in the runner, the hub and
+the launcher, so nothing here needs YAML or a shell reader.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from guardhouse.errors import SetupError
+from guardhouse.policy.language import Language
+from guardhouse.values import Verdict
+
+__all__ = [
+    "ACTIONS",
+    "DEFAULT_TRUSTED_PATH",
+    "OPERATIONS",
+    "Children",
+    "Condition",
+    "Context",
+    "Examples",
+    "Policy",
+    "PolicyError",
+    "Rule",
+    "Section",
+]
+
+ACTIONS: Final = {"allow": Verdict.ALLOW, "deny": Verdict.DENY, "ask": Verdict.ASK}
+
+# Where a program may be found by its plain name, unless the document says otherwise: the PATH that the launcher gives
+# to commands (Debian's login.defs ENV_SUPATH). None of these may be writable by the command.
+DEFAULT_TRUSTED_PATH: Final = (
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+)
+
+# Every section a document may have, and how its patterns are read.
+OPERATIONS: Final = {
+    "bash": "a command",
+    "read": "a path",
+    "write": "a path",
+    "list": "a path",
+    "grep": "a path",
+    "webfetch": "a URL",
+    "egress": "a URL",
+    "mcp": "server/tool",
+    "skill": "a skill's name",
+    "variable": "NAME=value",
+}
+
+GATED: Final = "gated"
+INHERIT: Final = "inherit"
+Children = str
+"""``gated``: what the program starts is judged by the exec gate as well. ``inherit``: it may start its helpers."""
+
+
+class PolicyError(SetupError):
+    """A policy document cannot be taken. ``place`` is ``name:line:column`` (both from 1), or the name alone."""
+
+    def __init__(self, message: str, *, place: str) -> None:
+        super().__init__(f"{place}: {message}")
+        self.place = place
+        self.reason = message
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """When a rule applies; an empty part always holds.
+
+    ``environment`` tags must all be among the context's; ``requester`` is a list of globs of which one must match;
+    ``hours`` is (first, last) in minutes after midnight, last excluded, and may run past midnight; ``days`` holds
+    ISO numbers, Monday 1.
+    """
+
+    environment: frozenset[str] = frozenset()
+    requester: tuple[str, ...] = ()
+    hours: tuple[int, int] | None = None
+    days: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known of a request beside its text. ``None`` means unknown: rules that allow then do not apply.
+
+    ``now`` is the host's local time, handed in by the caller, since a decision reads no clock.
+    """
+
+    environment: frozenset[str] | None = None
+    requester: str | None = None
+    now: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Texts a rule's author promises: with the whole policy, each must come out as its list says."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.allow or self.deny or self.ask or self.undecided)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a policy.
+
+    ``match`` is the pattern as written, or the argument rule in one line; ``language`` is what it matches in the
+    matching form of its operation; ``programs`` are those it names, none when its first word is open;
+    ``source`` is the rule as plain JSON data, canonical, from which an equal rule can be built again.
+    """
+
+    operation: str
+    match: str
+    action: Verdict
+    place: str
+    language: Language = field(repr=False)
+    programs: tuple[str, ...] = ()
+    because: str = ""
+    children: Children = GATED
+    profile: str | None = None
+    timeout_s: float | None = None
+    when: Condition | None = None
+    examples: Examples = Examples()
+    is_glob: bool = True
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def says(self) -> str:
+        """Return how a person is told of this rule: ``'kubectl get *' (policy.yaml:3:5)``."""
+        return f"{self.match!r} ({self.place})"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The rules of one operation in written order: the last that matches wins."""
+
+    operation: str
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A whole policy, checked and ready to decide.
+
+    ``name`` is what places in messages begin with; ``about`` is the document's own description. A section that the
+    document does not have is absent from ``sections``: commands are then denied, other operations are left to the
+    workspace and the wall (docs/policy_language.md, "Operations").
+    """
+
+    name: str
+    sections: Mapping[str, Section]
+    trusted_path: tuple[str, ...] = DEFAULT_TRUSTED_PATH
+    about: str = ""
+
+    def rules(self, operation: str = "bash") -> tuple[Rule, ...]:
+        """Return the operation's rules in written order; none where the document has no section for it."""
+        section = self.sections.get(operation)
+        return section.rules if section else ()
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the policy as plain JSON data without places, comments or spacing: what the digest covers."""
+        return {
+            "path": list(self.trusted_path),
+            "permission": {
+                operation: [dict(rule.source) for rule in section.rules]
+                for operation, section in sorted(self.sections.items())
+            },
+            "version": 1,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in lower-case hexadecimal of the canonical form; equal documents have equal digests."""
+        encoded = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(encoded.encode("ascii")).hexdigest()

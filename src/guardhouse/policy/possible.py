@@ -1,0 +1,98 @@
+"""Every answer that a list of rules can give over all values of unknown words: exact, by automata.
+
+A command with unknown words is a language of its own. A rule wins somewhere in it when some text of it matches the
+rule and no later one. Quick tests on literal beginnings settle nearly every rule; the rest is one walk over the
+product of the command's automaton and the rules'.
+
+Knows nothing of shells. Pure.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from guardhouse.limits import POLICY_UNKNOWN_MAX_STATES
+from guardhouse.policy.automaton import Machine, State, TooManyStates
+from guardhouse.policy.language import ANYTHING, SEPARATOR, Language, literal_prefix
+from guardhouse.policy.patterns import OPTIONAL_ARGUMENTS
+
+__all__ = ["NO_RULE", "possible_winners"]
+
+# Stands for "no rule matches" among the winners.
+NO_RULE = -1
+
+
+def possible_winners(
+    command: Language, rules: Sequence[Language], *, max_states: int = POLICY_UNKNOWN_MAX_STATES
+) -> set[int]:
+    """Return the index of every rule that is the last match of some text of ``command``; `NO_RULE` for none.
+
+    Raises:
+        TooManyStates: the bound was reached before the answer was certain.
+    """
+    candidates = _candidates(command, rules)
+    if not candidates:
+        return {NO_RULE}
+    if len(candidates) == 1 and _always_matches(*literal_prefix(command), *literal_prefix(rules[candidates[0]])):
+        return {candidates[0]}
+    return _walk(command, rules, candidates, max_states)
+
+
+def _candidates(command: Language, rules: Sequence[Language]) -> list[int]:
+    """Ascending indices of the rules that may match, from the last one that plainly always does."""
+    prefix, rest = literal_prefix(command)
+    kept: list[int] = []
+    for index in range(len(rules) - 1, -1, -1):
+        language = rules[index]
+        rule_prefix, rule_rest = literal_prefix(language)
+        if rule_prefix and not _prefixes_agree(prefix, rest, rule_prefix, rule_rest):
+            continue
+        kept.append(index)
+        if _always_matches(prefix, rest, rule_prefix, rule_rest):
+            break
+    kept.reverse()
+    return kept
+
+
+def _always_matches(prefix: str, rest: Language | None, rule_prefix: str, rule_rest: Language | None) -> bool:
+    """Whether a rule plainly holds every text of the command: a sure yes, or no answer."""
+    if rule_rest == ANYTHING:
+        return prefix.startswith(rule_prefix)
+    if rule_rest == OPTIONAL_ARGUMENTS:
+        return prefix.startswith(rule_prefix + SEPARATOR) or (rest is None and prefix == rule_prefix)
+    return rule_rest is None and rest is None and prefix == rule_prefix
+
+
+def _prefixes_agree(one: str, one_rest: Language | None, other: str, other_rest: Language | None) -> bool:
+    if one.startswith(other):
+        return other_rest is not None or one == other
+    return other.startswith(one) and one_rest is not None
+
+
+def _walk(command: Language, rules: Sequence[Language], candidates: list[int], max_states: int) -> set[int]:
+    machine = Machine([command, *(rules[index] for index in candidates)])
+    winners: set[int] = set()
+    start = _prune(machine, machine.start_state())
+    queue: deque[State] = deque([start])
+    seen = {start}
+    while queue:
+        state = queue.popleft()
+        accepted = machine.accepting(state)
+        if 0 in accepted:
+            best = max(accepted)
+            winners.add(candidates[best - 1] if best else NO_RULE)
+        if len(winners) == len(candidates) + 1:
+            break
+        for char in machine.alphabet(state):
+            following = _prune(machine, machine.step(state, char))
+            if following not in seen and 0 in machine.live(following):
+                if len(seen) >= max_states:
+                    raise TooManyStates
+                seen.add(following)
+                queue.append(following)
+    return winners
+
+
+def _prune(machine: Machine, state: State) -> State:
+    """Forget rules that a later rule outranks from here on, whatever follows."""
+    always = max(machine.universal(state) - {0}, default=0)
+    return machine.without(state, lambda owner: 0 < owner < always) if always else state

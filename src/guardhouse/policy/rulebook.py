@@ -1,0 +1,196 @@
+"""A section's rules made ready to answer: the last match for a subject, or every possible last match.
+
+Knows rules and conditions; knows no shell and no program. Pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from guardhouse.policy.automaton import TooManyStates
+from guardhouse.policy.decision import strictest
+from guardhouse.policy.language import ANYTHING, Language, is_anything
+from guardhouse.policy.matcher import Matcher
+from guardhouse.policy.model import Condition, Context, Policy, Rule
+from guardhouse.policy.possible import NO_RULE, possible_winners
+from guardhouse.policy.subjects import parse_subject_pattern
+from guardhouse.values import Verdict
+
+__all__ = ["Match", "Rulebook", "action_of", "rulebook_of"]
+
+# Above this many rules the question "does any text get another answer" is answered from the actions alone.
+_EXACT_OVERALL_MAX_RULES: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The rule that decides, or None when none matches, and every rule that matches in written order."""
+
+    winner: Rule | None
+    position: int
+    tried: tuple[Rule, ...]
+
+
+_BOOKS: Final[WeakKeyDictionary[Policy, dict[str, "Rulebook"]]] = WeakKeyDictionary()
+
+
+def rulebook_of(policy: Policy, operation: str = "bash") -> "Rulebook | None":
+    """Return an operation's compiled rules, built at the first use and kept as long as the policy.
+
+    None when the document has no section for it. ``bash`` always has one: without a section it denies everything.
+    """
+    books = _BOOKS.setdefault(policy, {})
+    if operation not in books:
+        if operation not in policy.sections and operation != "bash":
+            return None
+        books[operation] = Rulebook(policy.rules(operation))
+    return books[operation]
+
+
+def action_of(rule: Rule | None) -> Verdict:
+    """The rule's action; no rule denies."""
+    return rule.action if rule is not None else Verdict.DENY
+
+
+class Rulebook:
+    """The rules of one operation, compiled once for a policy's life."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self._languages: tuple[Language, ...] = tuple(rule.language for rule in rules)
+        self._has_conditions = any(rule.when for rule in rules)
+        self._overall: dict[tuple[bool | None, ...] | None, frozenset[Verdict]] = {}
+
+    @cached_property
+    def _matcher(self) -> Matcher:
+        return Matcher(self._languages)
+
+    def find(self, subjects: Iterable[str], context: Context) -> Match:
+        """Return the last rule that matches any of the subjects (one thing under each of its names).
+
+        Where a rule's condition is not known, the strictest answer over both possibilities wins.
+        """
+        positions = sorted({index for subject in subjects for index in self._matcher.matches(subject)})
+        if not self._has_conditions:
+            tried = tuple(self.rules[index] for index in positions)
+            last = positions[-1] if positions else NO_RULE
+            return Match(self.rules[last] if positions else None, last, tried)
+        states = {index: _holds(self.rules[index].when, context) for index in positions}
+        applying = [index for index in positions if states[index] is not False]
+        possible: list[int] = []
+        for index in reversed(applying):
+            possible.append(index)
+            if states[index]:
+                break
+        else:
+            possible.append(NO_RULE)
+        answer = strictest(*(self._action_at(index) for index in possible))
+        winner = next(index for index in possible if self._action_at(index) is answer)
+        tried = tuple(self.rules[index] for index in applying)
+        return Match(self.rules[winner] if winner != NO_RULE else None, winner, tried)
+
+    def find_possible(self, command: Language, context: Context) -> list[Rule | None]:
+        """Return every rule that decides some text of ``command``; None among them where some text matches none.
+
+        Raises:
+            TooManyStates: the answer would take too long.
+        """
+        winners: set[int] = set()
+        for active in self._active_sets(context):
+            found = possible_winners(command, [self._languages[index] for index in active])
+            winners |= {active[index] if index != NO_RULE else NO_RULE for index in found}
+        return [self.rules[index] if index != NO_RULE else None for index in sorted(winners)]
+
+    def verdicts_overall(self, context: Context) -> frozenset[Verdict]:
+        """Return every verdict that some subject gets; one alone means that the section says only that."""
+        key = tuple(_holds(rule.when, context) for rule in self.rules) if self._has_conditions else None
+        if key not in self._overall:
+            self._overall[key] = self._compute_overall(context)
+        return self._overall[key]
+
+    def allows_everything(self, context: Context) -> bool:
+        """Whether every subject whatever is allowed."""
+        return self.verdicts_overall(context) == {Verdict.ALLOW}
+
+    def denies_everything(self, context: Context) -> bool:
+        """Whether no subject is allowed or asked about."""
+        return self.verdicts_overall(context) == {Verdict.DENY}
+
+    def later_rules(self, position: int, context: Context) -> list[Rule]:
+        """The rules behind a position that apply, or may."""
+        return [
+            rule for rule in self.rules[position + 1 :] if rule.when is None or _holds(rule.when, context) is not False
+        ]
+
+    def _action_at(self, index: int) -> Verdict:
+        return action_of(self.rules[index] if index != NO_RULE else None)
+
+    def _active_sets(self, context: Context) -> list[list[int]]:
+        if not self._has_conditions:
+            return [list(range(len(self.rules)))]
+        states = [_holds(rule.when, context) for rule in self.rules]
+        unknown = [index for index, state in enumerate(states) if state is None]
+        # The winner under any choice of the unknown conditions also wins when every unknown rule behind it is off.
+        return [
+            [index for index, state in enumerate(states) if state or (state is None and index in kept)]
+            for count in range(len(unknown), -1, -1)
+            for kept in [frozenset(unknown[:count])]
+        ]
+
+    def _compute_overall(self, context: Context) -> frozenset[Verdict]:
+        verdicts: set[Verdict] = set()
+        for active in self._active_sets(context):
+            always = max((index for index in active if is_anything(self._languages[index])), default=NO_RULE)
+            live = [index for index in active if index >= always]
+            actions = {self._action_at(index) for index in live} | ({Verdict.DENY} if always == NO_RULE else set())
+            if len(actions) > 1 and len(live) <= _EXACT_OVERALL_MAX_RULES:
+                actions = self._exact_overall(live, actions)
+            verdicts |= actions
+        return frozenset(verdicts)
+
+    def _exact_overall(self, live: list[int], actions: set[Verdict]) -> set[Verdict]:
+        try:
+            found = possible_winners(ANYTHING, [self._languages[index] for index in live])
+        except TooManyStates:
+            return actions
+        return {self._action_at(live[index]) if index != NO_RULE else Verdict.DENY for index in found}
+
+
+def _holds(condition: Condition | None, context: Context) -> bool | None:
+    """Whether a rule's condition holds; None when the context does not say."""
+    if condition is None:
+        return True
+    parts: list[bool | None] = []
+    if condition.environment:
+        parts.append(None if context.environment is None else condition.environment <= context.environment)
+    if condition.requester:
+        parts.append(None if context.requester is None else _requester_matches(condition.requester, context.requester))
+    if condition.hours or condition.days:
+        parts.append(None if context.now is None else _time_matches(condition, context))
+    if False in parts:
+        return False
+    return None if None in parts else True
+
+
+def _requester_matches(patterns: tuple[str, ...], requester: str) -> bool:
+    return bool(Matcher([parse_subject_pattern("skill", pattern) for pattern in patterns]).matches(requester))
+
+
+def _time_matches(condition: Condition, context: Context) -> bool:
+    now = context.now
+    if now is None:
+        return False
+    day = now.isoweekday()
+    if condition.hours is None:
+        return day in condition.days
+    first, last = condition.hours
+    minute = now.hour * 60 + now.minute
+    if first < last:
+        return first <= minute < last and (not condition.days or day in condition.days)
+    # Past midnight the hours still belong to the day on which they began.
+    if minute >= first:
+        return not condition.days or day in condition.days
+    yesterday = 7 if day == 1 else day - 1
+    return minute < last and (not condition.days or yesterday in condition.days)
