@@ -60,12 +60,10 @@ class Surroundings:
 
     Attributes:
         protected_paths: absolute paths of the runner's own files and directories; masked in every profile.
-        interpreter_paths: absolute paths that our own workers need to see read-only.
         switches: names of switches to turn on, where a profile has them.
         parameters: numbers that replace a profile's own, by name of a cgroup limit, or ``tmp_bytes``.
     """
 
     protected_paths: tuple[str, ...] = ()
-    interpreter_paths: tuple[str, ...] = ()
     switches: frozenset[str] = frozenset()
     parameters: Mapping[str, int] = field(default_factory=dict)

@@ -219,8 +219,7 @@ def _parse_view(entry: Value) -> tuple[str, ViewEntry]:
     if len(kinds) != 1:
         raise ProfileError(entry.place, f"an entry of the view has one of {', '.join(sorted(_VIEW_KINDS))}")
     kind = kinds[0]
-    raw = table[kind].as_text()
-    target = raw if raw == "{interpreter_paths}" and kind == "bind_readonly" else parse_path(table[kind])
+    target = parse_path(table[kind])
     binds = kind in {"bind", "bind_readonly"}
     if ("from" in table) and not binds:
         raise ProfileError(table["from"].place, "'from' belongs to bind and bind_readonly")

@@ -4,7 +4,7 @@ Order is the design: the profile's view, masks, grants that show a part again, t
 that lie beneath a grant or the workspace. Knows paths as text only. Runs at boot and in the CLI.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from guardhouse.errors import SetupError
@@ -32,7 +32,7 @@ def plan_mounts(
         workspace: absolute path on the host and in the view.
         words: what ``{name}`` in texts and options stands for.
         host: which of ``/bin`` and its like are links.
-        around: protected and interpreter paths.
+        around: protected paths.
 
     Raises:
         ProfileError: a placeholder is unknown, or the view is empty.
@@ -46,7 +46,7 @@ def plan_mounts(
     shown = [grant.path for grant in profile.grants]
     if profile.workspace != "none":
         shown.append(workspace)
-    steps = [step for entry in profile.view for step in _view_steps(entry, words, host, around)]
+    steps = [_view_step(entry, words, host) for entry in profile.view]
     early, late = _masks(profile, shown, around)
     steps += early
     for grant in profile.grants:
@@ -77,23 +77,15 @@ def is_beneath(path: str, directory: str) -> bool:
     return directory == "/" or path == directory or path.startswith(f"{directory}/")
 
 
-def _view_steps(
-    entry: ViewEntry, words: Mapping[str, str], host: HostFacts, around: Surroundings
-) -> Iterable[MountStep]:
+def _view_step(entry: ViewEntry, words: Mapping[str, str], host: HostFacts) -> MountStep:
     why = entry.reason.why
     options = tuple(_fill(option, words, entry) for option in entry.options)
-    if entry.target == "{interpreter_paths}":
-        paths = sorted({path for path in around.interpreter_paths if not is_beneath(path, "/usr")})
-        for path in paths:
-            check_absolute(path, "interpreter path")
-        tops = [path for path in paths if not any(is_beneath(path, other) for other in paths if other != path)]
-        return [MountStep("bind_readonly", path, path, options, why, optional=False) for path in tops]
     if entry.kind == "system_link":
         if entry.target in host.system_links:
-            return [MountStep("symlink", host.system_links[entry.target], entry.target, (), why, entry.optional)]
-        return [MountStep("bind_readonly", entry.target, entry.target, _SYSTEM_BIND, why, entry.optional)]
+            return MountStep("symlink", host.system_links[entry.target], entry.target, (), why, entry.optional)
+        return MountStep("bind_readonly", entry.target, entry.target, _SYSTEM_BIND, why, entry.optional)
     source = _fill(entry.source, words, entry) if entry.kind in {"file", "symlink"} else entry.source
-    return [MountStep(entry.kind, source, entry.target, options, why, entry.optional)]
+    return MountStep(entry.kind, source, entry.target, options, why, entry.optional)
 
 
 def _masks(profile: Profile, shown: list[str], around: Surroundings) -> tuple[list[MountStep], list[MountStep]]:
