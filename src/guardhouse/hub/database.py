@@ -75,11 +75,18 @@ class Database:
             ) from error
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
-        """Return what ``operation`` finds in one consistent view; it must not write."""
+        """Return what ``operation`` finds in one consistent view; it must not write.
+
+        Raises:
+            StoreUnavailable: the disk is failing.
+        """
 
         def call() -> T:
-            with self._readers.begin() as connection:
-                return operation(connection)
+            try:
+                with self._readers.begin() as connection:
+                    return operation(connection)
+            except (OperationalError, sqlite3.OperationalError) as error:
+                raise StoreUnavailable(f"the store cannot be read: {_reason(error)}; check the hub's disk") from error
 
         return await trio.to_thread.run_sync(call, limiter=self._reader_limit)
 

@@ -63,6 +63,8 @@ def decide_presence(
     since_s = (now_ms - hub_started_ms) / 1000
     if since_s < limits.OFFLINE_AFTER_S:
         return Presence(
-            "offline", f"the hub started {since_s:.0f} s ago and the runner is not back yet; last heartbeat {ago}", last_ms
+            "offline",
+            f"the hub started {since_s:.0f} s ago and the runner is not back yet; last heartbeat {ago}",
+            last_ms,
         )
     return Presence("offline", f"not connected since the hub started; last heartbeat {ago}", last_ms)

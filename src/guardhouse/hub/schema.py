@@ -144,6 +144,8 @@ tasks = Table(
     Column("environment_id", String(40), nullable=False),
     Column("environment_name", String(128)),
     Column("operation", String(64), nullable=False),
+    Column("profile", String(64)),
+    Column("requested_by", String(128), nullable=False),
     Column("args", LargeBinary, nullable=False),
     Column("command", Text, nullable=False),
     Column("state", String(16), nullable=False),

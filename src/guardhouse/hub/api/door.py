@@ -142,7 +142,9 @@ class Door:
                     raise ApiError(413, "oversized", f"the body is over {limit} bytes", hint="send less")
                 chunks.append(chunk)
         if deadline.cancelled_caught:
-            raise ApiError(408, "body_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s", retryable=True)
+            raise ApiError(
+                408, "body_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s", retryable=True
+            )
         return parse_body(b"".join(chunks), kind, max_bytes=limit)
 
 
@@ -191,9 +193,7 @@ def _response(reply: Reply) -> Response:
     if isinstance(reply.body, (msgspec.Struct, bytes)):
         content = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
         return Response(content, status_code=reply.status, media_type=reply.media_type, headers=reply.headers)
-    return StreamingResponse(
-        reply.body, status_code=reply.status, media_type=reply.media_type, headers=reply.headers
-    )
+    return StreamingResponse(reply.body, status_code=reply.status, media_type=reply.media_type, headers=reply.headers)
 
 
 def error_response(error: ApiError) -> Response:

@@ -73,9 +73,7 @@ async def list_environments(call: Call) -> Reply:
             )
         )
         at_ms = now_ms()
-        found += [
-            row for row in rows if query.status in (None, call.services.presence(row, at_ms=at_ms).status)
-        ]
+        found += [row for row in rows if query.status in (None, call.services.presence(row, at_ms=at_ms).status)]
         if len(rows) < wanted or len(found) > query.limit:
             break
         after = rows[-1].shown_name
@@ -134,9 +132,7 @@ async def create_environment(call: Call) -> Reply:
     record = await services.database.write(insert)
     services.credentials.add_runner_token(token)
     return Reply(
-        schemas.EnvironmentCreated(
-            environment=_view(call, record), token=secret, connect_url=services.connect_url
-        ),
+        schemas.EnvironmentCreated(environment=_view(call, record), token=secret, connect_url=services.connect_url),
         status=201,
     )
 

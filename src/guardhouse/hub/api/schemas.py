@@ -54,6 +54,9 @@ _Name = Annotated[
         pattern=rf"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?{_END}",
     ),
 ]
+_NameOrBlank = Annotated[
+    str, Meta(max_length=128, pattern=rf"^([^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?{_END}")
+]
 _Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.:/-]*{_END}")]
 _Tags = Annotated[list[_Tag], Meta(max_length=64)]
 _Reference = Annotated[str, Meta(min_length=1, max_length=128, description="an id or a name")]
@@ -89,7 +92,7 @@ class EnvironmentScope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class EnvironmentCreate(Input, frozen=True):
     """A new environment. A blank name becomes the runner's hostname at its first heartbeat."""
 
-    name: _Name | Literal[""] | None = None
+    name: _NameOrBlank | None = None
     scope: EnvironmentScope = EnvironmentScope()
     tags: _Tags = []
 

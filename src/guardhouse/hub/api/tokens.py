@@ -77,9 +77,7 @@ async def create_token(call: Call) -> Reply:
 
     await call.services.database.write(insert)
     call.services.credentials.add_api_token(record)
-    return Reply(
-        schemas.TokenCreated(token=views.token_view(record, now_ms=at_ms), secret=secret), status=201
-    )
+    return Reply(schemas.TokenCreated(token=views.token_view(record, now_ms=at_ms), secret=secret), status=201)
 
 
 async def revoke_token(call: Call) -> Reply:

@@ -6,7 +6,19 @@ Knows nothing of connections that stand now; `guardhouse.hub.presence` adds thos
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from guardhouse.errors import Refusal
@@ -22,6 +34,7 @@ __all__ = [
     "list_environments",
     "record_disconnect",
     "record_heartbeat",
+    "record_heartbeats",
     "update_environment",
 ]
 
@@ -232,6 +245,23 @@ def record_heartbeat(connection: Connection, facts: HeartbeatFacts) -> str | Non
         name = _free_name(connection, facts.hostname, facts.environment_id)
         connection.execute(update(environments).where(here).values(name=name))
     return name
+
+
+def record_heartbeats(connection: Connection, facts: list[HeartbeatFacts]) -> None:
+    """Store many heartbeats that bring nothing but the time and the load."""
+    connection.execute(
+        update(environments)
+        .where(environments.c.id == bindparam("environment"))
+        .values(last_heartbeat_ms=bindparam("at_ms"), metrics=func.coalesce(bindparam("load"), environments.c.metrics)),
+        [
+            {
+                "environment": one.environment_id,
+                "at_ms": one.at_ms,
+                "load": msgspec.json.encode(one.metrics).decode() if one.metrics is not None else None,
+            }
+            for one in facts
+        ],
+    )
 
 
 def _free_name(connection: Connection, hostname: str, environment_id: str) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "find_idempotent_task",
     "find_task",
     "finish_task",
+    "finished_task_ids",
     "insert_task",
     "list_live_tasks",
     "list_tasks",
@@ -61,6 +62,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     environment_id: str
     environment_name: str | None
     operation: str
+    profile: str | None = None
+    requested_by: str
     args: bytes
     command: str
     state: str
@@ -174,6 +177,20 @@ def list_live_tasks(connection: Connection) -> list[TaskRecord]:
     """Return every task without a result, oldest first: what a starting hub must take up again."""
     query = select(*_COLUMNS).where(tasks.c.state.in_(LIVE_STATES)).order_by(tasks.c.created_ms, tasks.c.id)
     return [TaskRecord(**row) for row in connection.execute(query).mappings()]
+
+
+def finished_task_ids(connection: Connection, *, environment_id: str, task_ids: list[str]) -> list[str]:
+    """Return those of ``task_ids`` that are tasks of this environment with a result."""
+    found: list[str] = []
+    # SQLite takes 32,766 parameters a statement (SQLITE_MAX_VARIABLE_NUMBER).
+    for start in range(0, len(task_ids), 10_000):
+        query = select(tasks.c.id).where(
+            tasks.c.id.in_(task_ids[start : start + 10_000]),
+            tasks.c.environment_id == environment_id,
+            tasks.c.state.in_(TERMINAL_STATES),
+        )
+        found += connection.execute(query).scalars()
+    return found
 
 
 def advance_task(

@@ -32,9 +32,11 @@ class Probe:
     def __init__(self, websocket: "BoundedWebSocket") -> None:
         self._websocket = websocket
         self._heard = trio.Event()
+        self.last_heard_s = trio.current_time()
 
     def heard(self) -> None:
         """Note that something arrived: any frame proves life."""
+        self.last_heard_s = trio.current_time()
         self._heard.set()
 
     async def is_alive(self, *, within_s: float) -> bool:
@@ -122,6 +124,11 @@ class BoundedWebSocket(WSStream):
                     return
                 if self.connection.state is ConnectionState.REMOTE_CLOSING:
                     await self._send_wsproto_event(event.response())
+                # Told before Hypercorn's own event, which knows the code of no peer.
+                if self.app_put is not None:
+                    await self.app_put(
+                        {"type": "websocket.disconnect", "code": int(event.code), "reason": event.reason}
+                    )
                 await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _fail(self, code: CloseReason, reason: str) -> None:

@@ -60,6 +60,8 @@ def upgrade() -> None:
         sa.Column("environment_id", sa.String(length=40), nullable=False),
         sa.Column("environment_name", sa.String(length=128), nullable=True),
         sa.Column("operation", sa.String(length=64), nullable=False),
+        sa.Column("profile", sa.String(length=64), nullable=True),
+        sa.Column("requested_by", sa.String(length=128), nullable=False),
         sa.Column("args", sa.LargeBinary(), nullable=False),
         sa.Column("command", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),

@@ -1,0 +1,148 @@
+"""Routes of tasks: ask, look, wait, follow, cancel. Runs in the hub."""
+
+from functools import partial
+
+import trio
+
+from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api.door import Call, Reply
+from guardhouse.hub.api.environments import find_environment
+from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.store import tasks as store
+from guardhouse.hub.store.tasks import TaskRecord
+from guardhouse.hub.tasks.board import TaskRequested
+from guardhouse.hub.tasks.output import follow_output
+from guardhouse.values import Stream
+
+__all__ = ["cancel_task", "create_task", "follow_task_output", "list_tasks", "show_result", "show_task"]
+
+NDJSON = "application/x-ndjson"
+
+
+def _not_found(task_id: str) -> ApiError:
+    return ApiError(404, "task_not_found", f"no task {task_id!r}", hint="'guardhouse task list' shows the newest")
+
+
+async def _find(call: Call) -> TaskRecord:
+    record = await call.services.board.record(call.path["task"])
+    if record is None:
+        raise _not_found(call.path["task"])
+    return record
+
+
+async def create_task(call: Call) -> Reply:
+    """Start a task; answer at once, or with the result when it comes within ``wait_s``."""
+    body: schemas.TaskCreate = call.body
+    query: schemas.WaitQuery = call.query
+    environment = await find_environment(call, body.environment_id)
+    record = await call.services.board.create(
+        TaskRequested(
+            environment=environment,
+            operation=body.operation,
+            args=body.args,
+            idempotency_key=body.idempotency_key,
+            queue_s=body.queue_s,
+            profile=body.profile,
+            created_by=call.actor.id,
+            requested_by=call.actor.name,
+            address=call.address,
+        )
+    )
+    if query.wait_s > 0:
+        record = await _wait(call, record, query.wait_s)
+    status = 200 if record.is_finished else 202
+    return Reply(views.task_view(record, whole=True), status=status, headers={"location": f"/api/v1/tasks/{record.id}"})
+
+
+async def _wait(call: Call, record: TaskRecord, wait_s: float) -> TaskRecord:
+    live = call.services.board.find(record.id)
+    if live is None:
+        return await call.services.board.record(record.id) or record
+    with trio.move_on_after(wait_s):
+        await live.finished.wait()
+    return live.record
+
+
+async def list_tasks(call: Call) -> Reply:
+    """Answer one page of tasks, newest first."""
+    query: schemas.TaskQuery = call.query
+    environment_id = None
+    if query.environment is not None:
+        environment_id = query.environment
+        if not environment_id.startswith("env_"):
+            environment_id = (await find_environment(call, query.environment)).id
+    records = await call.services.database.read(
+        partial(
+            store.list_tasks,
+            environment_id=environment_id,
+            state=query.state,
+            text=query.text,
+            before=_parse_cursor(query.cursor),
+            limit=query.limit + 1,
+        )
+    )
+    page = records[: query.limit]
+    more = len(records) > query.limit
+    return Reply(
+        schemas.TaskList(
+            tasks=[views.task_view(record, whole=False) for record in page],
+            next_cursor=f"{page[-1].created_ms}.{page[-1].id}" if more else None,
+        )
+    )
+
+
+def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    at, _, task_id = cursor.partition(".")
+    if not (at.isascii() and at.isdigit() and len(at) <= 15 and task_id):
+        raise ApiError(400, "invalid_query", f"cursor {cursor!r} is none of ours", hint="use next_cursor as it came")
+    return int(at), task_id
+
+
+async def show_task(call: Call) -> Reply:
+    """Answer one task as it stands."""
+    return Reply(views.task_view(await _find(call), whole=True))
+
+
+async def show_result(call: Call) -> Reply:
+    """Answer a task with its result (200), or as it stands after ``wait_s`` (202)."""
+    query: schemas.WaitQuery = call.query
+    record = await _find(call)
+    if not record.is_finished and query.wait_s > 0:
+        record = await _wait(call, record, query.wait_s)
+    return Reply(views.task_view(record, whole=True), status=200 if record.is_finished else 202)
+
+
+async def follow_task_output(call: Call) -> Reply:
+    """Answer a task's output as lines of JSON, from an offset, to the end when asked to follow."""
+    query: schemas.OutputQuery = call.query
+    record = await _find(call)
+    if query.stream == "both":
+        if query.offset:
+            raise ApiError(
+                400,
+                "invalid_query",
+                "offset needs one stream",
+                hint="name it with stream=, or use stdout_offset and stderr_offset",
+            )
+        offsets = {Stream.STDOUT: query.stdout_offset, Stream.STDERR: query.stderr_offset}
+    else:
+        stream = Stream(query.stream)
+        own = query.stdout_offset if stream is Stream.STDOUT else query.stderr_offset
+        offsets = {stream: query.offset or own}
+    services = call.services
+    lines = follow_output(services.database, services.board, record.id, offsets=offsets, follow=query.follow)
+    return Reply(lines, media_type=NDJSON, headers={"x-accel-buffering": "no"})
+
+
+async def cancel_task(call: Call) -> Reply:
+    """Ask for a stop: 202 while the task ends, 200 when it has ended already."""
+    body: schemas.CancelRequest = call.body
+    reason = body.reason or f"cancelled by {call.actor.name}"
+    record = await call.services.board.cancel(
+        call.path["task"], actor=call.actor.id, address=call.address, reason=reason
+    )
+    if record is None:
+        raise _not_found(call.path["task"])
+    return Reply(views.task_view(record, whole=False), status=200 if record.is_finished else 202)

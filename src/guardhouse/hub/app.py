@@ -1,0 +1,99 @@
+"""The ASGI application: the route table, the gateway paths, and what every answer carries. Runs in the hub."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import Route as HttpRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guardhouse.errors import InvariantError
+from guardhouse.hub.api.door import Door, error_response
+from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.api.routes import ROUTES
+from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
+from guardhouse.hub.services import Services
+
+__all__ = ["build_app"]
+
+_HEADERS: Final = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+_STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
+
+
+def build_app(services: Services, *, on_broken_promise: Callable[[InvariantError], None]) -> ASGIApp:
+    """Return the application that serves ``services``.
+
+    Args:
+        on_broken_promise: told of an `InvariantError`, after which the process must not carry on.
+    """
+    gateway = RunnerGateway(services)
+    routes: list[BaseRoute] = [
+        HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES
+    ]
+    routes += [WebSocketRoute(path, gateway, name=path) for path in GATEWAY_PATHS]
+    starlette = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
+    )
+    starlette.router.redirect_slashes = False
+    is_https = services.public_url.startswith("https:")
+    return _Outermost(starlette, is_https=is_https, on_broken_promise=on_broken_promise)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.url.path
+    known: dict[int, tuple[str, str, str]] = {
+        404: ("not_found", f"nothing is at {path}", "see /api/v1/openapi.json"),
+        405: ("method_not_allowed", f"{request.method} is not for {path}", "see /api/v1/openapi.json"),
+    }
+    code, message, hint = known.get(status, ("refused", f"status {status}", ""))
+    response = error_response(ApiError(status, code, message, hint=hint))
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)
+    return response
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    del request, error
+    return error_response(ApiError(500, "internal", "the hub could not do this", hint="the hub's log has the reason"))
+
+
+class _Outermost:
+    """Adds the security headers and notices broken promises."""
+
+    def __init__(self, app: ASGIApp, *, is_https: bool, on_broken_promise: Callable[[InvariantError], None]) -> None:
+        self._app = app
+        self._headers = [*_HEADERS, _STRICT_TRANSPORT] if is_https else list(_HEADERS)
+        self._on_broken_promise = on_broken_promise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+                message = {**message, "headers": [*message.get("headers", []), *self._headers]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except InvariantError as error:
+            self._on_broken_promise(error)
+            raise
+        except BaseExceptionGroup as group:
+            broken: Any = group.subgroup(InvariantError)
+            while isinstance(broken, BaseExceptionGroup):
+                broken = broken.exceptions[0]
+            if broken is not None:
+                self._on_broken_promise(broken)
+            raise

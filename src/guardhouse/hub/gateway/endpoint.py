@@ -1,0 +1,139 @@
+"""The upgrade of a runner's connection: its token is judged before the WebSocket exists.
+
+A refusal is an HTTP status with the hub's one shape of error, never an accepted and then closed WebSocket. The token
+comes in the Authorization header, or as the plain protocol has it in the query; neither is ever logged.
+Runs in the hub.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from guardhouse import __version__, limits
+from guardhouse.errors import GuardhouseError, InvariantError
+from guardhouse.hub.api.door import bearer_token, error_response
+from guardhouse.hub.api.errors import ApiError, as_api_error
+from guardhouse.hub.authorize import AuthenticationFailed
+from guardhouse.hub.clock import now_ms
+from guardhouse.hub.gateway.link import RunnerLink
+from guardhouse.hub.gateway.links import AlreadyConnected
+from guardhouse.hub.store import environments
+from guardhouse.hub.store.environments import EnvironmentRecord
+from guardhouse.wire import SUBPROTOCOL
+from guardhouse.wire.messages import Welcome
+from guardhouse.wire.session import HubSession
+
+if TYPE_CHECKING:
+    from guardhouse.hub.services import Services
+
+__all__ = ["GATEWAY_PATHS", "RunnerGateway"]
+
+_log = structlog.get_logger("guardhouse.hub.gateway")
+
+# Ours, and the two that the seed's runner dials (WIRE_PROTOCOL "Transport").
+GATEWAY_PATHS: Final = ("/api/v1/runner/ws", "/safari/worknode/ws", "/safari/environment/ws")
+
+
+class RunnerGateway:
+    """Serves the gateway paths."""
+
+    def __init__(self, services: "Services") -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one upgrade and the connection after it (ASGI)."""
+        websocket = WebSocket(scope, receive, send)
+        await websocket.receive()
+        address = websocket.client.host if websocket.client else None
+        try:
+            environment = await self._admit(websocket)
+            subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", []) else None
+            link = self._link(websocket, environment, subprotocol, address)
+            self._services.links.claim(environment.id, link)
+        except GuardhouseError as error:
+            if isinstance(error, InvariantError):
+                raise
+            refusal = _refusal(error)
+            _log.warning("runner_refused", remote_address=address, status=refusal.status, reason=str(error))
+            await websocket.send_denial_response(error_response(refusal))
+            return
+        try:
+            await websocket.accept(subprotocol=subprotocol)
+            await link.run()
+        except WebSocketDisconnect:
+            _log.info("runner_gone_before_welcome", remote_address=address)
+        finally:
+            self._services.links.release(environment.id, link)
+
+    async def _admit(self, websocket: WebSocket) -> EnvironmentRecord:
+        """Return the environment that the token opens.
+
+        Raises:
+            AuthenticationFailed: no valid token.
+            AlreadyConnected: its runner is here already.
+            ApiError: 503, the hub is stopping.
+        """
+        services = self._services
+        if services.is_stopping:
+            raise ApiError(503, "stopping", "the hub is shutting down", hint="reconnect in a moment", retryable=True)
+        token = services.credentials.runner(runner_token(websocket.headers, websocket.query_params), now_ms=now_ms())
+        environment = await services.database.read(
+            partial(environments.find_environment, id_or_name=token.environment_id)
+        )
+        if environment is None:
+            raise AuthenticationFailed("runner token unknown, expired or revoked")
+        await services.links.check_free(environment.id)
+        return environment
+
+    def _link(
+        self, websocket: WebSocket, environment: EnvironmentRecord, subprotocol: str | None, address: str | None
+    ) -> RunnerLink:
+        services = self._services
+        welcome = Welcome(
+            worknode_id=environment.id,
+            name=environment.name or "",
+            labels=environment.tags,
+            output_window_bytes=limits.OUTPUT_WINDOW_BYTES,
+            hub_version=__version__,
+        )
+        probe = websocket.scope["state"]["probe"]
+        return RunnerLink(
+            websocket=websocket,
+            probe=probe,
+            session=HubSession(welcome=welcome, subprotocol=subprotocol, now_s=probe.last_heard_s),
+            environment=environment,
+            database=services.database,
+            board=services.board,
+            links=services.links,
+            remote_address=address,
+        )
+
+
+def runner_token(headers: Headers, query: QueryParams) -> str:
+    """Return the token of the header, or of the query's ``token``.
+
+    Raises:
+        AuthenticationFailed: none, several, or two that differ.
+    """
+    in_query = query.getlist("token")
+    in_header = [bearer_token(headers)] if "authorization" in headers else []
+    found = set(in_query + in_header)
+    if len(found) != 1 or len(in_query) > 1:
+        raise AuthenticationFailed(
+            "a runner sends its token (wnt_…) once: as 'Authorization: Bearer' or as the query parameter 'token'"
+        )
+    return found.pop()
+
+
+def _refusal(error: GuardhouseError) -> ApiError:
+    if isinstance(error, AlreadyConnected):
+        return ApiError(409, "already_connected", str(error), hint="one runner an environment", retryable=True)
+    if isinstance(error, AuthenticationFailed):
+        return ApiError(
+            401, "authentication_failed", str(error), hint="compare it with 'guardhouse env token ENVIRONMENT'"
+        )
+    return as_api_error(error)

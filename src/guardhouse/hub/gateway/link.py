@@ -1,0 +1,492 @@
+"""One runner's connection: frames in and out around a `HubSession`, output and results into the store.
+
+Three tasks share it: the receiver hands frames to the session, the keeper stores what arrived and acknowledges after
+the commit, the sender writes what the session queued. The receiver waits when the keeper falls behind, so a slow disk
+slows the runner's command instead of filling the hub's memory. Runs in the hub.
+"""
+
+from functools import partial
+from typing import Final, Literal, cast
+
+import msgspec
+import structlog
+import trio
+from sqlalchemy import Connection
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from guardhouse import limits
+from guardhouse.errors import PeerError, Refusal
+from guardhouse.hub.clock import now_ms
+from guardhouse.hub.credentials import mint_id
+from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.presence import ConnectedInstance
+from guardhouse.hub.store import environments
+from guardhouse.hub.store import tasks as store
+from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
+from guardhouse.hub.store.tasks import TaskEnd, TaskState
+from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.ends import decide_end
+from guardhouse.hub.tasks.live import LiveTask
+from guardhouse.hub.transport import Probe
+from guardhouse.values import Stream, Verdict
+from guardhouse.wire import FrameTooLarge, render_frame
+from guardhouse.wire.messages import TaskRequest
+from guardhouse.wire.messages_v1 import (
+    ApprovalDecision,
+    ApprovalRequest,
+    RunnerDraining,
+    RunnerGoodbye,
+    RunnerHello,
+    TaskAccepted,
+    TaskRejected,
+)
+from guardhouse.wire.session import (
+    GOING_AWAY,
+    Event,
+    HeartbeatReceived,
+    HubSession,
+    OutputGap,
+    OutputReceived,
+    ResultReceived,
+    TaskLost,
+    TaskNotArrived,
+    Warned,
+    WentOffline,
+    close_code,
+    close_reason,
+)
+
+__all__ = ["RunnerLink"]
+
+_log = structlog.get_logger("guardhouse.hub.gateway")
+
+# What may wait for the store before the receiver stops reading.
+UNSTORED_MAX_BYTES: Final = 4 * 1024 * 1024
+# Neighbouring pieces of one stream become one row of at most this.
+ROW_MAX_BYTES: Final = 256 * 1024
+# What the hub keeps of one stream of one task, whatever a runner sends (runners cap at the same figure).
+STREAM_MAX_BYTES: Final = limits.CAPTURE_LIMIT_BYTES + 64 * 1024
+# Frames a second that a runner may send for long, and at once; beyond, it is read more slowly.
+FRAMES_PER_S: Final = 2_000.0
+FRAMES_BURST: Final = 4_000.0
+CLOSE_WAIT_S: Final = 2.0
+WARNINGS_LOGGED: Final = 20
+
+
+class RunnerLink:
+    """A connection after its upgrade, until it ends."""
+
+    def __init__(
+        self,
+        *,
+        websocket: WebSocket,
+        probe: Probe,
+        session: HubSession,
+        environment: EnvironmentRecord,
+        database: Database,
+        board: TaskBoard,
+        links: Links,
+        remote_address: str | None,
+    ) -> None:
+        self._websocket = websocket
+        self._probe = probe
+        self._session = session
+        self._environment = environment
+        self._database = database
+        self._board = board
+        self._links = links
+        self._remote_address = remote_address
+        self._connected_ms = now_ms()
+        self._last_heartbeat_ms: int | None = None
+        self._held: set[str] = set()
+        self._unstored: list[OutputReceived | OutputGap | ResultReceived] = []
+        self._unstored_bytes = 0
+        self._storing = trio.Lock()
+        self._room = trio.Event()
+        self._to_store = trio.Event()
+        self._to_send = trio.Event()
+        self._scope = trio.CancelScope()
+        self._close: tuple[int, str] | None = None
+        self._end_reason = "the connection was cut"
+        self._warnings = 0
+        self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
+
+    # What the board and the registry see.
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes tasks now."""
+        return self._session.is_ready and not self._session.is_draining and self._close is None
+
+    @property
+    def protocol(self) -> str:
+        """``guardhouse.v1`` or ``plain``."""
+        return "guardhouse.v1" if self._session.is_v1 else "plain"
+
+    @property
+    def memory_id(self) -> str | None:
+        """The name of the runner's memory."""
+        return self._session.hello.memory_id if self._session.hello is not None else None
+
+    @property
+    def instance(self) -> ConnectedInstance:
+        """What people are shown of this connection."""
+        return ConnectedInstance(
+            connected_ms=self._connected_ms,
+            remote_address=self._remote_address,
+            protocol=cast(Literal["guardhouse.v1", "plain"], self.protocol),
+            last_heartbeat_ms=self._last_heartbeat_ms,
+            tasks_in_flight=self._board.in_flight(self._environment.id),
+            draining=self._session.is_draining,
+        )
+
+    def holds(self, task_id: str) -> bool:
+        """Whether the runner was given the task on this connection, or goes on with it."""
+        return task_id in self._held
+
+    def request(self, request: TaskRequest) -> None:
+        """Queue a request."""
+        self._held.add(request.task_id)
+        self._session.request(request)
+        self._to_send.set()
+
+    def cancel(self, task_id: str, *, reason: str | None) -> None:
+        """Queue a cancel."""
+        self._session.cancel(task_id, reason=reason)
+        self._to_send.set()
+
+    async def is_alive(self, *, within_s: float) -> bool:
+        """Ping the runner."""
+        return await self._probe.is_alive(within_s=within_s)
+
+    def close(self, reason: str) -> None:
+        """End the connection; said to the runner when it listens."""
+        if self._close is None:
+            self._session.say_goodbye(reason=reason)
+            self._end_with(GOING_AWAY, reason)
+
+    # The connection's life.
+
+    async def run(self) -> None:
+        """Serve the connection until it ends, and write down how it did."""
+        self._log.info("runner_connected", protocol=self.protocol)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep)
+                    nursery.start_soon(self._send)
+                    nursery.start_soon(self._watch)
+                    await self._begin()
+                    await self._receive()
+                    # Nothing more is read; what came before is stored all the same.
+                    await self._store()
+                    if self._close is not None:
+                        await trio.sleep_forever()  # until the sender has said so
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._finish()
+
+    async def _begin(self) -> None:
+        if not self._session.is_v1:
+            stored = self._board.unfinished(self._environment.id)
+            self._session.adopt(stored)
+            self._held.update(stored)
+            await self._board.resume(self._environment.id)
+        self._to_send.set()
+
+    async def _receive(self) -> None:
+        tokens, refilled_s = FRAMES_BURST, trio.current_time()
+        try:
+            while self._close is None:
+                message = await self._websocket.receive()
+                if message["type"] == "websocket.disconnect":
+                    self._note_end(message)
+                    return
+                now_s = trio.current_time()
+                tokens = min(FRAMES_BURST, tokens + (now_s - refilled_s) * FRAMES_PER_S) - 1
+                refilled_s = now_s
+                if tokens < 0:
+                    await trio.sleep(-tokens / FRAMES_PER_S)
+                data = message.get("text")
+                for event in self._session.received(message["bytes"] if data is None else data, now_s):
+                    await self._take(event)
+                self._to_send.set()
+                while self._unstored_bytes > UNSTORED_MAX_BYTES:
+                    self._room = trio.Event()
+                    await self._room.wait()
+        except PeerError as error:
+            self._log.warning("runner_broke_protocol", code=error.code, error=str(error))
+            self._end_with(close_code(error), close_reason(error))
+
+    def _note_end(self, message: Message) -> None:
+        code, reason = message.get("code"), message.get("reason")
+        if self._end_reason == "the connection was cut" and code != 1006:
+            self._end_reason = f"the runner closed the connection ({code}{f': {reason}' if reason else ''})"
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case HeartbeatReceived():
+                await self._on_heartbeat(event)
+            case OutputReceived() | OutputGap() | ResultReceived():
+                self._unstored.append(event)
+                if isinstance(event, OutputReceived):
+                    self._unstored_bytes += len(event.data)
+                self._to_store.set()
+            case TaskAccepted():
+                self._board.accepted(event)
+            case TaskRejected():
+                self._held.discard(event.task_id)
+                await self._board.rejected(event)
+            case RunnerHello():
+                await self._on_hello(event)
+            case RunnerDraining():
+                self._log.info("runner_draining", reason=event.reason, deadline_s=event.deadline_s)
+            case RunnerGoodbye():
+                self._end_reason = f"the runner said goodbye: {event.reason or 'no reason given'}"
+            case ApprovalRequest():
+                # Nobody can be asked before the hub has people: the answer is no, at once, and says so.
+                self._session.decide(
+                    ApprovalDecision(
+                        approval_id=event.approval_id,
+                        verdict=Verdict.DENY,
+                        decided_by="hub",
+                        note="this hub has nobody to ask; change the rule to allow or deny",
+                    )
+                )
+            case Warned():
+                self._warn(event.error)
+            case WentOffline():
+                self._log.warning("runner_silent", seconds=limits.OFFLINE_AFTER_S)
+            case _:
+                self._log.debug("message_unused", type=type(event).__name__)
+
+    def _warn(self, error: PeerError) -> None:
+        self._warnings += 1
+        if self._warnings <= WARNINGS_LOGGED:
+            self._log.warning("runner_message_ignored", code=error.code, error=str(error))
+        elif self._warnings == WARNINGS_LOGGED + 1:
+            self._log.warning("runner_messages_ignored", note="further ones of this connection are not logged")
+
+    async def _on_heartbeat(self, event: HeartbeatReceived) -> None:
+        heartbeat = event.heartbeat
+        first_ever = self._last_heartbeat_ms is None
+        self._last_heartbeat_ms = now_ms()
+        info = heartbeat.environment
+        facts = HeartbeatFacts(
+            environment_id=self._environment.id,
+            at_ms=self._last_heartbeat_ms,
+            version=heartbeat.version[:128] or None,
+            protocol=self.protocol,
+            remote_address=self._remote_address,
+            hostname=_printable(info.hostname) if info else None,
+            machine=msgspec.to_builtins(info) if info else None,
+            metrics=msgspec.to_builtins(heartbeat.metrics) if heartbeat.metrics else None,
+        )
+        if first_ever or info is not None:
+            try:
+                await self._database.write(partial(environments.record_heartbeat, facts=facts), durable=False)
+            except StoreUnavailable as error:
+                self._log.warning("heartbeat_not_written", error=str(error))
+        else:
+            self._links.heartbeat(facts)
+
+    async def _on_hello(self, hello: RunnerHello) -> None:
+        stored = await self._board.stored(self._environment.id, [task.task_id for task in hello.tasks])
+        events = self._session.resume(stored)
+        missing = {event.task_id for event in events if isinstance(event, (TaskLost, TaskNotArrived))}
+        self._held.update(task_id for task_id in self._board.unfinished(self._environment.id) if task_id not in missing)
+        for event in events:
+            match event:
+                case TaskNotArrived():
+                    await self._board.not_arrived(event.task_id)
+                case TaskLost():
+                    await self._board.lost(
+                        event.task_id,
+                        reason="the runner lost its memory of this task (it was restarted without its journal);"
+                        " whether it ran is not known",
+                    )
+                case _:
+                    await self._take(event)
+        await self._board.resume(self._environment.id)
+
+    # Storing.
+
+    async def _keep(self) -> None:
+        while True:
+            await self._to_store.wait()
+            self._to_store = trio.Event()
+            await self._store()
+
+    async def _store(self) -> None:
+        """Store what has arrived, in its order and in one transaction, then acknowledge it."""
+        # Shielded: a commit that memory does not hear of would leave a finished task waiting for its result.
+        with trio.CancelScope(shield=True):
+            async with self._storing:
+                await self._store_batch()
+
+    async def _store_batch(self) -> None:
+        batch, self._unstored = self._unstored, []
+        if not batch:
+            return
+        at_ms = now_ms()
+        rows: dict[str, list[tuple[Stream, int, bytes]]] = {}
+        ends: dict[str, TaskEnd] = {}
+        started: list[str] = []
+        received = 0
+        for event in batch:
+            task_id = event.result.task_id if isinstance(event, ResultReceived) else event.task_id
+            live = self._board.find(task_id)
+            if isinstance(event, OutputReceived):
+                received += len(event.data)
+                if live is not None:
+                    if live.record.state in {TaskState.SENT, TaskState.ACCEPTED}:
+                        live.update(state=TaskState.RUNNING, started_ms=at_ms)
+                        started.append(task_id)
+                    _add_row(rows.setdefault(task_id, []), live, event)
+            elif isinstance(event, OutputGap):
+                if live is not None:
+                    live.notes.append(f"bytes {event.start} to {event.end} of {event.stream} are lost")
+            elif live is not None:
+                ends[task_id] = self._end(live, event, at_ms)
+
+        def store_all(connection: Connection) -> list[str]:
+            for task_id in started:
+                store.advance_task(
+                    connection,
+                    task_id,
+                    to=TaskState.RUNNING,
+                    since=frozenset({TaskState.SENT, TaskState.ACCEPTED}),
+                    started_ms=at_ms,
+                )
+            for task_id, chunks in rows.items():
+                store.store_output(connection, task_id, chunks)
+            return [task_id for task_id, end in ends.items() if store.finish_task(connection, task_id, end)]
+
+        try:
+            finished = await self._database.write(store_all, durable=bool(ends))
+        except StoreUnavailable as error:
+            # Nothing is acknowledged: a v1 runner keeps it and sends it again on its next connection.
+            self._log.error("output_not_stored", error=str(error))
+            self._end_with(1013, "the hub cannot store output now; come back later")
+            return
+        self._unstored_bytes -= received
+        self._room.set()
+        for task_id, chunks in rows.items():
+            live = self._board.find(task_id)
+            if live is not None:
+                sizes = {f"{stream.value}_bytes": offset + len(data) for stream, offset, data in chunks}
+                live.update(**sizes)
+        for event in batch:
+            if isinstance(event, OutputReceived):
+                self._session.output_stored(event.task_id, event.stream, event.end)
+            elif isinstance(event, ResultReceived):
+                task_id = event.result.task_id
+                self._held.discard(task_id)
+                self._session.result_stored(task_id)
+        for task_id in finished:
+            self._board.ended(task_id, ends[task_id])
+        self._to_send.set()
+
+    def _end(self, live: LiveTask, event: ResultReceived, at_ms: int) -> TaskEnd:
+        notes = list(live.notes)
+        for stream, dropped in live.dropped.items():
+            if dropped:
+                notes.append(f"the hub keeps {STREAM_MAX_BYTES} bytes of {stream}; {dropped} more were dropped")
+        if not event.complete:
+            notes.append("the runner sent more output than arrived")
+        return decide_end(event.result, at_ms=at_ms, cancel_asked=live.record.cancel_ms is not None, notes=notes)
+
+    # Sending and watching.
+
+    async def _send(self) -> None:
+        while True:
+            for message in self._session.take_messages():
+                try:
+                    frame = render_frame(message, message_id=mint_id("msg"), timestamp_ms=now_ms())
+                except FrameTooLarge as error:
+                    await self._on_too_large(message, error)
+                    continue
+                try:
+                    await self._websocket.send({"type": "websocket.send", "text": frame})
+                except WebSocketDisconnect:
+                    return
+            if self._close is not None:
+                await self._say_close(*self._close)
+                return
+            await self._to_send.wait()
+            self._to_send = trio.Event()
+
+    async def _on_too_large(self, message: object, error: Refusal) -> None:
+        live = self._board.find(message.task_id) if isinstance(message, TaskRequest) else None
+        if live is not None:
+            await self._board.end(live, TaskState.FAILED, "oversized", str(error))
+
+    async def _say_close(self, code: int, reason: str) -> None:
+        with trio.move_on_after(CLOSE_WAIT_S, shield=True):
+            await self._websocket.send({"type": "websocket.close", "code": code, "reason": reason[:100]})
+        self._scope.cancel()
+
+    def _end_with(self, code: int, reason: str) -> None:
+        if self._close is None:
+            self._close = (code, reason)
+            self._end_reason = reason
+            self._to_send.set()
+
+    async def _watch(self) -> None:
+        """Hand the session the time; a silent runner is closed by it."""
+        while True:
+            await trio.sleep_until(self._session.deadline_s)
+            self._session.traffic(self._probe.last_heard_s)
+            now_s = trio.current_time()
+            if now_s < self._session.deadline_s:
+                continue
+            try:
+                for event in self._session.tick(now_s):
+                    await self._take(event)
+            except PeerError as error:
+                self._end_with(close_code(error), close_reason(error))
+                return
+
+    async def _finish(self) -> None:
+        mine = self._links.release(self._environment.id, self)
+        self._log.info("runner_disconnected", reason=self._end_reason)
+        if not mine:
+            return
+        self._links.flush_heartbeats()
+        try:
+            await self._database.write(
+                partial(
+                    environments.record_disconnect,
+                    environment_id=self._environment.id,
+                    at_ms=now_ms(),
+                    reason=self._end_reason,
+                ),
+                durable=False,
+            )
+        except StoreUnavailable as error:
+            self._log.warning("disconnect_not_written", error=str(error))
+
+
+def _add_row(rows: list[tuple[Stream, int, bytes]], live: LiveTask, event: OutputReceived) -> None:
+    """Add a piece to a task's rows: joined to the one before where it goes on, cut at the cap."""
+    offset, data = event.offset - live.dropped[event.stream], event.data
+    fits = max(0, STREAM_MAX_BYTES - offset)
+    if len(data) > fits:
+        live.dropped[event.stream] += len(data) - fits
+        data = data[:fits]
+        if not data:
+            return
+    if rows:
+        stream, start, before = rows[-1]
+        if stream is event.stream and start + len(before) == offset and len(before) + len(data) <= ROW_MAX_BYTES:
+            rows[-1] = (stream, start, before + data)
+            return
+    rows.append((event.stream, offset, data))
+
+
+def _printable(text: str) -> str | None:
+    """Return a hostname as a name may look, or None."""
+    return "".join(letter for letter in text if letter.isprintable()).strip()[:128] or None

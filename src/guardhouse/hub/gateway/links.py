@@ -1,0 +1,146 @@
+"""Which runner is connected to which environment now; at most one each.
+
+Knows nothing of frames. Runs in the hub.
+"""
+
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from guardhouse.errors import Refusal
+from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.presence import ConnectedInstance
+from guardhouse.hub.store import environments
+from guardhouse.hub.store.environments import HeartbeatFacts
+from guardhouse.hub.tasks.board import Runner
+
+__all__ = ["AlreadyConnected", "Link", "Links"]
+
+_log = structlog.get_logger("guardhouse.hub.gateway")
+
+# How long the runner that is connected may take to answer a ping before a second one takes its place.
+TAKEOVER_PROBE_S: Final = 3.0
+# Heartbeats are kept in memory and written together: after a crash the last one may be so much older.
+HEARTBEAT_FLUSH_S: Final = 10.0
+
+
+class AlreadyConnected(Refusal):
+    """Another runner with this environment's token is connected and answers."""
+
+
+class Link(Runner, Protocol):
+    """A connection as the registry sees it."""
+
+    @property
+    def instance(self) -> ConnectedInstance:
+        """What people are shown of it."""
+
+    async def is_alive(self, *, within_s: float) -> bool:
+        """Ping it."""
+
+    def close(self, reason: str) -> None:
+        """End it."""
+
+
+class Links:
+    """The registry."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._links: dict[str, Link] = {}
+        self._claiming: dict[str, trio.Lock] = {}
+        self._heartbeats: dict[str, HeartbeatFacts] = {}
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def all(self) -> list[tuple[str, Link]]:
+        """Return every environment's id with its link."""
+        return list(self._links.items())
+
+    def find(self, environment_id: str) -> Link | None:
+        """Return the environment's link, or None."""
+        return self._links.get(environment_id)
+
+    def instance(self, environment_id: str) -> ConnectedInstance | None:
+        """Return what people are shown of the environment's link, or None."""
+        link = self._links.get(environment_id)
+        return link.instance if link is not None else None
+
+    async def check_free(self, environment_id: str) -> None:
+        """Make room for a new connection, or refuse it.
+
+        A second runner with the same token would take tasks from the first, back and forth without end; so the one
+        that answers a ping stays. One that does not (its host crashed, its network was cut) makes room at once.
+
+        Raises:
+            AlreadyConnected: the connected one answers.
+        """
+        lock = self._claiming.setdefault(environment_id, trio.Lock())
+        try:
+            async with lock:
+                link = self._links.get(environment_id)
+                if link is None:
+                    return
+                if await link.is_alive(within_s=TAKEOVER_PROBE_S):
+                    raise AlreadyConnected(
+                        f"a runner at {link.instance.remote_address} is connected with this environment's token and"
+                        " answers; stop it first, or create another environment for this host"
+                    )
+                link.close("it stopped answering and a new connection took its place")
+                if self._links.get(environment_id) is link:
+                    del self._links[environment_id]
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._claiming.pop(environment_id, None)
+
+    def claim(self, environment_id: str, link: Link) -> None:
+        """Enter a link.
+
+        Raises:
+            AlreadyConnected: another was quicker.
+        """
+        if environment_id in self._links:
+            raise AlreadyConnected("another runner with this environment's token connected at the same moment")
+        self._links[environment_id] = link
+
+    def release(self, environment_id: str, link: Link) -> bool:
+        """Remove a link that ended; return whether it was still the environment's."""
+        if self._links.get(environment_id) is not link:
+            return False
+        del self._links[environment_id]
+        return True
+
+    def close(self, environment_id: str, *, reason: str) -> None:
+        """End the environment's connection, if any."""
+        link = self._links.get(environment_id)
+        if link is not None:
+            link.close(reason)
+
+    def close_all(self, *, reason: str) -> None:
+        """End every connection: the hub stops."""
+        for link in list(self._links.values()):
+            link.close(reason)
+
+    # Heartbeats.
+
+    def heartbeat(self, facts: HeartbeatFacts) -> None:
+        """Keep a heartbeat for the next flush."""
+        self._heartbeats[facts.environment_id] = facts
+
+    def flush_heartbeats(self) -> None:
+        """Put what was kept in line to be written."""
+        if self._heartbeats:
+            kept, self._heartbeats = list(self._heartbeats.values()), {}
+            self._database.write_soon(partial(environments.record_heartbeats, facts=kept))
+
+    async def run(self) -> None:
+        """Flush heartbeats, for ever."""
+        while True:
+            await trio.sleep(HEARTBEAT_FLUSH_S)
+            try:
+                self.flush_heartbeats()
+            except StoreUnavailable as error:
+                _log.warning("heartbeats_not_written", error=str(error))

@@ -1,0 +1,239 @@
+"""The hub's process: open the state, serve until told to stop, put everything away.
+
+Order of a start: directory and lock, key, database and its steps, owner token, socket, and only then requests; of a
+stop: no new connections, runners told, writes committed, lock given up. Runs in the hub.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import structlog
+import trio
+
+from guardhouse import __version__
+from guardhouse.errors import InvariantError
+from guardhouse.hub.api.openapi import openapi_document
+from guardhouse.hub.api.routes import ROUTES
+from guardhouse.hub.app import build_app
+from guardhouse.hub.authorize import Credentials, Scope
+from guardhouse.hub.clock import now_ms
+from guardhouse.hub.config import HubConfig
+from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
+from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.logs import configure_logs
+from guardhouse.hub.services import Services
+from guardhouse.hub.state_dir import StateDir, write_secret_file
+from guardhouse.hub.store import tasks, tokens
+from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.transport import Listener, bind_listener, serve_listener, server_context
+
+__all__ = ["RunningHub", "initialise", "open_hub", "run"]
+
+_log = structlog.get_logger("guardhouse.hub")
+
+RETENTION_EVERY_S = 3_600.0
+RETENTION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class RunningHub:
+    """A hub that serves: where it listens, and its parts."""
+
+    url: str
+    services: Services
+    stop: trio.Event
+
+
+async def _ensure_owner_token(database: Database, state: StateDir) -> bool:
+    """Make the first API token, of scope ``admin``, and write it to its file; return whether it was made now."""
+    if await database.read(tokens.count_api_tokens):
+        return False
+    secret = mint_token(API_TOKEN_PREFIX)
+    # The file first: a crash between the two leaves a token that opens nothing, and the next start makes another.
+    write_secret_file(state.owner_token_file, secret.encode() + b"\n")
+    record = tokens.ApiTokenRecord(
+        id=mint_id("tok"),
+        name="owner",
+        digest=token_digest(secret),
+        hint=token_hint(secret),
+        scopes=(Scope.ADMIN.value,),
+        created_ms=now_ms(),
+        created_by="hub",
+        expires_ms=None,
+        revoked_ms=None,
+        last_used_ms=None,
+    )
+    await database.write(partial(tokens.insert_api_token, record=record))
+    return True
+
+
+def initialise(config: HubConfig) -> StateDir:
+    """Make state directory, key, database and owner token, and return the directory, still locked.
+
+    Raises:
+        SetupError: one of them cannot be had.
+    """
+
+    async def prepare() -> StateDir:
+        state = StateDir.open(config.state_dir)
+        state.sealing_key()
+        database = Database(state.database)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(database.run)
+            await _ensure_owner_token(database, state)
+            database.close()
+        return state
+
+    return trio.run(prepare)
+
+
+@asynccontextmanager
+async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
+    """Serve ``config``'s hub inside the block; leaving it, or setting ``stop``, shuts down gracefully.
+
+    Raises:
+        SetupError: the hub cannot start as configured.
+        InvariantError: a promise of our own code broke while it served.
+    """
+    context = None
+    if config.tls_certificate is not None and config.tls_key is not None:
+        context = server_context(config.tls_certificate, config.tls_key)
+    state = StateDir.open(config.state_dir)
+    try:
+        sealer = Sealer(state.sealing_key())
+        database = Database(state.database)
+        listener = bind_listener(config.host, config.port, context=context)
+        async with trio.open_nursery() as writing:
+            await writing.start(database.run)
+            try:
+                if await _ensure_owner_token(database, state):
+                    _log.info("owner_token_written", path=str(state.owner_token_file))
+                async with _serving(config, database, sealer, listener) as hub:
+                    yield hub
+            finally:
+                database.close()
+    finally:
+        state.close()
+
+
+@asynccontextmanager
+async def _serving(
+    config: HubConfig, database: Database, sealer: Sealer, listener: Listener
+) -> AsyncIterator[RunningHub]:
+    links = Links(database)
+    public_url = (config.public_url or listener.url).rstrip("/")
+    services = Services(
+        config=config,
+        database=database,
+        credentials=Credentials(
+            await database.read(tokens.list_api_tokens),
+            await database.read(partial(tokens.list_runner_tokens, now_ms=now_ms())),
+        ),
+        sealer=sealer,
+        links=links,
+        board=TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit),
+        started_ms=now_ms(),
+        public_url=public_url,
+        openapi=openapi_document(ROUTES, server_url=public_url),
+    )
+    stop = trio.Event()
+    broken: list[InvariantError] = []
+
+    def on_broken_promise(error: InvariantError) -> None:
+        broken.append(error)
+        stop.set()
+
+    async def until_stopped() -> None:
+        await stop.wait()
+        services.is_stopping = True
+        links.close_all(reason="the hub is shutting down; reconnect in a moment")
+
+    async with trio.open_nursery() as background:
+        await services.board.start(background)
+        background.start_soon(services.board.run)
+        background.start_soon(links.run)
+        background.start_soon(_delete_old_tasks, database, config.retention_days)
+        async with trio.open_nursery() as serving:
+            app = build_app(services, on_broken_promise=on_broken_promise)
+            # Starlette's and Hypercorn's types for one and the same ASGI differ in form only.
+            url = await serving.start(partial(serve_listener, cast(Any, app), listener, stop=until_stopped))
+            _log.info("hub_listening", url=url, public_url=services.public_url, version=__version__)
+            try:
+                yield RunningHub(url=url, services=services, stop=stop)
+            finally:
+                stop.set()
+        links.flush_heartbeats()
+        background.cancel_scope.cancel()
+    if broken:
+        raise broken[0]
+
+
+async def _delete_old_tasks(database: Database, retention_days: int) -> None:
+    """Delete finished tasks that are older than the retention, for ever; a retention of 0 deletes none."""
+    while retention_days > 0:
+        before_ms = now_ms() - retention_days * 86_400_000
+        try:
+            deleted = await database.write(
+                partial(tasks.delete_old_tasks, before_ms=before_ms, limit=RETENTION_BATCH), durable=False
+            )
+        except StoreUnavailable as error:
+            _log.warning("retention_failed", error=str(error))
+            deleted = 0
+        if deleted:
+            _log.info("tasks_deleted", count=deleted, retention_days=retention_days)
+        if deleted < RETENTION_BATCH:
+            await trio.sleep(RETENTION_EVERY_S)
+
+
+def run(config: HubConfig, *, announce: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status; a second signal ends the process at once.
+
+    Args:
+        announce: told the address once the hub answers there.
+
+    Raises:
+        SetupError: the hub cannot start as configured.
+    """
+    configure_logs(level=config.log_level, log_format=config.log_format)
+    return trio.run(_run, config, announce)
+
+
+async def _run(config: HubConfig, announce: Callable[[str], None]) -> int:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            async with open_hub(config) as hub:
+                announce(hub.url)
+                notify_service_manager("READY=1")
+                nursery.start_soon(_stop_on_signal, signals, hub.stop)
+                await hub.stop.wait()
+                notify_service_manager("STOPPING=1")
+            nursery.cancel_scope.cancel()
+    _log.info("hub_stopped")
+    return 0
+
+
+async def _stop_on_signal(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    async for number in signals:
+        _log.info("signal_received", signal=signal.Signals(number).name)
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+
+def notify_service_manager(state: str) -> None:
+    """Tell systemd, where it asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            _log.warning("service_manager_not_told", error=str(error))

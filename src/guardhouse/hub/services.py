@@ -1,0 +1,40 @@
+"""Everything that a request or a runner's connection needs, in one value. Runs in the hub."""
+
+from dataclasses import dataclass
+
+from guardhouse.hub.authorize import Credentials
+from guardhouse.hub.config import HubConfig
+from guardhouse.hub.credentials import Sealer
+from guardhouse.hub.database import Database
+from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.presence import Presence, decide_presence
+from guardhouse.hub.store.environments import EnvironmentRecord
+from guardhouse.hub.tasks.board import TaskBoard
+
+__all__ = ["Services"]
+
+
+@dataclass
+class Services:
+    """The parts of a running hub. ``public_url`` has no slash at its end; ``is_stopping`` is set once."""
+
+    config: HubConfig
+    database: Database
+    credentials: Credentials
+    sealer: Sealer
+    links: Links
+    board: TaskBoard
+    started_ms: int
+    public_url: str
+    openapi: dict[str, object]
+    is_stopping: bool = False
+
+    @property
+    def connect_url(self) -> str:
+        """What a runner dials."""
+        return "ws" + self.public_url.removeprefix("http") + "/api/v1/runner/ws"
+
+    def presence(self, record: EnvironmentRecord, *, at_ms: int) -> Presence:
+        """Return the status of an environment at ``at_ms``."""
+        instance = self.links.instance(record.id)
+        return decide_presence(record, instance, now_ms=at_ms, hub_started_ms=self.started_ms)

@@ -1,0 +1,87 @@
+"""A task that has no result yet, as the hub holds it in memory beside its row. Runs in the hub."""
+
+from typing import Any
+
+import msgspec
+import trio
+
+from guardhouse.hub.store.tasks import TaskRecord, TaskState
+from guardhouse.values import Stream
+from guardhouse.wire.session import StoredState, StoredTask
+
+__all__ = ["LiveTask"]
+
+
+class LiveTask:
+    """One unfinished task. ``record`` is what the store has, or is about to have in the order of the writes."""
+
+    __slots__ = (
+        "_changed",
+        "cancel_sent_s",
+        "dropped",
+        "finished",
+        "handed_over",
+        "is_stored",
+        "notes",
+        "record",
+        "rejections",
+    )
+
+    def __init__(self, record: TaskRecord, *, is_stored: bool) -> None:
+        self.record = record
+        # False until the row is committed as it is here: before that no runner may be given the task.
+        self.is_stored = is_stored
+        # False while it is certain that no runner was given it. An earlier hub may have.
+        self.handed_over = is_stored and record.state != TaskState.QUEUED
+        self.finished = trio.Event()
+        self.cancel_sent_s: float | None = None
+        self.rejections = 0
+        self.dropped = {Stream.STDOUT: 0, Stream.STDERR: 0}
+        self.notes: list[str] = []
+        self._changed = trio.Event()
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.record.id
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a runner was, or is about to be, given it."""
+        return self.record.state != TaskState.QUEUED
+
+    def update(self, **values: Any) -> None:
+        """Change the record and wake who follows it."""
+        self.record = msgspec.structs.replace(self.record, **values)
+        self.wake()
+
+    @property
+    def changed(self) -> trio.Event:
+        """An event that the next change sets; take it before looking."""
+        return self._changed
+
+    def wake(self) -> None:
+        """Wake everyone who waits for a change."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def end(self) -> None:
+        """Wake everyone who waits for the result."""
+        self.finished.set()
+        self.wake()
+
+    def as_stored(self) -> StoredTask:
+        """Return what a session must know of the task to go on with it."""
+        record = self.record
+        if record.cancel_ms is not None:
+            state = StoredState.CANCELLING
+        elif record.state == TaskState.SENT:
+            state = StoredState.REQUESTED
+        else:
+            state = StoredState.RUNNING
+        return StoredTask(
+            state=state,
+            stdout_offset=record.stdout_bytes + self.dropped[Stream.STDOUT],
+            stderr_offset=record.stderr_bytes + self.dropped[Stream.STDERR],
+            memory_id=record.memory_id,
+        )
