@@ -49,12 +49,14 @@ def test_recovery_is_the_same_the_second_time(tmp_path) -> None:
 def test_cut_at_every_byte(tmp_path) -> None:
     """A file that ends anywhere gives every whole line before the cut and at most one damaged line."""
     content = _write(tmp_path)
-    ends = [index + 1 for index, byte in enumerate(content) if byte == ord("\n")]
+    truth_id = recover(content).memory_id
+    ends = [index for index, byte in enumerate(content) if byte == ord("\n")]
     for cut in range(len(content) + 1):
         found = recover(content[:cut])
-        whole = recover(content[: max((end for end in ends if end <= cut), default=0)])
+        whole = recover(content[: max((end for end in ends if end <= cut), default=0)] + b"\n")
         assert (found.interrupted, found.results, found.over) == (whole.interrupted, whole.results, whole.over)
-        assert found.damaged_lines == (cut not in (0, *ends))
+        assert found.damaged_lines == (cut not in {0, *ends, *(end + 1 for end in ends)})
+        assert found.memory_id == truth_id or cut < ends[0]
 
 
 def test_every_flipped_bit_is_noticed(tmp_path) -> None:
@@ -67,6 +69,8 @@ def test_every_flipped_bit_is_noticed(tmp_path) -> None:
             damaged[position] ^= 1 << bit
             found = recover(bytes(damaged))
             assert found.damaged_lines > 0
+            is_whole = (found.interrupted, found.results, found.over) == (truth.interrupted, truth.results, truth.over)
+            assert is_whole or found.memory_id != truth.memory_id
             assert set(found.results.items()) <= set(truth.results.items()) | {("t0", b'{"success":true,"index":0}')}
 
 

@@ -8,6 +8,7 @@ for the disk.
 
 import fcntl
 import os
+import secrets
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -36,9 +37,12 @@ class AcceptedTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One record. ``result`` is the rendered payload of the task's one result."""
+    """One record. ``result`` is the rendered payload of the task's one result.
 
-    kind: Literal["accepted", "result", "acknowledged"]
+    The first line of a file is of kind ``memory`` and has the memory's id in ``task_id``.
+    """
+
+    kind: Literal["memory", "accepted", "result", "acknowledged"]
     task_id: str
     task: AcceptedTask | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
@@ -53,27 +57,37 @@ class Recovered:
         results: finished and not acknowledged: task id to the result's JSON.
         over: ids that are finished and acknowledged, oldest first.
         damaged_lines: lines whose checksum or form is wrong.
+        memory_id: names this memory towards the hub; a new one wherever something may have been forgotten.
     """
 
     interrupted: OrderedDict[str, AcceptedTask] = field(default_factory=OrderedDict)
     results: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
     over: OrderedDict[str, None] = field(default_factory=OrderedDict)
     damaged_lines: int = 0
+    memory_id: str = ""
 
 
 def recover(content: bytes) -> Recovered:
     """Read a journal's bytes, however they end. Never raises: a journal must not keep the runner from starting."""
     recovered = Recovered()
-    lines = content.split(b"\n")
-    # What follows the last newline is a line that was being written when the host or the runner went down.
-    torn = lines.pop()
-    recovered.damaged_lines += bool(torn)
+    *lines, last = content.split(b"\n")
     for line in lines:
         record = _parse_line(line)
         if record is None:
             recovered.damaged_lines += 1
         else:
             _apply(recovered, record)
+    if recovered.damaged_lines or not recovered.memory_id:
+        # Something that was recorded is lost, perhaps that a task has run: the hub must know.
+        recovered.memory_id = f"mem_{secrets.token_hex(8)}"
+    # The last line has no newline: it was being written when the runner or the host went down, so its effect had not
+    # come yet and nothing is lost with it. Where all of it but the newline is there, it counts.
+    final = _parse_line(last)
+    if final is None and last:
+        recovered.damaged_lines += 1
+        final = _parse_line(last[:-1])
+    if final is not None:
+        _apply(recovered, final)
     return recovered
 
 
@@ -89,6 +103,9 @@ def _parse_line(line: bytes) -> _Line | None:
 
 def _apply(recovered: Recovered, record: _Line) -> None:
     task_id = record.task_id
+    if record.kind == "memory":
+        recovered.memory_id = task_id
+        return
     if record.kind == "accepted":
         if record.task is not None:
             recovered.interrupted[task_id] = record.task
@@ -185,7 +202,12 @@ def open_journal(state_directory: Path) -> tuple[Journal, Recovered]:
     try:
         content = path.read_bytes() if path.exists() else b""
         found = recover(content)
-        state = Recovered(OrderedDict(found.interrupted), OrderedDict(found.results), OrderedDict(found.over))
+        state = Recovered(
+            OrderedDict(found.interrupted),
+            OrderedDict(found.results),
+            OrderedDict(found.over),
+            memory_id=found.memory_id,
+        )
         descriptor, _ = _write_anew(path, state)
     except OSError as error:
         os.close(lock)
@@ -195,7 +217,8 @@ def open_journal(state_directory: Path) -> tuple[Journal, Recovered]:
 
 def _write_anew(path: Path, state: Recovered) -> tuple[int, int]:
     """Return the descriptor and size of a fresh journal that holds ``state`` and already has its final name."""
-    lines = [_Line(kind="acknowledged", task_id=task_id) for task_id in state.over]
+    lines = [_Line(kind="memory", task_id=state.memory_id)]
+    lines += [_Line(kind="acknowledged", task_id=task_id) for task_id in state.over]
     lines += [_Line(kind="result", task_id=key, result=msgspec.Raw(body)) for key, body in state.results.items()]
     lines += [_Line(kind="accepted", task_id=key, task=task) for key, task in state.interrupted.items()]
     content = b"".join(map(_render_line, lines))

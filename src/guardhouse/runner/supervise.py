@@ -149,6 +149,7 @@ async def drain_on_signal(
     dispatcher: Dispatcher,
     link: Link,
     *,
+    end: trio.Event,
     drain_timeout_s: float,
     cancel: Callable[[], None],
 ) -> None:
@@ -156,6 +157,7 @@ async def drain_on_signal(
 
     Args:
         received: the numbers of SIGTERM and SIGINT as they come.
+        end: set before the goodbye, so that nobody dials again.
         drain_timeout_s: how long running tasks get; then they are stopped.
         cancel: ends everything at once; called at the second signal.
     """
@@ -167,6 +169,7 @@ async def drain_on_signal(
         await _drain(dispatcher, link, drain_timeout_s=drain_timeout_s)
         nursery.cancel_scope.cancel()
     log.info("drained", results_kept_for_the_next_start=link.unsent)
+    end.set()
     link.end("shutdown")
 
 

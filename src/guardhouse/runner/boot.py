@@ -1,0 +1,223 @@
+"""The start of `guardhouse run`, in the one order that keeps each secret from what need not see it.
+
+Settings → policy → account and directories → probe, bundle, launcher (with an empty environment) → token →
+privileges dropped → connection. Runs once; what it opens lives as long as the runner.
+"""
+
+import os
+import resource
+import signal
+import ssl
+from pathlib import Path
+
+import msgspec
+import trio
+
+from guardhouse import __version__
+from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.errors import SetupError
+from guardhouse.launcher.client import LauncherClient
+from guardhouse.policy import Policy
+from guardhouse.runner.commands import CommandService
+from guardhouse.runner.config import RunnerConfig
+from guardhouse.runner.credential import Token, keep_from_children, read_token
+from guardhouse.runner.dial import Fault
+from guardhouse.runner.dispatch import Dispatcher
+from guardhouse.runner.facts import HostReporter
+from guardhouse.runner.files import FilesService
+from guardhouse.runner.identity import become, resolve_account
+from guardhouse.runner.journal import Journal, Recovered, open_journal
+from guardhouse.runner.journal_writer import JournalWriter
+from guardhouse.runner.link import Link
+from guardhouse.runner.logs import get_logger, hide_in_logs, start_logging
+from guardhouse.runner.rules import load_rules, make_judge
+from guardhouse.runner.supervise import Refused, connect_for_ever, drain_on_signal
+from guardhouse.runner.tls import make_client_context
+from guardhouse.runner.wall import Wall, put_up_wall
+from guardhouse.runner.workspace_root import prepare_state_directory, prepare_workspace
+from guardhouse.wire.messages import TaskResult
+from guardhouse.wire.messages_v1 import PolicyReport
+from guardhouse.wire.runner_session import RunnerSession
+
+__all__ = ["run"]
+
+# Between the goodbye and the end: the close handshake, and no longer.
+_GOODBYE_S = 3.0
+
+
+def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> int:
+    """Be a runner until a signal ends it; return the exit status.
+
+    Args:
+        protected_paths: files of the operator's that no command may see, such as the configuration file.
+
+    Raises:
+        SetupError: something that was asked for or promised cannot be had on this host.
+    """
+    start_logging(config.log_level)
+    log = get_logger()
+    if config.token_file is None:
+        raise SetupError(f"{config.token_place} was not hidden before the start; start by 'guardhouse run'")
+    keep_from_children(config.token_file)
+    context = make_client_context(
+        ca_file=config.ca_file,
+        tls_min_version=config.tls_min_version,
+        insecure_skip_tls_verify=config.insecure_skip_tls_verify,
+    )
+    if config.insecure_skip_tls_verify:
+        log.warning(
+            "TLS VERIFICATION IS OFF: whoever is on the path reads the token and commands this host; use --ca-file",
+            setting="--insecure-skip-tls-verify",
+        )
+    policy = load_rules(config.policy)
+    account = resolve_account(config.run_as, effective_uid=os.geteuid())
+    prepare_state_directory(config.state_directory, account)
+    prepare_workspace(config.workspace, account, is_default=config.workspace_is_default)
+    wall = put_up_wall(
+        profile=config.profile,
+        policy=policy,
+        account=account,
+        workspace=config.workspace,
+        protected_paths=(config.state_directory, *_real_files(config.token_file, *protected_paths)),
+    )
+    try:
+        token = read_token(config.token_file)
+        hide_in_logs(token)
+        # No memory of a process that knows the token goes to disk; core(5).
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        become(account)
+        os.umask(0o077)
+        journal, recovered = open_journal(config.state_directory)
+        log.info(
+            "starting",
+            version=__version__,
+            url=str(config.url),
+            run_as=account.name,
+            workspace=str(config.workspace),
+            policy=policy.name,
+            policy_digest=policy.digest[:16],
+            profile=wall.profile,
+            bundle_digest=wall.bundle.digest[:16],
+        )
+        return trio.run(_serve, config, token, context, policy, wall, journal, recovered)
+    finally:
+        wall.launcher.close()
+
+
+def _real_files(*paths: Path) -> tuple[Path, ...]:
+    """Return those paths that name something on a disk; the pipe that a hidden token came through does not."""
+    return tuple(path.resolve() for path in paths if not path.is_relative_to("/proc") and path.exists())
+
+
+async def _serve(
+    config: RunnerConfig,
+    token: Token,
+    context: ssl.SSLContext,
+    policy: Policy,
+    wall: Wall,
+    journal: Journal,
+    recovered: Recovered,
+) -> int:
+    log = get_logger()
+    status = ExitCode.OK
+    refused: list[Refused] = []
+    died = False
+    try:
+        async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
+            commands = CommandService(
+                judge=make_judge(policy), launcher=launcher, profile=wall.profile, profiles=wall.profiles
+            )
+            files = FilesService(lambda: launcher.start_worker("files"))
+            dispatcher = Dispatcher(
+                nursery=nursery,
+                commands=commands,
+                files=files,
+                journal=JournalWriter(journal),
+                max_tasks=config.max_tasks,
+            )
+            session = _restore(journal, recovered, name=config.name or wall.features.hostname)
+            missing = tuple(sorted(name for name, why in wall.features.layers.items() if why))
+            session.report_policy(
+                PolicyReport(
+                    policy_name=Path(policy.name).name,
+                    policy_digest=policy.digest,
+                    profiles=tuple(sorted(wall.profiles)),
+                    layers=tuple(sorted(wall.features.layers.keys() - set(missing))),
+                    missing_layers=missing,
+                )
+            )
+            link = Link(
+                session,
+                facts=HostReporter(workspace=config.workspace),
+                handle=dispatcher.handle,
+                tasks_waiting=lambda: dispatcher.waiting,
+            )
+            dispatcher.link = link
+            end, offline = trio.Event(), trio.Event()
+
+            def end_at_once() -> None:
+                nonlocal status
+                status = ExitCode.INTERRUPTED
+                nursery.cancel_scope.cancel()
+
+            async def keep_connected() -> None:
+                try:
+                    await connect_for_ever(config, token, context=context, link=link, end=end)
+                finally:
+                    offline.set()
+
+            async def watch_launcher() -> None:
+                nonlocal died
+                await launcher.wait_died()
+                died = True
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(keep_connected)
+            nursery.start_soon(watch_launcher)
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+                await drain_on_signal(
+                    received, dispatcher, link, end=end, drain_timeout_s=config.drain_timeout_s, cancel=end_at_once
+                )
+                with trio.move_on_after(_GOODBYE_S):
+                    await offline.wait()
+            await files.aclose()
+            nursery.cancel_scope.cancel()
+    except* Refused as group:
+        refused += [error for error in group.exceptions if isinstance(error, Refused)]
+    finally:
+        journal.close()
+    if refused:
+        log.error(str(refused[0]), fault=refused[0].fault)
+        return ExitCode.NOT_AUTHORIZED if refused[0].fault is Fault.AUTHENTICATION else ExitCode.UNAVAILABLE
+    if died:
+        raise SetupError("the launcher ended unexpectedly and every command with it; start the runner again")
+    log.info("ended", status=int(status))
+    return status
+
+
+def _restore(journal: Journal, recovered: Recovered, *, name: str) -> RunnerSession:
+    """Make the session that knows what the runner before this one knew.
+
+    A task that was running then is answered once, as interrupted; it is not started again.
+    """
+    log = get_logger()
+    session = RunnerSession(memory_id=recovered.memory_id, version=__version__, name=name)
+    for task_id in recovered.over:
+        session.restore_forgotten(task_id)
+    for result_json in recovered.results.values():
+        session.restore(msgspec.json.decode(result_json, type=TaskResult))
+    for task in recovered.interrupted.values():
+        result = TaskResult(
+            task_id=task.task_id,
+            success=False,
+            source_instance_id=task.source_instance_id,
+            error=f"interrupted: the runner ended while this task ran (accepted {task.accepted_at}); it was stopped"
+            " and is not started again, look at its effects before asking anew",
+            error_code="interrupted",
+        )
+        journal.record_result(task.task_id, msgspec.json.encode(result))
+        session.restore(result)
+        log.warning("task was interrupted by a restart", task_id=task.task_id, operation=task.operation)
+    if recovered.damaged_lines:
+        log.error("the journal was damaged; what could be read was kept", damaged_lines=recovered.damaged_lines)
+    return session

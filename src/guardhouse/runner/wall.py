@@ -1,0 +1,80 @@
+"""The wall of one runner: profiles, this host's features and an account become a running launcher.
+
+The same for `guardhouse run` and `guardhouse try`. Runs in the boot process, as root where the runner was started
+as root, before any secret is read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from guardhouse.data_files import shipped_directory
+from guardhouse.kernel.probe import HostFeatures, probe_host
+from guardhouse.launcher.start import LauncherHandle, start_launcher
+from guardhouse.policy import Policy
+from guardhouse.runner.identity import Account
+from guardhouse.sandbox.bundle import Bundle, Identity
+from guardhouse.sandbox.compile import compile_bundle
+from guardhouse.sandbox.facts import Surroundings
+from guardhouse.sandbox.load import load_profile, read_library
+from guardhouse.sandbox.profile import Profile
+
+__all__ = ["Wall", "put_up_wall"]
+
+_WORKER_PROFILES: Final = ("files_worker",)
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """What was put up: the launcher, its bundle, and the profiles that commands may run under."""
+
+    launcher: LauncherHandle
+    bundle: Bundle
+    features: HostFeatures
+    profile: str
+    profiles: frozenset[str]
+
+
+def put_up_wall(
+    *,
+    profile: str,
+    policy: Policy,
+    account: Account,
+    workspace: Path,
+    protected_paths: tuple[Path, ...],
+    with_workers: bool = True,
+) -> Wall:
+    """Compile the profiles that may be asked for and start the launcher with them.
+
+    Args:
+        profile: name or path of the default profile; those that the policy's rules name are added.
+        protected_paths: the runner's own files, masked in every command's view.
+        with_workers: also compile the profiles of our own workers.
+
+    Raises:
+        SetupError: a profile is wrong or needs a layer that this host does not give.
+    """
+    directory = shipped_directory("sandbox")
+    library = read_library(directory)
+    default = load_profile(profile, directory=directory, library=library)
+    profiles: dict[str, Profile] = {default.name: default}
+    for rule in policy.rules():
+        if rule.profile is not None and rule.profile not in profiles:
+            profiles[rule.profile] = load_profile(rule.profile, directory=directory, library=library)
+    offered = frozenset(profiles)
+    if with_workers:
+        for name in _WORKER_PROFILES:
+            profiles[name] = load_profile(name, directory=directory, library=library)
+    features = probe_host()
+    bundle = compile_bundle(
+        list(profiles.values()),
+        identity=Identity(
+            uid=account.uid, gid=account.gid, groups=account.groups, user_name=account.name, home=account.home
+        ),
+        workspace=str(workspace),
+        features=features,
+        trusted_path=":".join(policy.trusted_path),
+        around=Surroundings(protected_paths=tuple(sorted({str(path) for path in protected_paths}))),
+    )
+    launcher = start_launcher(bundle, warm=(default.name,))
+    return Wall(launcher=launcher, bundle=bundle, features=features, profile=default.name, profiles=offered)
