@@ -265,6 +265,10 @@ class RunnerSession:
         if self._memory.state(task_id) is TaskState.UNKNOWN:
             self._memory.forget(task_id)
 
+    def state(self, task_id: str) -> TaskState:
+        """Return what is known of a task here."""
+        return self._memory.state(task_id)
+
     def accept(self, task_id: str) -> None:
         """Answer a `TaskRequest` event: it is in the journal and will be started now."""
         self._task(task_id)
