@@ -58,7 +58,7 @@ def decode_ansi_c(body: str) -> str | None:
         digits, base = (
             (match["octal"], 8) if match["octal"] is not None else (match["hex"] or match["u4"] or match["u8"], 16)
         )
-        code = int(digits, base) & 0xFF if base == 8 else int(digits, base)  # noqa: PLR2004
+        code = int(digits, base) & 0xFF if base == 8 else int(digits, base)
         if code >= _ASCII_END or code in (0, 1, 0x7F):
             return None
         pieces.append(chr(code))

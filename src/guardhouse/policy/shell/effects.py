@@ -3,6 +3,7 @@
 Runs after the grammar, over every command found, and adds what those run in turn. Pure.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from guardhouse.policy.shell.builtins import BUILTINS
 from guardhouse.policy.shell.expansions import NAME
 from guardhouse.policy.shell.findings import CannotRead, Findings, Found, Source
 from guardhouse.policy.shell.grammar import Grammar, read_source
-from guardhouse.policy.shell.reading import Resolution, SimpleCommand, Span, Word
+from guardhouse.policy.shell.reading import Assignment, Resolution, SimpleCommand, Span, Word
 from guardhouse.policy.shell.unwrap import Unwrapped, unwrap
 from guardhouse.policy.shell.variables import why_assignment_matters, why_export_matters
 from guardhouse.policy.shell.wrappers import SHELLS, UNREADABLE, WRAPPERS
@@ -24,12 +25,27 @@ _UNKNOWN_ARGUMENT: Final = "an argument that is not literal decides what this bu
 _LOADER: Final = re.compile(r"ld-linux[-a-z0-9_]*\.so\.[0-9]+|ld-musl-[a-z0-9_]+\.so\.1|ld-[0-9.]+\.so|ld64\.so\.[12]")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _UNARY_TESTS: Final = frozenset(f"-{letter}" for letter in "abcdefghknoprstuvwxzGLNORS")
-_BINARY_TESTS: Final = frozenset("= == != < > -eq -ne -lt -le -gt -ge -nt -ot -ef".split())
+_BINARY_TESTS: Final = frozenset(
+    ["=", "==", "!=", "<", ">", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef"]
+)
 # Options that change neither how text is read nor what runs. Source: bash(1), "set" and "shopt".
 _SET_LETTERS: Final = frozenset("euxvfCbhm")
-_SET_NAMES: Final = frozenset("errexit nounset xtrace verbose noglob noclobber pipefail notify hashall monitor".split())
+_SET_NAMES: Final = frozenset(
+    ["errexit", "nounset", "xtrace", "verbose", "noglob", "noclobber", "pipefail", "notify", "hashall", "monitor"]
+)
 _SHOPT_NAMES: Final = frozenset(
-    "nullglob failglob dotglob globstar inherit_errexit lastpipe huponexit checkwinsize checkjobs nocaseglob".split()
+    [
+        "nullglob",
+        "failglob",
+        "dotglob",
+        "globstar",
+        "inherit_errexit",
+        "lastpipe",
+        "huponexit",
+        "checkwinsize",
+        "checkjobs",
+        "nocaseglob",
+    ]
 )
 
 
@@ -78,7 +94,7 @@ class _Judge:
             return "program"
         if self.found.wrapped:
             return "builtin" if self.found.via_builtin and name in BUILTINS else "program"
-        definitions = [function for function in self.findings.functions if function.name == name]
+        definitions = self.findings.functions_by_name.get(name)
         if definitions:
             certain = self.found.source.level == 0 and not self.findings.unset_functions
             certain = certain and not (self.found.source.dialect == "posix" and name in BUILTINS)
@@ -209,7 +225,7 @@ class _Judge:
             return None
         if words and words[0].value == "--":
             del words[0]
-        if len(words) < 2:  # noqa: PLR2004
+        if len(words) < 2:
             return None if all(word.value is not None for word in words) else _UNKNOWN_ARGUMENT
         action = words[0]
         if action.value is None:
@@ -233,9 +249,9 @@ class _Judge:
             return self._literal_test(values)
         if len(words) == 1:
             return None
-        if len(words) == 2 and values[0] in _UNARY_TESTS and values[0] not in ("-v", "-R"):  # noqa: PLR2004
+        if len(words) == 2 and values[0] in _UNARY_TESTS and values[0] not in ("-v", "-R"):
             return None
-        if len(words) == 3 and values[1] in _BINARY_TESTS:  # noqa: PLR2004
+        if len(words) == 3 and values[1] in _BINARY_TESTS:
             return None
         return self._joined_test(words)
 
@@ -244,12 +260,12 @@ class _Judge:
         values = [word.value for word in words]
         start = 0
         while True:
-            if len(words) - start >= 3 and values[start + 1] in _BINARY_TESTS:  # noqa: PLR2004
+            if len(words) - start >= 3 and values[start + 1] in _BINARY_TESTS:
                 # An unknown first word could be a unary operator, a parenthesis or a negation.
                 if values[start] is None or values[start] in ("!", "("):
                     return _UNKNOWN_ARGUMENT
                 start += 3
-            elif len(words) - start >= 2 and values[start] in _UNARY_TESTS - {"-v", "-R"}:  # noqa: PLR2004
+            elif len(words) - start >= 2 and values[start] in _UNARY_TESTS - {"-v", "-R"}:
                 start += 2
             else:
                 return _UNKNOWN_ARGUMENT
@@ -260,13 +276,13 @@ class _Judge:
             start += 1
 
     def _literal_test(self, values: Sequence[str | None]) -> str | None:
-        for operator, operand in zip(values, values[1:], strict=False):
+        for operator, operand in itertools.pairwise(values):
             if operator in ("-v", "-R") and operand is not None and "[" in operand:
                 return "the subscript of a name that is tested is evaluated"
         return None
 
     def printf(self) -> str | None:
-        if len(self.words) < 2:  # noqa: PLR2004
+        if len(self.words) < 2:
             return None
         first = self.words[1]
         head = first.value if first.value is not None else first.pattern[0] if first.pattern else None
@@ -274,7 +290,7 @@ class _Judge:
             return _UNKNOWN_ARGUMENT
         if not head.startswith("-v"):
             return _UNKNOWN_ARGUMENT if first.value is None and head in ("", "-") else None
-        if head != "-v" or first.value is None or len(self.words) < 3:  # noqa: PLR2004
+        if head != "-v" or first.value is None or len(self.words) < 3:
             return "printf -v in a form that is not read"
         return self._assign(self.words[2])
 
@@ -339,7 +355,7 @@ class _Judge:
 
     def getopts(self) -> str | None:
         self.findings.assign("OPTARG", self.command.span, number=False)
-        if len(self.words) < 3:  # noqa: PLR2004
+        if len(self.words) < 3:
             return None
         if self.words[1].may_split:
             return _UNKNOWN_ARGUMENT
@@ -360,11 +376,12 @@ class _Judge:
 
     def declare(self) -> str | None:
         name = self.words[0].value
-        assigned = {assignment.span for assignment in self.command.assignments}
+        assigned = {assignment.span: assignment for assignment in self.command.assignments}
         exports = name == "export"
+        arrays = False
         for word in self.words[1:]:
-            if word.span in assigned and word.text[:1] not in "-+":
-                if (reason := self._declared(word)) is not None:
+            if (assignment := assigned.get(word.span)) is not None and word.text[:1] not in "-+":
+                if (reason := _why_declared(assignment, arrays=arrays)) is not None:
                     return reason
                 continue
             value = word.value
@@ -374,30 +391,13 @@ class _Judge:
                 if set(value[1:]) - set("aAfFgprtux" if name not in ("export", "readonly") else "aAfnp"):
                     return f"{name} {value} changes how values are evaluated or what a name means"
                 exports |= "x" in value
+                arrays |= "a" in value or "A" in value
                 if name == "export" and "f" in value:
                     return "an exported function reaches every bash below"
             elif NAME.fullmatch(value) is None:
                 return "a name to declare whose value or subscript is evaluated"
-            elif (why := (why_export_matters if exports else why_assignment_matters)(value, None)) is not None:
-                return why if exports else None
-        return None
-
-    def _declared(self, word: Word) -> str | None:
-        for assignment in self.command.assignments:
-            if assignment.span != word.span or assignment.value is None:
-                continue
-            value = assignment.value
-            if value.value is None and (not value.pattern or value.pattern[0] is None):
-                # An array's declared value that begins with a parenthesis is evaluated as a list.
-                if any(
-                    w.value is None or (w.value.startswith("-") and set(w.value) & set("aA"))
-                    for w in self.words[1:]
-                    if w is not word and w.span != word.span and (w.value or "-").startswith("-")
-                ):
-                    return "a declared array takes a value for a list and evaluates it"
-                return None
-            if (value.value or "").startswith("(") or (value.pattern and (value.pattern[0] or "").startswith("(")):
-                return "a declared array takes a value for a list and evaluates it"
+            elif exports and (why := why_export_matters(value, None)) is not None:
+                return why
         return None
 
     def unset(self) -> str | None:
@@ -480,6 +480,20 @@ class _Judge:
         if values[0] == "-x" and len(values) > 1:
             return self._add(Unwrapped(commands=(self.words[2:],)), "jobs", builtin=True)
         return "jobs -x in a form that is not read"
+
+
+def _why_declared(assignment: Assignment, *, arrays: bool) -> str | None:
+    """Why a declared value may be evaluated: an array's value that begins with a parenthesis is read as a list.
+
+    The variable can have become an array before, so a literal parenthesis is refused without ``-a`` too.
+    """
+    value = assignment.value
+    if value is None:
+        return None
+    head = value.pattern[0] if value.pattern else ""
+    if (head is None and arrays) or (head is not None and head.startswith("(")):
+        return "a declared array takes a value for a list and evaluates it"
+    return None
 
 
 _EFFECTS: Final[dict[str, Callable[[_Judge], str | None]]] = {

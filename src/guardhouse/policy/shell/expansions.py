@@ -30,7 +30,7 @@ _ARITHMETIC_SAFE: Final = re.compile(r"[ \t\n]+|[-+*/%<>=!&|^~?:,]+")
 _ARITHMETIC_NUMBER: Final = re.compile(
     r"[0-9]+(?:#[0-9A-Za-z@_]+|[xX][0-9A-Fa-f]+)?(?![0-9A-Za-z_#@])|0[xX][0-9A-Fa-f]+(?![0-9A-Za-z_#@])"
 )
-_POSIX_OPERATORS: Final = frozenset("# ## % %% - = ? + :- := :? :+".split())
+_POSIX_OPERATORS: Final = frozenset(["#", "##", "%", "%%", "-", "=", "?", "+", ":-", ":=", ":?", ":+"])
 
 VARIABLE: Final = "the value of a variable is known only when it runs"
 OUTPUT: Final = "a command's output is known only when it runs"

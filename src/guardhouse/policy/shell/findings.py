@@ -75,8 +75,8 @@ class Findings:
     redirections: list[Redirection] = field(default_factory=list)
     assignments: list[Assignment] = field(default_factory=list)
     functions: list[Function] = field(default_factory=list)
+    functions_by_name: dict[str, list[Function]] = field(default_factory=dict)
     undecided: list[Undecided] = field(default_factory=list)
-    numbers: set[str] = field(default_factory=set)
     texts: dict[str, Span] = field(default_factory=dict)
     arithmetic: dict[str, Span] = field(default_factory=dict)
     unset_functions: bool = False
@@ -94,16 +94,21 @@ class Findings:
             raise CannotRead(f"more than {limits.SHELL_COMMANDS_MAX} commands", found.command.span)
         self.commands.append(found)
 
+    def add_function(self, function: Function) -> None:
+        """Keep one function definition."""
+        self.functions.append(function)
+        kept = self.functions_by_name.setdefault(function.name, [])
+        if len(kept) < _DEFINITIONS_KEPT:
+            kept.append(function)
+
     def add_undecided(self, span: Span, because: str) -> None:
         """Note a place that text alone cannot decide; reading goes on."""
         if len(self.undecided) < _UNDECIDED_KEPT:
             self.undecided.append(Undecided(span, because))
 
     def assign(self, name: str, span: Span, *, number: bool) -> None:
-        """Note that ``name`` may now hold a number (``number``) or any text."""
-        if number:
-            self.numbers.add(name)
-        else:
+        """Note that ``name`` may now hold any text, unless what it is given is a number."""
+        if not number:
             self.texts.setdefault(name, span)
 
     def use_in_arithmetic(self, name: str, span: Span) -> None:
@@ -113,3 +118,5 @@ class Findings:
 
 # Enough to explain; one is enough to withhold a yes, so those left out change no decision.
 _UNDECIDED_KEPT: Final = 64
+# Of one name; a later one could only turn "may be a function" into "is one".
+_DEFINITIONS_KEPT: Final = 8

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from guardhouse.policy.shell.builtins import DECLARATIONS
+from guardhouse.policy.shell.conditional import ConditionalScanner
 from guardhouse.policy.shell.findings import Findings, Found, Function, Source
 from guardhouse.policy.shell.reading import Assignment, Redirection, RedirectionKind, SimpleCommand, Word
-from guardhouse.policy.shell.conditional import ConditionalScanner
 from guardhouse.policy.shell.variables import why_assignment_matters
 from guardhouse.policy.shell.words import METACHARACTERS, RESERVED, RawWord
 
@@ -274,16 +274,37 @@ class Grammar(ConditionalScanner):
         if reserved is None:
             self._read_simple()
             return
-        reader = _COMPOUNDS.get(reserved)
-        if reader is None:
-            raise self.fail(f"the reserved word {reserved!r} where no command can begin")
         self.deeper()
         start = self.pos
         self.pos += len(reserved)
-        reader(self, start)
+        self._read_compound(reserved, start)
         self.depth -= 1
         if reserved not in ("function", "coproc"):
             self._read_compound_redirections()
+
+    def _read_compound(self, reserved: str, start: int) -> None:
+        match reserved:
+            case "{":
+                self._read_group()
+            case "if":
+                self._read_if()
+            case "while" | "until":
+                self._read_while()
+            case "for":
+                self._read_for()
+            case "select":
+                self._read_select()
+            case "case":
+                self._read_case()
+            case "[[":
+                self.bash_only("[[…]]")
+                self.read_test(start)
+            case "function":
+                self._read_function(start)
+            case "coproc":
+                self._read_coproc(start)
+            case _:
+                raise self.fail(f"the reserved word {reserved!r} where no command can begin", start)
 
     def _read_compound_redirections(self) -> None:
         while True:
@@ -315,11 +336,11 @@ class Grammar(ConditionalScanner):
         self._doubt_functions(functions)
         self.depth -= 1
 
-    def _read_group(self, _start: int) -> None:
+    def _read_group(self) -> None:
         self._read_list(frozenset({"}"}))
         self._expect("}")
 
-    def _read_if(self, _start: int) -> None:
+    def _read_if(self) -> None:
         self._read_list(frozenset({"then"}))
         self._expect("then")
         self.uncertain += 1
@@ -337,7 +358,7 @@ class Grammar(ConditionalScanner):
         self._expect("fi")
         self.uncertain -= 1
 
-    def _read_while(self, _start: int) -> None:
+    def _read_while(self) -> None:
         self._read_list(frozenset({"do"}))
         self._read_do()
 
@@ -348,7 +369,7 @@ class Grammar(ConditionalScanner):
         self.uncertain -= 1
         self._expect("done")
 
-    def _read_for(self, _start: int) -> None:
+    def _read_for(self) -> None:
         self.skip_blanks()
         if self.text.startswith("((", self.pos):
             self.bash_only("for ((…))")
@@ -363,7 +384,7 @@ class Grammar(ConditionalScanner):
             return
         self._read_loop_words()
 
-    def _read_select(self, _start: int) -> None:
+    def _read_select(self) -> None:
         self.bash_only("select")
         self.skip_blanks()
         self._read_loop_words()
@@ -416,7 +437,7 @@ class Grammar(ConditionalScanner):
             return
         self._read_do()
 
-    def _read_case(self, _start: int) -> None:
+    def _read_case(self) -> None:
         self.skip_blanks()
         self._read_argument()
         self._skip_newlines()
@@ -456,10 +477,6 @@ class Grammar(ConditionalScanner):
                 raise self.fail("a case pattern that is not understood")
             self.pos += 1
 
-    def _read_test(self, start: int) -> None:
-        self.bash_only("[[…]]")
-        self.read_test(start)
-
     def _read_function(self, start: int) -> None:
         self.bash_only("function")
         self.skip_blanks()
@@ -486,7 +503,7 @@ class Grammar(ConditionalScanner):
         self.uncertain += 1
         self._read_command()
         self.via, self.in_function, self.uncertain = via, in_function, uncertain
-        self.findings.functions.append(Function(name, len(self.findings.commands), certain))
+        self.findings.add_function(Function(name, len(self.findings.commands), certain))
 
     def _read_coproc(self, start: int) -> None:
         self.bash_only("coproc")
@@ -746,18 +763,6 @@ def _slice(source: Source, start: int, end: int) -> Source:
     return Source(text, origin[start : end + 1], dialect=source.dialect, level=source.level)
 
 
-_COMPOUNDS: Final = {
-    "{": Grammar._read_group,
-    "if": Grammar._read_if,
-    "while": Grammar._read_while,
-    "until": Grammar._read_while,
-    "for": Grammar._read_for,
-    "select": Grammar._read_select,
-    "case": Grammar._read_case,
-    "[[": Grammar._read_test,
-    "function": Grammar._read_function,
-    "coproc": Grammar._read_coproc,
-}
 _FUNCTION_BODIES: Final = frozenset({"{", "if", "while", "until", "for", "select", "case", "[["})
 
 

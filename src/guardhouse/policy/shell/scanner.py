@@ -108,7 +108,7 @@ class Scanner:
         return True
 
     def check_continuation_after_operator(self) -> None:
-        """Refuse a line continuation that joins an operator with what follows: ``&\\<newline>&``."""
+        r"""Refuse a line continuation that joins an operator with what follows: ``&\\<newline>&``."""
         if not self.text.startswith(CONTINUATION, self.pos):
             return
         at = self.pos

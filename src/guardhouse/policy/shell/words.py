@@ -15,7 +15,30 @@ __all__ = ["METACHARACTERS", "RESERVED", "RawWord", "WordScanner"]
 
 METACHARACTERS: Final = frozenset(" \t\n;&|<>()")
 RESERVED: Final = frozenset(
-    "! { } [[ ]] if then elif else fi for in do done while until case esac select function time coproc".split()
+    [
+        "!",
+        "{",
+        "}",
+        "[[",
+        "]]",
+        "if",
+        "then",
+        "elif",
+        "else",
+        "fi",
+        "for",
+        "in",
+        "do",
+        "done",
+        "while",
+        "until",
+        "case",
+        "esac",
+        "select",
+        "function",
+        "time",
+        "coproc",
+    ]
 )
 _PLAIN: Final = re.compile(r"[^ \t\n;&|<>()'\"\\$`*?\[{~\x00\x01\x7f]+")
 _PLAIN_IN_BRACES: Final = re.compile(r"[^ \t\n;&|<>()'\"\\$`*?\[{},.~\x00\x01\x7f]+")
@@ -247,7 +270,10 @@ class WordScanner(ExpansionScanner):
     def _read_value(self) -> tuple[Word, bool]:
         start = self.pos
         builder = WordBuilder()
-        if start < self.end and self.text[start] not in METACHARACTERS or self.text[start : start + 2] in ("<(", ">("):
+        if (start < self.end and self.text[start] not in METACHARACTERS) or self.text[start : start + 2] in (
+            "<(",
+            ">(",
+        ):
             self._read_word_pieces(builder, start, regex=False, globs=False)
         span = self.source.span(start, self.pos)
         self.findings.count_word(span)
