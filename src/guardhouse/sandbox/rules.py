@@ -8,7 +8,7 @@ Runs at boot and in the CLI.
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from guardhouse.sandbox.constants import ARGUMENTS, CONSTANTS
@@ -21,6 +21,7 @@ __all__ = [
     "Comparison",
     "FilterRules",
     "active_groups",
+    "alternatives_in_words",
     "comparisons_of",
     "digest_of_text",
     "render_rules",
@@ -159,6 +160,18 @@ def render_rules(rules: FilterRules) -> str:
     lines += [f"{rule.call}: allow{_words(rule)}" for rule in rules.allow]
     lines += [f"any call newer than {NEWEST_CALLS[0]}: answer ENOSYS", "any other call: refuse with EPERM", ""]
     return "\n".join(lines)
+
+
+def alternatives_in_words(rule: CallRule) -> tuple[str, ...]:
+    """Return one text for each single thing that ``rule`` permits: what a comparison of profiles counts."""
+    columns = [
+        [_condition_words(replace(condition, any_of=(name,))) for name in condition.any_of]
+        or [_condition_words(condition)]
+        for condition in rule.conditions
+    ]
+    if not columns:
+        return (rule.call,)
+    return tuple(f"{rule.call} when {' and '.join(words)}" for words in itertools.product(*columns))
 
 
 def digest_of_text(text: str) -> str:
