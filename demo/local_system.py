@@ -4,7 +4,9 @@ Everything is started through the `guardhouse` command and talked to through the
 hub or the runner, so what works here works for a user.
 """
 
+import base64
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -23,7 +26,7 @@ from typing import IO, Any, Final
 import httpx2
 import trustme
 
-__all__ = ["LocalSystem", "SystemFailedError", "system_directory"]
+__all__ = ["Answer", "LocalSystem", "SystemFailedError", "system_directory"]
 
 GUARDHOUSE: Final = (sys.executable, "-m", "guardhouse")
 START_TIMEOUT_S: Final = 60.0
@@ -32,6 +35,20 @@ STOP_TIMEOUT_S: Final = 45.0
 
 class SystemFailedError(Exception):
     """A process did not start, did not stop, or ended when it should not have. The text holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command did: its streams to the byte, and the ended task as the API shows it."""
+
+    stdout: bytes
+    stderr: bytes
+    task: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit status, 128 + n when signal n ended it."""
+        return int(self.task["result"]["exit_code"])
 
 
 class LocalSystem:
@@ -178,10 +195,33 @@ class LocalSystem:
             SystemFailedError: the hub answered with an error; the text holds its body.
         """
         with self.client() as client:
-            response = client.request(method, path, **arguments)
-        if response.status_code >= 400:
-            raise SystemFailedError(f"{method} {path}: {response.status_code} {response.text}")
+            response = _checked(client.request(method, path, **arguments))
         return response.json() if response.content else None
+
+    def run(self, command: str, *, client: httpx2.Client | None = None, **args: Any) -> Answer:
+        """Run one command text as a `bash` task and return its output, to the byte, with the ended task.
+
+        Args:
+            command: the text.
+            client: one made by `client`, to use its connection again.
+            args: further arguments of the operation, such as ``timeout``.
+        """
+        with contextlib.ExitStack() as stack:
+            used = client or stack.enter_context(self.client())
+            body = {"environment_id": self.environment_id, "operation": "bash", "args": {"command": command, **args}}
+            task = _checked(used.post("/api/v1/tasks", json=body)).json()
+            output = {"stdout": bytearray(), "stderr": bytearray()}
+            path = f"/api/v1/tasks/{task['id']}"
+            with used.stream("GET", f"{path}/output", params={"follow": "true"}) as stream:
+                _checked(stream)
+                for line in filter(None, stream.iter_lines()):
+                    chunk = json.loads(line)
+                    if "data_b64" in chunk:
+                        output[chunk["stream"]] += base64.b64decode(chunk["data_b64"])
+                    elif "data" in chunk:
+                        output[chunk["stream"]] += chunk["data"].encode()
+            ended = _checked(used.get(f"{path}/result", params={"wait_s": 60})).json()
+        return Answer(bytes(output["stdout"]), bytes(output["stderr"]), ended)
 
     def cli(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[bytes]:
         """Run the `guardhouse` command against this hub, as a person at a terminal would."""
@@ -245,6 +285,14 @@ class LocalSystem:
     def _runner_is_online(self) -> bool:
         answer = self.api("GET", f"/api/v1/environments/{self.environment_id}")
         return bool(answer["status"] == "online")
+
+
+def _checked(response: httpx2.Response) -> httpx2.Response:
+    if response.status_code >= 400:
+        response.read()
+        request = response.request
+        raise SystemFailedError(f"{request.method} {request.url.path}: {response.status_code} {response.text}")
+    return response
 
 
 def _free_port() -> int:
