@@ -68,7 +68,13 @@ def run(config_file: str | None, **flags: str | None) -> None:
     from guardhouse.runner import boot
 
     protected = (Path(file_name).absolute(),) if file_name is not None else ()
-    sys.exit(boot.run(config, protected_paths=protected))
+    statuses = {
+        boot.Ending.DRAINED: ExitCode.OK,
+        boot.Ending.STOPPED: ExitCode.INTERRUPTED,
+        boot.Ending.TOKEN_REFUSED: ExitCode.NOT_AUTHORIZED,
+        boot.Ending.CERTIFICATE_REFUSED: ExitCode.UNAVAILABLE,
+    }
+    sys.exit(statuses[boot.run(config, protected_paths=protected)])
 
 
 def _home() -> Path | None:

@@ -8,13 +8,13 @@ import os
 import resource
 import signal
 import ssl
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 import trio
 
 from guardhouse import __version__
-from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.errors import SetupError
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.policy import Policy
@@ -23,6 +23,7 @@ from guardhouse.runner.config import RunnerConfig
 from guardhouse.runner.credential import Token, keep_from_children, read_token
 from guardhouse.runner.dial import Fault
 from guardhouse.runner.dispatch import Dispatcher
+from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.facts import HostReporter
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.identity import become, resolve_account
@@ -39,14 +40,23 @@ from guardhouse.wire.messages import TaskResult
 from guardhouse.wire.messages_v1 import PolicyReport
 from guardhouse.wire.runner_session import RunnerSession
 
-__all__ = ["run"]
+__all__ = ["Ending", "run"]
 
 # Between the goodbye and the end: the close handshake, and no longer.
 _GOODBYE_S = 3.0
 
 
-def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> int:
-    """Be a runner until a signal ends it; return the exit status.
+class Ending(StrEnum):
+    """How a runner's life ended."""
+
+    DRAINED = "drained"
+    STOPPED = "stopped"  # a second signal: whatever ran was killed
+    TOKEN_REFUSED = "token refused"  # noqa: S105 - a word, no secret
+    CERTIFICATE_REFUSED = "certificate refused"
+
+
+def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Ending:
+    """Be a runner until a signal ends it, or the hub refuses the very first contact.
 
     Args:
         protected_paths: files of the operator's that no command may see, such as the configuration file.
@@ -99,7 +109,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> int:
             profile=wall.profile,
             bundle_digest=wall.bundle.digest[:16],
         )
-        return trio.run(_serve, config, token, context, policy, wall, journal, recovered)
+        return run_in_trio(_serve, config, token, context, policy, wall, journal, recovered)
     finally:
         wall.launcher.close()
 
@@ -117,9 +127,9 @@ async def _serve(
     wall: Wall,
     journal: Journal,
     recovered: Recovered,
-) -> int:
+) -> Ending:
     log = get_logger()
-    status = ExitCode.OK
+    ending = Ending.DRAINED
     refused: list[Refused] = []
     died = False
     try:
@@ -156,8 +166,8 @@ async def _serve(
             end, offline = trio.Event(), trio.Event()
 
             def end_at_once() -> None:
-                nonlocal status
-                status = ExitCode.INTERRUPTED
+                nonlocal ending
+                ending = Ending.STOPPED
                 nursery.cancel_scope.cancel()
 
             async def keep_connected() -> None:
@@ -188,11 +198,11 @@ async def _serve(
         journal.close()
     if refused:
         log.error(str(refused[0]), fault=refused[0].fault)
-        return ExitCode.NOT_AUTHORIZED if refused[0].fault is Fault.AUTHENTICATION else ExitCode.UNAVAILABLE
+        return Ending.TOKEN_REFUSED if refused[0].fault is Fault.AUTHENTICATION else Ending.CERTIFICATE_REFUSED
     if died:
         raise SetupError("the launcher ended unexpectedly and every command with it; start the runner again")
-    log.info("ended", status=int(status))
-    return status
+    log.info("ended", how=ending)
+    return ending
 
 
 def _restore(journal: Journal, recovered: Recovered, *, name: str) -> RunnerSession:

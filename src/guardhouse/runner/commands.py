@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import trio
 
-from guardhouse.errors import PeerError, Refusal
+from guardhouse.errors import InvariantError, PeerError, Refusal
 from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason
 from guardhouse.limits import CAPTURE_LIMIT_BYTES, COMMAND_TEXT_MAX_BYTES, OUTPUT_CHUNK_MAX_BYTES, STOP_GRACE_S
 from guardhouse.policy.decision import Decision
@@ -25,6 +25,7 @@ __all__ = [
     "CommandRun",
     "CommandService",
     "NotAdmitted",
+    "OutputClosedError",
     "OutputSink",
     "Running",
     "StopSignal",
@@ -43,6 +44,10 @@ class NotAdmitted(Refusal):
     def __init__(self, message: str, decision: Decision) -> None:
         super().__init__(message)
         self.decision = decision
+
+
+class OutputClosedError(Exception):
+    """A sink's reader is gone. The command's pipe is closed too, so that it gets SIGPIPE as it would in a shell."""
 
 
 class Running(Protocol):
@@ -170,12 +175,7 @@ class CommandService:
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)
 
-    def decide(self, text: str) -> Decision:
-        """Return gate one's decision without running anything.
-
-        Raises:
-            PeerError: the text cannot be an argument: too long or with a NUL byte.
-        """
+    def _judge_checked(self, text: str) -> Decision:
         size_bytes = len(text.encode("utf-8", "surrogateescape"))
         if size_bytes > COMMAND_TEXT_MAX_BYTES:
             raise PeerError(
@@ -194,7 +194,12 @@ class CommandService:
             Refusal: the policy says no, or names a profile that this runner does not have.
             PeerError: the request cannot be a command.
         """
-        decision = await self._decide_in_time(request.text)
+        return self.admit_decided(request, await self.judge(request.text))
+
+    def admit_decided(self, request: CommandRequest, decision: Decision) -> AdmittedCommand:
+        """As `admit`, with the decision that `judge` gave for this very text."""
+        if decision.command != request.text:
+            raise InvariantError("a decision was used for another text than the one it judged")
         check_admitted(decision)
         profile = decision.profile or self._profile
         if profile not in self._profiles:
@@ -238,9 +243,17 @@ class CommandService:
             stderr=stderr,
         )
 
-    async def _decide_in_time(self, text: str) -> Decision:
+    async def judge(self, text: str) -> Decision:
+        """Return gate one's decision without running anything, in bounded time.
+
+        Raises:
+            PeerError: the text cannot be an argument: too long or with a NUL byte.
+            Refusal: no decision was reached in time.
+        """
         with trio.move_on_after(JUDGE_TIMEOUT_S):
-            return await trio.to_thread.run_sync(self.decide, text, abandon_on_cancel=True, limiter=self._judge_limiter)
+            return await trio.to_thread.run_sync(
+                self._judge_checked, text, abandon_on_cancel=True, limiter=self._judge_limiter
+            )
         raise Refusal(
             f"command denied: the policy did not come to a decision within {JUDGE_TIMEOUT_S:g} s;"
             " write the command more simply"
@@ -282,4 +295,8 @@ async def _pump(source: trio.abc.ReceiveStream, stream: Stream, capture: Capture
             return
         kept = capture.add(bytes(chunk))
         if kept:
-            await sink(stream, kept)
+            try:
+                await sink(stream, kept)
+            except OutputClosedError:
+                await source.aclose()
+                return

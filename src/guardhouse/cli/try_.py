@@ -1,0 +1,78 @@
+"""`guardhouse try`: one command text through everything the runner would do with it, here, without a hub.
+
+The same policy, profile, launcher and command service as the runner's. Its standard output, standard error and exit
+status are the command's own. Wiring only; what is not needed is not imported, since this is run in loops.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from guardhouse.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from guardhouse.runner.trial import Trial
+
+__all__ = ["try_"]
+
+
+@click.command(name="try", context_settings={"ignore_unknown_options": False})
+@click.option("--policy", default="read_only", show_default=True, metavar="NAME|FILE", help="Which commands may run.")
+@click.option("--profile", default="observe", show_default=True, metavar="NAME|FILE", help="What they may touch.")
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The directory that the command may write to, and starts in. Default: an empty one, removed afterwards.",
+)
+@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, help="Time limit in seconds.")
+@click.option("--run-as", default=None, help="As root: the user to run as. Default: guardhouse, else nobody.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the command's output.")
+@click.argument("command")
+def try_(
+    policy: str,
+    profile: str,
+    workspace: Path | None,
+    timeout_s: float,
+    run_as: str | None,
+    command: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Take COMMAND, one shell text, through gates, wall and limits on this machine, without a hub.
+
+    The exit status is the command's own; 126 with the reason on standard error when it is denied, 124 when it timed
+    out, 125 when the wall cannot be put up here. Write `--` before COMMAND.
+    """
+    from guardhouse.runner.trial import try_command
+
+    try:
+        trial = try_command(
+            command,
+            policy=policy,
+            profile=profile,
+            workspace=workspace,
+            timeout_s=timeout_s,
+            run_as=run_as,
+            pass_through=not as_json,
+        )
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    if as_json:
+        sys.stdout.write(json.dumps(trial.as_json(), ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+    if trial.refusal is not None:
+        click.echo(f"guardhouse: {trial.refusal}", err=True)
+    elif trial.outcome is not None and trial.outcome.timed_out and not as_json:
+        click.echo(f"guardhouse: command timed out after {timeout_s:g} s", err=True)
+    sys.exit(_status(trial))
+
+
+def _status(trial: "Trial") -> int:
+    """Return the command's own exit status, or what stands for a command that did not run."""
+    if trial.outcome is not None:
+        return trial.outcome.exit_code
+    return ExitCode.SETUP if trial.is_wall_missing else ExitCode.DENIED

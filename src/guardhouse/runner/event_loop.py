@@ -1,0 +1,35 @@
+"""trio.run for our programs: an error of ours comes out by itself instead of in a nursery's group.
+
+So that the command line's one place for messages sees it. Runs in the runner and in `guardhouse try`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from guardhouse.errors import GuardhouseError
+
+__all__ = ["run_in_trio"]
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+
+def run_in_trio(program: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> T:
+    """Run ``program`` to its end.
+
+    Raises:
+        GuardhouseError: the first one of a group that holds nothing else.
+        BaseExceptionGroup: anything that is not ours: a defect, with its tracebacks.
+    """
+    try:
+        return trio.run(program, *arguments)
+    except BaseExceptionGroup as group:
+        ours, others = group.split(GuardhouseError)
+        if ours is None or others is not None:
+            raise
+        first: BaseException = ours
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None

@@ -1,0 +1,214 @@
+"""One command without a hub: the runner's own policy, wall and command service, once, for `guardhouse try`.
+
+Runs in a process of its own that holds no token. As root it becomes the commands' account as soon as the launcher
+stands.
+"""
+
+import base64
+import os
+import select
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from guardhouse.errors import Refusal, SetupError
+from guardhouse.launcher.client import LauncherClient
+from guardhouse.launcher.messages import CommandOutcome, LaunchError
+from guardhouse.limits import BASH_TIMEOUT_MAX_S, CAPTURE_LIMIT_BYTES
+from guardhouse.policy.decision import Decision
+from guardhouse.runner.capture import Capture
+from guardhouse.runner.commands import CommandRequest, CommandService, OutputClosedError, OutputSink, StopSignal
+from guardhouse.runner.event_loop import run_in_trio
+from guardhouse.runner.identity import Account, become, resolve_account
+from guardhouse.runner.rules import load_rules, make_judge
+from guardhouse.runner.wall import Wall, put_up_wall
+from guardhouse.runner.workspace_root import prepare_workspace
+from guardhouse.values import Stream
+
+__all__ = ["Trial", "try_command"]
+
+_DESCRIPTORS: Final = {Stream.STDOUT: 1, Stream.STDERR: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one command text.
+
+    Attributes:
+        decision: gate one's.
+        refusal: why nothing was started, else None.
+        outcome: how the command ended, else None.
+    """
+
+    decision: Decision
+    refusal: Refusal | None
+    outcome: CommandOutcome | None
+    stdout: Capture
+    stderr: Capture
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `guardhouse try --json` prints; docs/runner.md names every key."""
+        outcome = self.outcome
+        found: dict[str, Any] = {
+            "verdict": self.decision.verdict.value,
+            "ran": outcome is not None,
+            "denied_by": self._denied_by(),
+            "exit_code": outcome.exit_code if outcome is not None else None,
+            "stdout": self.stdout.content.decode("utf-8", "replace"),
+            "stderr": self.stderr.content.decode("utf-8", "replace"),
+            "timed_out": outcome is not None and outcome.timed_out,
+            "reason": str(self.refusal) if self.refusal is not None else (outcome.reason if outcome else None),
+            "decision": self.decision.as_json(),
+        }
+        for name, capture in (("stdout", self.stdout), ("stderr", self.stderr)):
+            # Present only where the text above is not the whole truth.
+            if capture.dropped_bytes:
+                found[f"{name}_dropped_bytes"] = capture.dropped_bytes
+            if not _is_utf8(capture.content):
+                found[f"{name}_b64"] = base64.b64encode(capture.content).decode("ascii")
+        if outcome is not None:
+            found |= {
+                "signal": outcome.signal,
+                "duration_s": outcome.duration_s,
+                "cpu_user_s": outcome.cpu_user_s,
+                "cpu_system_s": outcome.cpu_system_s,
+                "peak_memory_bytes": outcome.peak_memory_bytes,
+                "oom_killed": outcome.oom_killed,
+                "denied_syscalls": outcome.denied_syscalls,
+                "killed_descendants": outcome.killed_descendants,
+                "notes": list(outcome.notes),
+            }
+        return found
+
+    @property
+    def is_wall_missing(self) -> bool:
+        """Whether the policy admitted the command and a layer of the wall could not be put up."""
+        return isinstance(self.refusal, LaunchError)
+
+    def _denied_by(self) -> dict[str, Any] | None:
+        if self.refusal is None:
+            return None
+        if isinstance(self.refusal, LaunchError):
+            return {"gate": "wall", "layer": self.refusal.layer, "rule": None, "place": None}
+        rule = self.decision.rule
+        return {
+            "gate": "policy",
+            "layer": "gate one",
+            "rule": rule.match if rule is not None else None,
+            "place": rule.place if rule is not None else None,
+        }
+
+
+def try_command(
+    command: str,
+    *,
+    policy: str,
+    profile: str,
+    workspace: Path | None,
+    timeout_s: float,
+    run_as: str | None,
+    pass_through: bool,
+) -> Trial:
+    """Take ``command`` through gates, wall and limits.
+
+    Args:
+        workspace: None makes an empty one for the account and removes it afterwards.
+        pass_through: write the command's output to our own descriptors as it comes, whole and keeping nothing;
+            else keep up to 10 MiB of each stream.
+
+    Raises:
+        SetupError: policy, profile, workspace or account cannot be used, or this host lacks a layer.
+    """
+    if not 0 < timeout_s <= BASH_TIMEOUT_MAX_S:
+        raise SetupError(f"--timeout: {timeout_s:g} is out of range; write more than 0 and at most 86400 seconds")
+    rules = load_rules(policy)
+    account = resolve_account(run_as, effective_uid=os.geteuid())
+    with _workspace(workspace, account) as root:
+        wall = put_up_wall(
+            profile=profile, policy=rules, account=account, workspace=root, protected_paths=(), with_workers=False
+        )
+        try:
+            become(account)
+            return run_in_trio(
+                _run, wall, make_judge(rules), CommandRequest(text=command, timeout_s=timeout_s), pass_through
+            )
+        finally:
+            wall.launcher.close()
+
+
+async def _run(
+    wall: Wall,
+    judge: Callable[[str], Decision],
+    request: CommandRequest,
+    pass_through: bool,  # noqa: FBT001 - trio.run
+) -> Trial:
+    limit_bytes = None if pass_through else CAPTURE_LIMIT_BYTES
+    sink: OutputSink = _write_through if pass_through else _keep
+    async with LauncherClient(wall.launcher) as launcher:
+        commands = CommandService(judge=judge, launcher=launcher, profile=wall.profile, profiles=wall.profiles)
+        decision = await commands.judge(request.text)
+        try:
+            admitted = commands.admit_decided(request, decision)
+            run = await commands.run(
+                admitted,
+                sink,
+                stop=StopSignal(),
+                capture_limit_bytes=limit_bytes,
+            )
+        except Refusal as refusal:
+            return Trial(decision, refusal, None, Capture(), Capture())
+    return Trial(decision, None, run.outcome, run.stdout, run.stderr)
+
+
+async def _keep(stream: Stream, data: bytes) -> None:
+    """The capture has it already."""
+    del stream, data
+    await trio.lowlevel.checkpoint()
+
+
+async def _write_through(stream: Stream, data: bytes) -> None:
+    """Write to our own descriptor, in a thread: a reader that is slow with one stream must not hold the other."""
+    await trio.to_thread.run_sync(_write_all, _DESCRIPTORS[stream], data, abandon_on_cancel=True)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BrokenPipeError:
+            raise OutputClosedError from None
+        except BlockingIOError:
+            # Somebody made the terminal or pipe that we were given non-blocking.
+            select.select((), (descriptor,), ())
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _workspace(named: Path | None, account: Account) -> Iterator[Path]:
+    if named is not None:
+        root = named.absolute()
+        prepare_workspace(root, account, is_default=False)
+        yield root
+        return
+    root = Path(tempfile.mkdtemp(prefix="guardhouse-try-"))
+    try:
+        if os.geteuid() == 0:
+            os.chown(root, account.uid, account.gid)
+        yield root
+    finally:
+        # By now this process is the commands' account: what they left cannot make root remove anything.
+        shutil.rmtree(root, ignore_errors=True)
