@@ -4,11 +4,11 @@ import os
 
 import pytest
 import trio
+from tests.launcher.bundles import bundle, make_workspace
 
 from guardhouse.errors import PeerError
 from guardhouse.launcher.client import LauncherClient, LauncherDiedError, LaunchError, LaunchRequest, StopReason
 from guardhouse.launcher.start import start_launcher
-from tests.launcher.bundles import bundle, make_workspace
 
 
 @pytest.fixture

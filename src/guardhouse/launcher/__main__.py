@@ -30,10 +30,11 @@ _EXIT_SETUP: Final = 78  # EX_CONFIG of sysexits.h
 
 
 def _check_identity(bundle: Bundle) -> None:
-    """Raise SetupError unless commands will run as somebody who is not root and whom we may become."""
+    """Raise SetupError unless this process may become who commands run as.
+
+    Whether that may be root is the profile's matter and settled when the bundle was compiled.
+    """
     uid, gid = bundle.identity.uid, bundle.identity.gid
-    if uid == 0 or gid == 0:
-        raise SetupError("identity is root: choose an ordinary user for commands (setting 'identity')")
     if os.geteuid() != 0 and (uid, gid) != (os.geteuid(), os.getegid()):
         raise SetupError(f"identity {uid}:{gid} is not this user; only root can start commands as another")
     for plan in bundle.profiles.values():

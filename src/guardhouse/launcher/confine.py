@@ -5,9 +5,13 @@ nothing else confines itself and starts the program as vfork would: no page of t
 is most of what starting a command from Python costs otherwise (FIGURES.md, "What the prototypes taught"). The
 thread ends then and is never used again.
 
+All steps are the same for every command of a profile, so they are done ahead of the request; what a request adds
+(a program, a directory below the workspace) is done under the full confinement.
+
 Knows one command's plan; what pid 1 has done before is in `prepare.py`. Runs in init processes.
 """
 
+# ruff: noqa: PTH109 - the launcher does without pathlib: it would double what each fork copies
 import errno
 import os
 from collections.abc import Callable
@@ -15,13 +19,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from guardhouse.errors import SetupError
-from guardhouse.kernel import credentials, landlock, mounts, namespaces, seccomp
+from guardhouse.kernel import credentials, landlock, namespaces, seccomp
 from guardhouse.kernel.spawn import spawn
 from guardhouse.kernel.syscalls import ARCHITECTURE
 from guardhouse.launcher.view import PrivatePart, renew_private_parts
 from guardhouse.sandbox.bundle import Bundle, Identity, ProfilePlan
 
-__all__ = ["STEPS", "Command", "Step", "StepFailedError", "become_command", "confine_thread"]
+__all__ = ["STEPS", "Confinement", "Program", "Step", "StepFailedError", "confine_thread", "start_program"]
 
 
 class StepFailedError(Exception):
@@ -34,35 +38,44 @@ class StepFailedError(Exception):
 
 
 @dataclass(slots=True)
-class Command:
-    """What one thread needs to know to become one command.
+class Confinement:
+    """What one thread needs to know to confine itself: everything but the program.
 
     Attributes:
         drops_ids: the launcher was started by root, so ids change; otherwise they are the right ones already.
         private_parts: what of the view is made anew.
-        stdio: descriptors, each 3 or more.
-        workdir: relative to the workspace.
         counts_denials: somebody answers the notifications of denied calls.
         listener_fd: out: where denied calls wait for an answer, -1 when the filter answers by itself.
-        program_error: out: errno of an exec that failed although every layer is up, 0 otherwise.
     """
 
     bundle: Bundle
     plan: ProfilePlan
     drops_ids: bool
     private_parts: tuple[PrivatePart, ...]
-    argv: tuple[str, ...]
-    workdir: str
-    environment: dict[str, str]
-    stdio: tuple[int, int, int]
     counts_denials: bool
     listener_fd: int = field(default=-1)
-    program_error: int = field(default=0)
 
     @property
     def identity(self) -> Identity:
         """Who the program will be."""
         return self.bundle.identity
+
+
+@dataclass(slots=True)
+class Program:
+    """What a confined thread starts.
+
+    Attributes:
+        workdir: relative to the workspace.
+        stdio: descriptors, each 3 or more.
+        failure: out: errno of an exec that failed although every layer is up, 0 otherwise.
+    """
+
+    argv: tuple[str, ...]
+    workdir: str
+    environment: dict[str, str]
+    stdio: tuple[int, int, int]
+    failure: int = field(default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,46 +84,32 @@ class Step:
 
     name: str
     layer: str
-    run: Callable[[Command], None]
+    run: Callable[[Confinement], None]
     why: str
 
 
-def _copy_view(command: Command) -> None:
-    kinds = {"mount"} | ({"ipc"} & command.plan.namespaces)
+def _copy_view(confinement: Confinement) -> None:
+    kinds = {"mount"} | ({"ipc"} & confinement.plan.namespaces)
     namespaces.unshare(kinds)
-    renew_private_parts(command.private_parts, command.identity)
+    renew_private_parts(confinement.private_parts, confinement.identity)
 
 
-def _drop_ids(command: Command) -> None:
-    if not command.drops_ids:
+def _drop_ids(confinement: Confinement) -> None:
+    if not confinement.drops_ids:
         return
-    identity = command.identity
+    identity = confinement.identity
     credentials.set_supplementary_groups(identity.groups)
     credentials.set_ids(identity.uid, identity.gid)
 
 
-def _drop_capabilities(_command: Command) -> None:
+def _drop_capabilities(_confinement: Confinement) -> None:
     credentials.keep_capabilities_only(0)
     if credentials.permitted_capabilities() != 0:
         raise SetupError("a capability is left after all were dropped")
 
 
-def _enter_workdir(command: Command) -> None:
-    """Go to the working directory as the command's own user, so that its permissions decide."""
-    workspace_fd = os.open(command.bundle.workspace, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Resolved with the workspace for a root: a link to /etc leads to <workspace>/etc or nowhere.
-        directory_fd = mounts.open_in_root(workspace_fd, command.workdir or ".")
-        try:
-            os.fchdir(directory_fd)
-        finally:
-            os.close(directory_fd)
-    finally:
-        os.close(workspace_fd)
-
-
-def _restrict_paths(command: Command) -> None:
-    plan = command.plan.landlock
+def _restrict_paths(confinement: Confinement) -> None:
+    plan = confinement.plan.landlock
     if plan is None:
         return
     ruleset_fd = landlock.create_ruleset(handled_fs=plan.handled_fs, handled_net=plan.handled_net, scoped=plan.scoped)
@@ -135,14 +134,14 @@ def _restrict_paths(command: Command) -> None:
         os.close(ruleset_fd)
 
 
-def _install_filter(command: Command) -> None:
-    if not command.plan.seccomp:
+def _install_filter(confinement: Confinement) -> None:
+    if not confinement.plan.seccomp:
         return
-    compiled = command.plan.seccomp.get(ARCHITECTURE)
+    compiled = confinement.plan.seccomp.get(ARCHITECTURE)
     if compiled is None:
-        raise SetupError(f"the profile has no filter for {ARCHITECTURE}; it has {sorted(command.plan.seccomp)}")
-    if command.counts_denials:
-        command.listener_fd = seccomp.install(compiled.programs["notify"], listener=True)
+        raise SetupError(f"the profile has no filter for {ARCHITECTURE}; it has {sorted(confinement.plan.seccomp)}")
+    if confinement.counts_denials:
+        confinement.listener_fd = seccomp.install(compiled.programs["notify"], listener=True)
     else:
         seccomp.install(compiled.programs["errno"], listener=False)
 
@@ -162,13 +161,12 @@ STEPS: Final = (
         why="after the mounts, which need the privilege; before paths are opened as the user",
     ),
     Step("capabilities", "capabilities", _drop_capabilities, why="mounting is over and nothing later needs one"),
-    Step("workdir", "workdir", _enter_workdir, why="as the user, so that a directory closed to them stays closed"),
     Step("landlock", "landlock", _restrict_paths, why="still holds if the view or the filter has a mistake"),
     Step("seccomp", "seccomp", _install_filter, why="last, since it forbids the calls used above"),
 )
 
 
-def confine_thread(command: Command) -> None:
+def confine_thread(confinement: Confinement) -> None:
     """Do every step: the calling thread is confined for good.
 
     Raises:
@@ -176,42 +174,53 @@ def confine_thread(command: Command) -> None:
     """
     for step in STEPS:
         try:
-            step.run(command)
+            step.run(confinement)
         except (OSError, SetupError) as error:
             raise StepFailedError(step.layer, f"step {step.name!r}: {error}") from error
 
 
-def become_command(command: Command) -> int:
-    """Confine the calling thread for good and start the program; return its pid.
+def start_program(confinement: Confinement, program: Program) -> int:
+    """Start the program from the calling thread, which is confined; return its pid.
 
     Raises:
-        StepFailedError: a layer could not be put up; nothing was started.
-        OSError: the program itself could not be started (``command.program_error`` is set as well).
+        StepFailedError: the working directory is missing, closed to the user, or not in the workspace.
+        OSError: the program itself could not be started (``program.failure`` is set as well).
     """
-    confine_thread(command)
-    path = _find_program(command)
-    environment = {**command.environment, **command.plan.environment, "PWD": _working_directory(command)}
-    words = [os.fsencode(word) for word in command.argv]
+    directory = _enter_workdir(confinement.bundle.workspace, program.workdir)
+    path = _find_program(confinement.bundle.trusted_path, program)
+    environment = {**program.environment, **confinement.plan.environment, "PWD": directory}
+    words = [os.fsencode(word) for word in program.argv]
     entries = [os.fsencode(f"{name}={value}") for name, value in environment.items()]
     try:
-        return spawn(os.fsencode(path), words, entries, stdio=command.stdio)
+        return spawn(os.fsencode(path), words, entries, stdio=program.stdio)
     except OSError as error:
-        command.program_error = error.errno or errno.ENOEXEC
+        program.failure = error.errno or errno.ENOEXEC
         raise
 
 
-def _working_directory(command: Command) -> str:
-    return os.path.normpath(f"{command.bundle.workspace}/{command.workdir}")
+def _enter_workdir(workspace: str, workdir: str) -> str:
+    """Go to the working directory as the command's own user, so that its permissions decide; return its path."""
+    try:
+        os.chdir(workspace)
+        top = os.getcwd()
+        if workdir:
+            os.chdir(workdir)
+        directory = os.getcwd()
+    except OSError as error:
+        raise StepFailedError("workdir", f"{workdir or workspace!r}: {error.strerror}") from error
+    if directory != top and not directory.startswith(f"{top}/"):
+        raise StepFailedError("workdir", f"path escapes workspace: {workdir!r} leads to {directory!r}")
+    return directory
 
 
-def _find_program(command: Command) -> str:
+def _find_program(trusted_path: str, program: Program) -> str:
     """Return the path of argv[0]: itself when it has a slash, else the first hit in the trusted path."""
-    name = command.argv[0]
+    name = program.argv[0]
     if "/" in name:
         return name
-    for directory in command.bundle.trusted_path.split(":"):
+    for directory in trusted_path.split(":"):
         candidate = f"{directory}/{name}"
         if directory.startswith("/") and os.access(candidate, os.X_OK):
             return candidate
-    command.program_error = errno.ENOENT
+    program.failure = errno.ENOENT
     raise FileNotFoundError(errno.ENOENT, "command not found", name)

@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn
 from guardhouse.kernel import descriptors, seccomp
 from guardhouse.kernel.syscalls import ARCHITECTURE
 from guardhouse.launcher import channel
-from guardhouse.launcher.confine import Command, StepFailedError, become_command
+from guardhouse.launcher.confine import Confinement, Program, StepFailedError, confine_thread, start_program
 from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
 
 __all__ = ["run_init"]
@@ -34,23 +34,77 @@ _DENIED_NAMES_MAX: Final = 512  # distinct calls counted by name; there are not 
 # RLIMIT_CPU counts for this process too. It asks to be replaced well before the limit would kill it.
 _CPU_SHARE_BEFORE_RETIRING: Final = 0.25
 
+# A command that ends sooner is reported by its end alone, which spares everybody on the way a wake-up.
+_ANNOUNCE_AFTER_S: Final = 0.003
 _LIMITS: Final = 16  # RLIM_NLIMITS of asm-generic/resource.h
 
 _EXIT_CLOSED: Final = 0
 _EXIT_BROKEN: Final = 70
 
 
+class _Vessel:
+    """A thread that confines itself ahead of need, waits for a program, starts it and ends.
+
+    Attributes:
+        failure: the layer that could not be put up, or the directory that could not be entered.
+        pid: of the program, 0 while or when there is none.
+        is_done: the thread has nothing more to do.
+    """
+
+    def __init__(self, confinement: Confinement, progress_fd: int) -> None:
+        self.confinement = confinement
+        self.program: Program | None = None
+        self.failure: StepFailedError | None = None
+        self.pid = 0
+        self.started_s = 0.0
+        self.is_done = False
+        self._progress_fd = progress_fd
+        self._go = _thread.allocate_lock()
+        self._go.acquire()
+        _thread.start_new_thread(self._run, ())
+
+    def start(self, program: Program) -> None:
+        """Let the thread go on to its program."""
+        self.program = program
+        self._go.release()
+
+    def _run(self) -> None:
+        try:
+            self._confine_and_start()
+        finally:
+            self.is_done = True
+            os.eventfd_write(self._progress_fd, 1)
+
+    def _confine_and_start(self) -> None:
+        try:
+            confine_thread(self.confinement)
+            # Now the main thread can answer calls that the filter denies.
+            os.eventfd_write(self._progress_fd, 1)
+        except StepFailedError as error:
+            self.failure = error
+        self._go.acquire()
+        if self.failure is not None or self.program is None:
+            return
+        self.started_s = time.monotonic()
+        try:
+            self.pid = start_program(self.confinement, self.program)
+        except StepFailedError as error:
+            self.failure = error
+        except OSError:
+            # The program, not a layer: its `failure` says what to tell the user.
+            return
+
+
 class _Running:
     """One command from its order to its report."""
 
-    def __init__(self, command: Command) -> None:
-        self.command = command
+    def __init__(self, vessel: _Vessel, program: Program) -> None:
+        self.vessel = vessel
+        self.program = program
         self.starting = True  # its thread has not said how it went
-        self.failure: StepFailedError | None = None
-        self.pid = 0
+        self.announce_s: float | None = None  # when to say that it runs
         self.status: int | None = None
         self.signals: list[int] = []  # orders that came before there was a process
-        self.started_s = 0.0
         self.ended_s = 0.0
         self.user_s = 0.0
         self.system_s = 0.0
@@ -66,26 +120,48 @@ class _Init:
         self._running: _Running | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
-        self._thread_done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._progress_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._listener_fd = -1
         self._poll = select.poll()
-        for descriptor in (control.fileno(), self._children_fd, self._thread_done_fd):
+        for descriptor in (control.fileno(), self._children_fd, self._progress_fd):
             self._poll.register(descriptor, select.POLLIN)
         self._unchanged = _own_state()
+        self._vessel = self._new_vessel()
 
     def serve(self) -> NoReturn:
         self._report({"event": "ready"})
         while True:
-            for descriptor, _events in self._poll.poll():
+            for descriptor, _events in self._poll.poll(self._timeout_ms()):
                 if descriptor == self._control.fileno():
                     self._take_order()
-                elif descriptor == self._thread_done_fd:
+                elif descriptor == self._progress_fd:
                     os.eventfd_read(descriptor)
-                    self._thread_ended()
+                    self._vessel_progressed()
                 elif descriptor == self._children_fd:
                     _drain(descriptor)
                 else:
                     self._answer_denied(descriptor)
             self._reap()
+            self._announce()
+
+    def _new_vessel(self) -> _Vessel:
+        place = self._place
+        return _Vessel(
+            Confinement(
+                bundle=place.bundle,
+                plan=place.plan,
+                drops_ids=place.drops_ids,
+                private_parts=place.private_parts,
+                counts_denials=place.plan.count_denials,
+            ),
+            self._progress_fd,
+        )
+
+    def _timeout_ms(self) -> float | None:
+        running = self._running
+        if running is None or running.announce_s is None:
+            return None
+        return max(0.0, running.announce_s - time.monotonic()) * 1000
 
     # Orders
 
@@ -102,34 +178,15 @@ class _Init:
 
     def _start(self, order: dict[str, Any], received: channel.Received) -> None:
         stdin, stdout, stderr = received.descriptors
-        running = _Running(
-            Command(
-                bundle=self._place.bundle,
-                plan=self._place.plan,
-                drops_ids=self._place.drops_ids,
-                private_parts=self._place.private_parts,
-                argv=tuple(order["argv"]),
-                workdir=order["workdir"],
-                environment=order["environment"],
-                stdio=(stdin, stdout, stderr),
-                counts_denials=self._place.plan.count_denials,
-            )
+        program = Program(
+            argv=tuple(order["argv"]),
+            workdir=order["workdir"],
+            environment=order["environment"],
+            stdio=(stdin, stdout, stderr),
         )
-        self._running = running
-        _thread.start_new_thread(self._become, (running,))
-
-    def _become(self, running: _Running) -> None:
-        """The one-shot thread: on return it is confined beyond use, and ends."""
-        try:
-            running.started_s = time.monotonic()
-            running.pid = become_command(running.command)
-        except StepFailedError as error:
-            running.failure = error
-        except OSError:
-            # The program, not a layer: `program_error` says what to tell the user.
-            pass
-        finally:
-            os.eventfd_write(self._thread_done_fd, 1)
+        self._running = _Running(self._vessel, program)
+        self._watch_listener()
+        self._vessel.start(program)
 
     def _signal(self, number: int) -> None:
         running = self._running
@@ -142,27 +199,42 @@ class _Init:
 
     # What happens to a command
 
-    def _thread_ended(self) -> None:
+    def _vessel_progressed(self) -> None:
+        self._watch_listener()
         running = self._running
-        if running is None:
-            os._exit(_EXIT_BROKEN)
+        if running is not None and running.starting and running.vessel.is_done:
+            self._vessel_done(running)
+
+    def _watch_listener(self) -> None:
+        listener_fd = self._vessel.confinement.listener_fd
+        if listener_fd >= 0 and self._listener_fd != listener_fd:
+            self._listener_fd = listener_fd
+            self._poll.register(listener_fd, select.POLLIN)
+
+    def _vessel_done(self, running: _Running) -> None:
         running.starting = False
-        command = running.command
-        if running.failure is None and not running.pid and not command.program_error:
-            # An error that nobody foresaw: its traceback is lost on purpose with the descriptors, the layer is not.
-            running.failure = StepFailedError("launcher", "the starting thread ended without a result")
-        if running.pid:
-            self._report({"event": "started"}, as_pid=running.pid)
-        elif command.program_error:
-            _say_why_not(command)
+        vessel, program = running.vessel, running.program
+        if vessel.failure is None and not vessel.pid and not program.failure:
+            # An error that nobody foresaw: its traceback went with the descriptors, the fact does not.
+            vessel.failure = StepFailedError("launcher", "the starting thread ended without a result")
+        if vessel.pid:
+            running.announce_s = time.monotonic() + _ANNOUNCE_AFTER_S
+        elif program.failure:
+            _say_why_not(program)
             running.ended_s = time.monotonic()
-            running.status = (126 if command.program_error != errno.ENOENT else 127) << 8
-        for descriptor in command.stdio:
+            running.status = (126 if program.failure != errno.ENOENT else 127) << 8
+        for descriptor in program.stdio:
             os.close(descriptor)
-        if command.listener_fd >= 0:
-            self._poll.register(command.listener_fd, select.POLLIN)
         for number in running.signals:
             _kill_everything(number)
+
+    def _announce(self) -> None:
+        """Say that the command runs, unless it ends so soon that its end says it all."""
+        running = self._running
+        if running is None or running.announce_s is None or time.monotonic() < running.announce_s:
+            return
+        running.announce_s = None
+        self._report({"event": "started"}, as_pid=running.vessel.pid)
 
     def _answer_denied(self, listener_fd: int) -> None:
         running = self._running
@@ -173,19 +245,16 @@ class _Init:
             if error.errno != errno.EINVAL:
                 raise
         if notification is None:
-            # Readable with nothing to receive: the caller died meanwhile, or no process uses the filter any more.
-            if running is None or running.status is not None:
-                self._close_listener(listener_fd)
+            # Readable with nothing to receive: the caller died meanwhile. The end of the command closes the listener.
             return
         if running is not None and (notification.number in running.denied or len(running.denied) < _DENIED_NAMES_MAX):
             running.denied[notification.number] += 1
         seccomp.answer_with_errno(listener_fd, notification, errno.EPERM)
 
-    def _close_listener(self, listener_fd: int) -> None:
-        self._poll.unregister(listener_fd)
-        os.close(listener_fd)
-        if self._running is not None and self._running.command.listener_fd == listener_fd:
-            self._running.command.listener_fd = -1
+    def _close_listener(self) -> None:
+        self._poll.unregister(self._listener_fd)
+        os.close(self._listener_fd)
+        self._listener_fd = -1
 
     def _reap(self) -> None:
         running = self._running
@@ -207,7 +276,7 @@ class _Init:
         running.user_s += usage.ru_utime
         running.system_s += usage.ru_stime
         running.largest_bytes = max(running.largest_bytes, usage.ru_maxrss * 1024)
-        if pid == running.pid:
+        if pid == running.vessel.pid:
             running.status = status
             running.ended_s = time.monotonic()
             _kill_everything(signal.SIGKILL)
@@ -215,32 +284,31 @@ class _Init:
             running.killed += 1
 
     def _finish(self, running: _Running) -> None:
-        if running.command.listener_fd >= 0:
-            self._close_listener(running.command.listener_fd)
+        if self._listener_fd >= 0:
+            self._close_listener()
         self._running = None
-        if running.failure is not None:
+        vessel = running.vessel
+        is_clean = self._is_clean()
+        if vessel.failure is not None:
+            self._report(
+                {"event": "refused", "layer": vessel.failure.layer, "why": vessel.failure.why, "clean": is_clean}
+            )
+        else:
             self._report(
                 {
-                    "event": "refused",
-                    "layer": running.failure.layer,
-                    "why": running.failure.why,
-                    "clean": self._is_clean(),
+                    "event": "ended",
+                    "status": running.status,
+                    "duration_s": running.ended_s - vessel.started_s,
+                    "user_s": running.user_s,
+                    "system_s": running.system_s,
+                    "largest_bytes": running.largest_bytes,
+                    "killed": running.killed,
+                    "denied": self._named(running.denied),
+                    "clean": is_clean,
                 }
             )
-            return
-        self._report(
-            {
-                "event": "ended",
-                "status": running.status,
-                "duration_s": running.ended_s - running.started_s,
-                "user_s": running.user_s,
-                "system_s": running.system_s,
-                "largest_bytes": running.largest_bytes,
-                "killed": running.killed,
-                "denied": self._named(running.denied),
-                "clean": self._is_clean(),
-            }
-        )
+        # After the report, so that nobody waits for it; the next command finds it done.
+        self._vessel = self._new_vessel()
 
     def _named(self, denied: Counter[int]) -> dict[str, int]:
         compiled = self._place.plan.seccomp.get(ARCHITECTURE)
@@ -298,16 +366,16 @@ def _kill_everything(number: int) -> None:
         return
 
 
-def _say_why_not(command: Command) -> None:
+def _say_why_not(program: Program) -> None:
     """Tell the command's own stderr why there is no program, as a shell would."""
-    if command.program_error == errno.ENOENT and "/" not in command.argv[0]:
+    if program.failure == errno.ENOENT and "/" not in program.argv[0]:
         why = "command not found"
     else:
-        why = os.strerror(command.program_error)
-    text = f"guardhouse: {command.argv[0]}: {why}\n"
+        why = os.strerror(program.failure)
+    text = f"guardhouse: {program.argv[0]}: {why}\n"
     try:
-        os.set_blocking(command.stdio[2], False)
-        os.write(command.stdio[2], text.encode("utf-8", "surrogateescape"))
+        os.set_blocking(program.stdio[2], False)
+        os.write(program.stdio[2], text.encode("utf-8", "surrogateescape"))
     except OSError:
         # A closed or full stderr: the exit status tells it as well.
         return

@@ -10,7 +10,7 @@ Knows no socket. Imported by the runner's client and by the launcher: standard l
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -191,8 +191,13 @@ _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 def render_message(message: Message) -> bytes:
     """Return the JSON body of ``message``."""
-    body = asdict(message)
-    body["op"] = _NAMES[type(message)]
+    # One level by hand, not `asdict`: it copies every list and string container below as well.
+    body: dict[str, Any] = {"op": _NAMES[type(message)]}
+    for name in type(message).__slots__:
+        value = getattr(message, name)
+        if isinstance(value, LaunchRequest | CommandOutcome):
+            value = {key: getattr(value, key) for key in type(value).__slots__}
+        body[name] = value
     return json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 

@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from guardhouse.errors import SetupError
 from guardhouse.kernel import credentials, namespaces
 from guardhouse.launcher.cgroup import CgroupHome, Group
-from guardhouse.launcher.confine import Command, confine_thread
+from guardhouse.launcher.confine import Confinement, confine_thread
 from guardhouse.launcher.prepare import Place, prepare
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
@@ -98,15 +98,11 @@ def _be_worker(place: Place, sock: socket.socket, kind: str, library: str) -> No
         prepare(place)
         workspace_fd = os.open(place.bundle.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         confine_thread(
-            Command(
+            Confinement(
                 bundle=place.bundle,
                 plan=place.plan,
                 drops_ids=place.drops_ids,
                 private_parts=place.private_parts,
-                argv=(),
-                workdir="",
-                environment={},
-                stdio=(0, 1, 2),
                 counts_denials=False,
             )
         )
