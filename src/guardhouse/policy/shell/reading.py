@@ -35,8 +35,9 @@ class Word:
         text: the source slice, quotes and all.
         value: the exact value bash 5.2 gives the word; None when text alone cannot tell.
         pattern: the value as pieces; a string stands for itself, None for any run of characters (empty and
-            newlines included). ``(value,)`` for a literal word. Where ``may_split`` is set, every word that this
-            one can become fits the pattern, but several, or none, may come.
+            newlines included). ``(value,)`` for a literal word. Where ``may_split`` is set, the words that this one
+            becomes fit it when they are joined by single blanks (``a$x`` may become ``a1`` and ``2``), or there is
+            no word at all.
         undecided_because: why ``value`` is None.
         may_split: the word can become any number of words, none included (unquoted expansion, ``"$@"``, glob,
             braces).
