@@ -47,6 +47,10 @@ WIRE_LABELS_MAX: Final = 256
 WIRE_PATH_MAX_CHARS: Final = 32_768
 # Output that a runner may have on its way, unacknowledged, for each stream of each task (guardhouse.v1).
 OUTPUT_WINDOW_BYTES: Final = 512 * 1024
+# What a hub may raise that to, so that it cannot make a runner hold any amount; and the same for held output.
+OUTPUT_WINDOW_MAX_BYTES: Final = 8 * OUTPUT_WINDOW_BYTES
+# Tasks that a runner may hold at once, running or not yet acknowledged: the longest list of a hello.
+HELD_TASKS_MAX: Final = 20_000
 # Ids of finished tasks that a runner keeps, so that a repeated request is never started again.
 FINISHED_TASKS_REMEMBERED: Final = 10_000
 # Results that a plain-protocol runner keeps for a repeated request: nothing tells it that one arrived.
@@ -105,3 +109,14 @@ SLOT_IDLE_TIMEOUT_S: Final = 60.0
 SLOT_COMMANDS_MAX: Final = 1000  # then a fresh pid 1: bounds whatever an interpreter gathers over time
 STOP_KILL_TIMEOUT_S: Final = 2.0  # an init that has not killed its namespace by then is killed itself
 LAUNCH_BUNDLE_MAX_BYTES: Final = 16 * 1024 * 1024
+
+# Skills (S173: 100 MB upload; one message holds less). Ratio: text packs about 4:1, a bomb up to 1,032:1 (deflate's own limit).
+SKILL_ARCHIVE_MAX_BYTES: Final = 23 * 1024 * 1024
+SKILL_FILE_MAX_BYTES: Final = 100 * 1024 * 1024
+SKILL_TOTAL_MAX_BYTES: Final = 200 * 1024 * 1024
+SKILL_ENTRIES_MAX: Final = 2_000
+SKILL_RATIO_MAX: Final = 100
+SKILL_RATIO_FREE_BYTES: Final = 1024 * 1024
+SKILL_DEPTH_MAX: Final = 32
+SKILL_FRONT_MATTER_MAX_BYTES: Final = 64 * 1024
+UPLOAD_MAX_BYTES: Final = 16 * 1024 * 1024 * 1024

@@ -24,6 +24,7 @@ __all__ = [
     "mount_id",
     "openat2",
     "renameat2",
+    "sync_file_system",
 ]
 
 # include/uapi/linux/openat2.h
@@ -171,3 +172,15 @@ def link_unnamed(fd: int, dir_fd: int, name: bytes) -> None:
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(name))
+
+
+def sync_file_system(fd: int) -> None:
+    """Wait until everything written so far to the file system that ``fd`` is on has reached the disk.
+
+    Raises:
+        OSError: EIO, ENOSPC: something could not be written.
+    """
+    # SAFE: one integer argument; no memory of ours is touched.
+    if _libc.syncfs(ctypes.c_int(fd)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

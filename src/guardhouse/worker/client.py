@@ -17,7 +17,7 @@ from guardhouse.wire import operations as wire
 from guardhouse.worker import protocol
 from guardhouse.workspace.errors import Code, PathEscapesWorkspace, WorkspaceRefusal
 
-__all__ = ["FilesClient", "WorkerDied"]
+__all__ = ["FilesClient", "WorkerDied", "error_of"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 _RECEIVE_BYTES: Final = 256 * 1024
@@ -90,6 +90,35 @@ class FilesClient:
         if field is not None:
             return msgspec.structs.replace(result, **{field: content})
         return result
+
+    async def bound_text(
+        self, content: bytes, *, operation: str, command: str = ""
+    ) -> tuple[str, protocol.SpillResult]:
+        """Return ``content`` as text that fits a message; more than 30,000 characters are saved whole in the workspace.
+
+        Raises:
+            Refusal, PeerError, WorkerDied: as `request`.
+        """
+        args = protocol.SpillArgs(operation=operation, command=command)
+        result, text = await self.ask("spill", args, protocol.SpillResult, body=content)
+        return text.decode("utf-8"), result
+
+    async def usage(self) -> protocol.UsageResult:
+        """Return how much the workspace holds."""
+        return (await self.ask("usage", protocol.UsageArgs(), protocol.UsageResult))[0]
+
+    async def clean(self, args: protocol.CleanArgs | None = None) -> protocol.CleanResult:
+        """Remove outputs that are too old or too many, stale uploads and left-over temporaries."""
+        return (await self.ask("clean", args or protocol.CleanArgs(), protocol.CleanResult))[0]
+
+    async def list_skills(self, path: str = "") -> tuple[protocol.SkillEntry, ...]:
+        """Return the skills below ``path``."""
+        result, _ = await self.ask("list_skills", protocol.ListSkillsArgs(path=path), protocol.ListSkillsResult)
+        return result.skills
+
+    async def remove_skill(self, skill_dir: str) -> None:
+        """Remove one skill."""
+        await self.ask("remove_skill", protocol.RemoveSkillArgs(skill_dir=skill_dir), wire.SuccessResult)
 
     async def ask(
         self,
@@ -188,14 +217,15 @@ class FilesClient:
 def _result(reply: protocol.Reply, kind: type[T], operation: str) -> T:
     failure = reply.failure
     if failure is not None:
-        raise _error(failure)
+        raise error_of(failure)
     try:
         return msgspec.json.decode(b"null" if isinstance(reply.result, msgspec.UnsetType) else reply.result, type=kind)
     except msgspec.DecodeError as error:
         raise PeerError(f"invalid {operation} result from the files worker: {error}") from error
 
 
-def _error(failure: protocol.Failure) -> GuardhouseError:
+def error_of(failure: protocol.Failure) -> GuardhouseError:
+    """Return the error that the worker raised, rebuilt."""
     if failure.family == "peer":
         return PeerError(failure.text, code=failure.code)
     if failure.code == Code.ESCAPES:

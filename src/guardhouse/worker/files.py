@@ -22,6 +22,7 @@ from guardhouse.worker.handlers import Body, Served, Session, serve
 from guardhouse.worker.settings import FilesSettings
 from guardhouse.workspace.errors import Code, WorkspaceRefusal
 from guardhouse.workspace.handle import Method, open_workspace
+from guardhouse.workspace.rules import make_rules
 
 __all__ = ["main"]
 
@@ -53,12 +54,16 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     method = None if settings.method is None else Method(settings.method)
     workspace = open_workspace(
-        workspace_fd, root_path=settings.root_path, method=method, cross_mounts=settings.cross_mounts
-    )
+        workspace_fd, root_path=settings.root_path, method=method, cross_mounts=settings.cross_mounts,
+        rules=make_rules(
+            read_deny=settings.read_deny, write_allow=settings.write_allow, write_deny=settings.write_deny
+        ),
+    )  # fmt: skip
     with socket.socket(fileno=sock_fd) as sock:
         sock.settimeout(None)
         connection = _Connection(sock)
         session = Session(workspace, settings, connection.tick)
+        session.temporaries.sweep()
         try:
             while connection.serve_one(session):
                 pass
@@ -67,6 +72,8 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
             return 1
         except (ConnectionError, _ClientGone):
             return 0
+        finally:
+            session.temporaries.close()
     return 0
 
 

@@ -3,6 +3,8 @@
 Knows both sides' shapes and nothing of sockets. Runs in the files worker.
 """
 
+import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,28 +12,67 @@ from typing import Any, Final
 import msgspec
 
 from guardhouse.errors import PeerError
+from guardhouse.limits import GREP_MAX_MATCHES, INLINE_LIMIT_CHARS
 from guardhouse.wire import operations as wire
 from guardhouse.wire.paths import path_as_text, path_b64
+from guardhouse.worker import protocol
 from guardhouse.worker.settings import FilesSettings
+from guardhouse.workspace.change import move_path, remove_path
 from guardhouse.workspace.entry import Entry, Kind, stat_path
+from guardhouse.workspace.errors import Code, WorkspaceRefusal
+from guardhouse.workspace.find import find_paths
 from guardhouse.workspace.handle import Workspace
+from guardhouse.workspace.install import install_skill, list_skills, remove_skill
 from guardhouse.workspace.listing import list_directory
 from guardhouse.workspace.read import read_file
+from guardhouse.workspace.search import Hit, search_files
+from guardhouse.workspace.spill import Bounded, bound_text, expire_outputs
+from guardhouse.workspace.temporaries import Temporaries, remove_leftovers
+from guardhouse.workspace.upload import expire_uploads, write_part
+from guardhouse.workspace.usage import Quota, measure
 from guardhouse.workspace.walk import Problem
-from guardhouse.workspace.write import edit_file, write_file
+from guardhouse.workspace.write import Written, edit_file, write_file
 
 __all__ = ["HANDLERS", "Served", "Session", "serve"]
 
 Body = bytes | memoryview
+# An upload or a temporary name to which nothing has happened for a day belongs to nobody.
+_STALE_S: Final = 24 * 3600.0
 
 
 @dataclass(slots=True)
 class Session:
-    """What every operation of one worker shares."""
+    """What every operation of one worker shares.
+
+    Attributes:
+        workspace: the handle, rules included.
+        settings: the operator's.
+        tick: called by long operations; raises when the client has cancelled.
+        now_s: Unix time.
+        temporaries: names for unfinished files.
+        quota: asked before anything is written.
+    """
 
     workspace: Workspace
     settings: FilesSettings
-    tick: Callable[[], None] = field(default=lambda: None)
+    tick: Callable[[], None] = lambda: None
+    now_s: Callable[[], float] = time.time
+    temporaries: Temporaries = field(init=False)
+    quota: Quota = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.temporaries = Temporaries(self.workspace.without_rules())
+        self.quota = Quota(self.workspace, max_bytes=self.settings.quota_bytes, max_entries=self.settings.quota_files)
+
+    def bound(self, content: bytes, operation: str, command: str = "") -> Bounded:
+        """Return ``content`` as text that fits a message; saved whole first when it does not."""
+        own = self.workspace.without_rules()
+        now_s = self.now_s()
+        bounded = bound_text(own, content, operation=operation, command=command, now_s=now_s)
+        if bounded.file_path is not None:
+            settings = self.settings
+            expire_outputs(own, max_age_s=settings.spill_max_age_s, max_bytes=settings.spill_max_bytes, now_s=now_s)
+        return bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +110,36 @@ def _read(session: Session, args: wire.ReadArgs, _body: Body) -> Served:
 
 
 def _write(session: Session, args: wire.WriteArgs, body: Body) -> Served:
-    written = write_file(session.workspace, args.path_bytes, body, if_checksum=_hex(args.if_checksum))
-    return Served(wire.SuccessResult(checksum=f"sha256:{written.checksum}"))
+    if args.upload_id is None and not args.offset and args.last:
+        _check_arrived(args, body)
+        written: Written | None = write_file(
+            session.workspace, args.path_bytes, body, if_checksum=_hex(args.if_checksum),
+            temporaries=session.temporaries, admit=session.quota.admit,
+        )  # fmt: skip
+    elif args.upload_id is None:
+        raise PeerError("invalid write args: a part (offset, last) needs an upload_id", code=wire.INVALID_ARGS)
+    else:
+        written = write_part(
+            session.workspace, args.path_bytes, body, upload_id=args.upload_id, offset=args.offset, last=args.last,
+            checksum=_hex(args.checksum), if_checksum=_hex(args.if_checksum), temporaries=session.temporaries,
+            admit=session.quota.admit, tick=session.tick,
+        )  # fmt: skip
+    return Served(wire.SuccessResult(checksum=None if written is None else f"sha256:{written.checksum}"))
+
+
+def _check_arrived(args: wire.WriteArgs, body: Body) -> None:
+    if args.checksum is not None and _hex(args.checksum) != hashlib.sha256(body).hexdigest():
+        raise WorkspaceRefusal(
+            f"content for {args.path[:200]!r} arrived damaged: its checksum is not {args.checksum[:80]!r}",
+            code=Code.CHECKSUM,
+        )
 
 
 def _edit(session: Session, args: wire.EditArgs, _body: Body) -> Served:
     edited = edit_file(
         session.workspace, args.path_bytes, args.old.encode(), args.new.encode(),
         replace_all=args.replace_all, if_checksum=_hex(args.if_checksum),
+        temporaries=session.temporaries, admit=session.quota.admit,
     )  # fmt: skip
     return Served(wire.EditResult(replacements=edited.replacements, checksum=f"sha256:{edited.written.checksum}"))
 
@@ -106,6 +169,130 @@ def _stat(session: Session, args: wire.StatArgs, _body: Body) -> Served:
     )  # fmt: skip
 
 
+def _glob(session: Session, args: wire.GlobArgs, _body: Body) -> Served:
+    found = find_paths(session.workspace, args.pattern_bytes, tick=session.tick)
+    exact = {str(number): raw for number, raw in enumerate(found.matches) if path_b64(raw) is not None}
+    return Served(
+        wire.GlobResult(
+            matches=tuple(map(path_as_text, found.matches)), matches_b64=exact, truncated=found.left_out > 0,
+            left_out=found.left_out, problems=_problems(found.problems, found.problem_count),
+        )
+    )  # fmt: skip
+
+
+def _grep(session: Session, args: wire.GrepArgs, _body: Body) -> Served:
+    searched = search_files(
+        session.workspace, args.pattern, path=args.path_bytes or b".", include=args.include, context=args.context,
+        case=args.case, max_matches=args.max_matches or GREP_MAX_MATCHES, tick=session.tick,
+    )  # fmt: skip
+    text = b"".join(
+        hit.path + (b"-%d-" if hit.line.is_context else b":%d:") % hit.line.number + hit.line.content + b"\n"
+        for hit in searched.hits
+    )
+    bounded = session.bound(text, "grep")
+    hits, hidden = _fitting(searched.hits) if bounded.truncated else (searched.hits, 0)
+    problems = _problems(searched.problems, searched.problem_count)
+    if searched.counting_stopped:
+        problems = (*problems, wire.WalkProblem(path=".", error="too many matches; the search stopped before its end"))
+    return Served(
+        wire.GrepResult(
+            matches=tuple(_grep_match(hit) for hit in hits), content=bounded.text,
+            truncated=bounded.truncated or searched.left_out > 0, file_path=bounded.file_path,
+            total_size=bounded.total_size, left_out=searched.left_out + hidden,
+            binary_skipped=searched.binary_skipped, problems=problems,
+        )
+    )  # fmt: skip
+
+
+def _fitting(hits: list[Hit]) -> tuple[list[Hit], int]:
+    """Return the hits that fit inline beside the preview, and how many matching lines do not."""
+    room = INLINE_LIMIT_CHARS
+    for number, hit in enumerate(hits):
+        room -= len(hit.path) + len(hit.line.content) + 16
+        if room < 0:
+            return hits[:number], sum(not late.line.is_context for late in hits[number:])
+    return hits, 0
+
+
+def _grep_match(hit: Hit) -> wire.GrepMatch:
+    return wire.GrepMatch(
+        path=path_as_text(hit.path), path_b64=path_b64(hit.path), line_number=hit.line.number,
+        content=hit.line.content.decode("utf-8", "replace"), is_context=hit.line.is_context,
+    )  # fmt: skip
+
+
+def _move(session: Session, args: wire.MoveArgs, _body: Body) -> Served:
+    move_path(session.workspace, args.path_bytes, args.target_bytes, overwrite=args.overwrite)
+    return Served(wire.SuccessResult())
+
+
+def _remove(session: Session, args: wire.RemoveArgs, _body: Body) -> Served:
+    gone = remove_path(session.workspace, args.path_bytes, recursive=args.recursive, tick=session.tick)
+    return Served(wire.SuccessResult(notes=(f"{gone} removed",)))
+
+
+def _sync_skill(session: Session, args: wire.SyncSkillArgs, body: Body) -> Served:
+    installed = install_skill(
+        session.workspace, args.skill_name, args.skill_dir, body, checksum=args.checksum,
+        temporaries=session.temporaries, admit_growth=session.quota.admit_growth, tick=session.tick,
+    )  # fmt: skip
+    notes = ("replaced the skill that stood there",) if installed.replaced else ()
+    return Served(wire.SyncSkillResult(success=True, path=path_as_text(installed.path), notes=notes))
+
+
+def _remove_skill(session: Session, args: protocol.RemoveSkillArgs, _body: Body) -> Served:
+    gone = remove_skill(session.workspace, args.skill_dir)
+    return Served(wire.SuccessResult(notes=(f"{gone} removed",)))
+
+
+def _list_skills(session: Session, args: protocol.ListSkillsArgs, _body: Body) -> Served:
+    return Served(
+        protocol.ListSkillsResult(
+            skills=tuple(
+                protocol.SkillEntry(
+                    name="" if skill.manifest is None else skill.manifest.name, path=path_as_text(skill.path),
+                    description="" if skill.manifest is None else skill.manifest.description,
+                    version="" if skill.manifest is None else skill.manifest.version,
+                    checksum=skill.checksum, problem=skill.problem,
+                )
+                for skill in list_skills(session.workspace, args.path or b".", tick=session.tick)
+            )
+        )
+    )  # fmt: skip
+
+
+def _spill(session: Session, args: protocol.SpillArgs, body: Body) -> Served:
+    bounded = session.bound(bytes(body), args.operation, args.command)
+    result = protocol.SpillResult(
+        truncated=bounded.truncated, file_path=bounded.file_path, total_size=bounded.total_size
+    )
+    return Served(result, bounded.text.encode("utf-8", "replace"))
+
+
+def _usage(session: Session, _args: protocol.UsageArgs, _body: Body) -> Served:
+    usage = measure(session.workspace.without_rules(), tick=session.tick)
+    return Served(
+        protocol.UsageResult(
+            size_bytes=usage.size_bytes, files=usage.entries, work_size_bytes=usage.work_size_bytes,
+            work_files=usage.work_entries, quota_bytes=session.settings.quota_bytes,
+            quota_files=session.settings.quota_files, problems=usage.problem_count,
+        )
+    )  # fmt: skip
+
+
+def _clean(session: Session, args: protocol.CleanArgs, _body: Body) -> Served:
+    own = session.workspace.without_rules()
+    now_s = session.now_s()
+    max_age_s = session.settings.spill_max_age_s if args.max_age_s is None else args.max_age_s
+    max_bytes = session.settings.spill_max_bytes if args.max_bytes is None else args.max_bytes
+    files, size = expire_outputs(own, max_age_s=max_age_s, max_bytes=max_bytes, now_s=now_s)
+    if args.temporaries:
+        session.temporaries.sweep()
+        files += expire_uploads(own, older_than_s=_STALE_S, now_s=now_s)
+        files += remove_leftovers(own, older_than_s=_STALE_S, now_s=now_s, tick=session.tick)
+    return Served(protocol.CleanResult(files=files, size_bytes=size))
+
+
 def _list_entry(entry: Entry) -> wire.ListEntry:
     plain = entry.kind in (Kind.FILE, Kind.DIRECTORY)
     return wire.ListEntry(
@@ -133,4 +320,14 @@ HANDLERS: Final[dict[str, tuple[type[msgspec.Struct], Handler]]] = {
     "edit": (wire.EditArgs, _edit),
     "list": (wire.ListArgs, _list),
     "stat": (wire.StatArgs, _stat),
+    "glob": (wire.GlobArgs, _glob),
+    "grep": (wire.GrepArgs, _grep),
+    "move": (wire.MoveArgs, _move),
+    "remove": (wire.RemoveArgs, _remove),
+    "sync_skill": (wire.SyncSkillArgs, _sync_skill),
+    "remove_skill": (protocol.RemoveSkillArgs, _remove_skill),
+    "list_skills": (protocol.ListSkillsArgs, _list_skills),
+    "spill": (protocol.SpillArgs, _spill),
+    "usage": (protocol.UsageArgs, _usage),
+    "clean": (protocol.CleanArgs, _clean),
 }

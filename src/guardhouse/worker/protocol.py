@@ -117,7 +117,7 @@ class CleanResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListSkillsArgs(msgspec.Struct, frozen=True, kw_only=True):
-    """List the skills below a directory; `.skills` when it is empty."""
+    """List the skills below a directory; the workspace when it is empty."""
 
     path: str = ""
 

@@ -50,6 +50,7 @@ class Entry:
         mtime_ns: last change of content, nanoseconds since the epoch.
         links: number of hard links; above 1, another name of the same file may lie outside the workspace.
         target: of a link, the text that it holds.
+        occupied: bytes that it takes on the disk, at most ``size``: the holes of a sparse file do not count.
     """
 
     path: bytes
@@ -59,6 +60,7 @@ class Entry:
     mtime_ns: int
     links: int
     target: bytes | None = None
+    occupied: int = 0
 
 
 def kind_of(mode: int) -> Kind:
@@ -70,7 +72,16 @@ def entry_of(path: bytes, found: os.stat_result, *, target: bytes | None = None)
     """Return the entry that ``found`` describes."""
     kind = kind_of(found.st_mode)
     size = found.st_size if kind in (Kind.FILE, Kind.SYMLINK) else 0
-    return Entry(path, kind, size, stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_nlink, target)
+    return Entry(
+        path,
+        kind,
+        size,
+        stat.S_IMODE(found.st_mode),
+        found.st_mtime_ns,
+        found.st_nlink,
+        target,
+        min(size, found.st_blocks * 512),
+    )
 
 
 def stat_path(workspace: Workspace, path: PathLike, *, follow: bool = False) -> Entry:

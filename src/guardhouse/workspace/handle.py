@@ -19,8 +19,18 @@ from typing import Final
 from guardhouse.errors import SetupError
 from guardhouse.kernel import files as kernel
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, escapes, refusal_of, shown
+from guardhouse.workspace.rules import PathRules
 
-__all__ = ["Method", "PathLike", "Workspace", "open_beneath", "open_workspace", "parse_path"]
+__all__ = [
+    "Method",
+    "Opened",
+    "PathLike",
+    "Workspace",
+    "open_beneath",
+    "open_placed",
+    "open_workspace",
+    "parse_path",
+]
 
 PathLike = str | bytes
 
@@ -51,6 +61,8 @@ class Workspace:
         method: how paths are resolved.
         cross_mounts: whether other mounts below the directory belong to the workspace.
         root_mount: mount id of the directory, or its device number where the kernel does not tell mounts apart.
+        rules: what may not be read or changed; None is no rule.
+        place: of a handle below another, that directory's resolved path in the workspace; b"" for the workspace itself.
     """
 
     root_fd: int
@@ -58,10 +70,33 @@ class Workspace:
     method: Method
     cross_mounts: bool
     root_mount: int
+    rules: PathRules | None = None
+    place: bytes = b""
+
+    def at(self, dir_fd: int, place: bytes) -> "Workspace":
+        """Return the handle confined to ``dir_fd``, a directory of this workspace whose resolved path is ``place``."""
+        return Workspace(dir_fd, None, self.method, self.cross_mounts, self.root_mount, self.rules, place)
+
+    def without_rules(self) -> "Workspace":
+        """Return the handle for Guardhouse's own accounting, which sees everything and shows none of it."""
+        return Workspace(self.root_fd, self.root_path, self.method, self.cross_mounts, self.root_mount)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A descriptor, the caller's to close, and the resolved path of what it is: no links, no dots, b"" for the root."""
+
+    fd: int
+    place: bytes
 
 
 def open_workspace(
-    root_fd: int, *, root_path: PathLike | None = None, method: Method | None = None, cross_mounts: bool = False
+    root_fd: int,
+    *,
+    root_path: PathLike | None = None,
+    method: Method | None = None,
+    cross_mounts: bool = False,
+    rules: PathRules | None = None,
 ) -> Workspace:
     """Return the workspace behind ``root_fd``, having chosen once how paths are resolved.
 
@@ -70,6 +105,7 @@ def open_workspace(
         root_path: its absolute path as agents write it; absolute paths outside it are refused.
         method: fixes the way; None takes openat2 where the kernel has it.
         cross_mounts: let paths go into other mounts below the directory (an operator's volumes).
+        rules: what may not be read or changed.
 
     Raises:
         SetupError: ``root_fd`` is no directory, ``root_path`` is not absolute, or openat2 was asked for and is missing.
@@ -85,7 +121,7 @@ def open_workspace(
     if method is Method.OPENAT2 and not has:
         raise SetupError("openat2 was asked for, but this kernel has none (Linux 5.6) or a filter forbids it")
     chosen = method or (Method.OPENAT2 if has else Method.CAREFUL)
-    return Workspace(root_fd, root, chosen, cross_mounts, _mount_of(root_fd))
+    return Workspace(root_fd, root, chosen, cross_mounts, _mount_of(root_fd), rules)
 
 
 def parse_path(workspace: Workspace, path: PathLike) -> bytes:
@@ -109,7 +145,7 @@ def parse_path(workspace: Workspace, path: PathLike) -> bytes:
     return raw
 
 
-def open_beneath(workspace: Workspace, path: bytes, flags: int, *, follow: bool = True) -> int:
+def open_beneath(workspace: Workspace, path: bytes, flags: int, *, follow: bool = True, reading: bool = True) -> int:
     """Open what ``path`` names inside the workspace; never anything outside it.
 
     Args:
@@ -118,17 +154,19 @@ def open_beneath(workspace: Workspace, path: bytes, flags: int, *, follow: bool 
         flags: open(2) flags without O_CREAT; O_CLOEXEC is always set.
         follow: whether a symbolic link as the last component is followed; without it, O_PATH opens the link itself and
             every other way is refused.
+        reading: whether the rules for reading apply; a directory opened only to change an entry is not read.
 
     Returns:
         A new descriptor, owned by the caller.
 
     Raises:
         PathEscapesWorkspace: the path leaves, with the component at which it does.
-        WorkspaceRefusal: whatever else the file system says.
+        WorkspaceRefusal: RULE, or whatever else the file system says.
     """
     if not follow:
         flags |= os.O_NOFOLLOW
-    if workspace.method is Method.OPENAT2 and len(path) <= _KERNEL_PATH_MAX:
+    # A rule is about the place, which only the careful way can tell of the very thing that it opened.
+    if workspace.rules is None and workspace.method is Method.OPENAT2 and len(path) <= _KERNEL_PATH_MAX:
         resolve = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_MAGICLINKS
         if not workspace.cross_mounts:
             resolve |= kernel.RESOLVE_NO_XDEV
@@ -139,8 +177,19 @@ def open_beneath(workspace: Workspace, path: bytes, flags: int, *, follow: bool 
             # the workspace.
             if error.errno not in (errno.EXDEV, errno.ELOOP, errno.EAGAIN):
                 raise refusal_of(error, path) from error
+    return open_placed(workspace, path, flags, follow=follow, reading=reading).fd
+
+
+def open_placed(workspace: Workspace, path: bytes, flags: int, *, follow: bool = True, reading: bool = True) -> Opened:
+    """Do what open_beneath does, the careful way, and tell where the thing really is.
+
+    Raises:
+        PathEscapesWorkspace, WorkspaceRefusal: as open_beneath.
+    """
+    if not follow:
+        flags |= os.O_NOFOLLOW
     try:
-        return _open_carefully(workspace, path, flags, follow=follow)
+        return _open_carefully(workspace, path, flags, follow=follow, reading=reading)
     except OSError as error:
         raise refusal_of(error, path) from error
 
@@ -178,13 +227,15 @@ class _Chain:
     def __init__(self, root_fd: int) -> None:
         self._fds = [root_fd]
         self._closed = 1
+        self.names: list[bytes] = []
 
     @property
     def top(self) -> int:
         return self._fds[-1]
 
-    def push(self, fd: int) -> None:
+    def push(self, fd: int, name: bytes) -> None:
         self._fds.append(fd)
+        self.names.append(name)
         if len(self._fds) - self._closed > _CHAIN_KEPT:
             os.close(self._fds[self._closed])
             self._closed += 1
@@ -194,6 +245,7 @@ class _Chain:
         if len(self._fds) == 1:
             return False
         os.close(self._fds.pop())
+        self.names.pop()
         if 1 < len(self._fds) == self._closed:
             raise OSError(errno.ELOOP, "goes back up more levels than are kept open")
         return True
@@ -202,10 +254,11 @@ class _Chain:
         for fd in self._fds[self._closed :]:
             os.close(fd)
         del self._fds[1:]
+        self.names.clear()
         self._closed = 1
 
 
-def _open_carefully(workspace: Workspace, path: bytes, flags: int, *, follow: bool) -> int:
+def _open_carefully(workspace: Workspace, path: bytes, flags: int, *, follow: bool, reading: bool) -> Opened:
     """Resolve ``path`` one component at a time; see the module's docstring.
 
     Raises:
@@ -226,7 +279,8 @@ def _open_carefully(workspace: Workspace, path: bytes, flags: int, *, follow: bo
             if name in (b"", b".", b".."):
                 if todo:
                     continue
-                return os.open(b".", flags | os.O_CLOEXEC, dir_fd=chain.top)
+                place = _checked_place(workspace, chain.names, reading=reading)
+                return Opened(os.open(b".", flags | os.O_CLOEXEC, dir_fd=chain.top), place)
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=chain.top)
             try:
                 found = os.fstat(fd)
@@ -241,15 +295,16 @@ def _open_carefully(workspace: Workspace, path: bytes, flags: int, *, follow: bo
                 if todo:
                     if not stat.S_ISDIR(found.st_mode):
                         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-                    chain.push(fd)
+                    chain.push(fd, name)
                     fd = -1
                     continue
+                place = _checked_place(workspace, [*chain.names, name], reading=reading)
                 if flags & os.O_PATH and not (flags & os.O_DIRECTORY and not stat.S_ISDIR(found.st_mode)):
                     fd, result = -1, fd
-                    return result
+                    return Opened(result, place)
                 opened = _reopen(name, flags, chain.top, follow=follow)
                 if opened is not None:
-                    return opened
+                    return Opened(opened, place)
                 # The name became a link between the two looks at it; look again.
                 swaps += 1
                 if swaps > _SWAP_RETRIES:
@@ -260,6 +315,13 @@ def _open_carefully(workspace: Workspace, path: bytes, flags: int, *, follow: bo
                     os.close(fd)
     finally:
         chain.close()
+
+
+def _checked_place(workspace: Workspace, names: list[bytes], *, reading: bool) -> bytes:
+    place = b"/".join([workspace.place, *names] if workspace.place else names)
+    if reading and workspace.rules is not None:
+        workspace.rules.check_read(place)
+    return place
 
 
 def _follow(workspace: Workspace, path: bytes, name: bytes, target: bytes, todo: deque[bytes], chain: _Chain) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse.workspace.errors import Code, PathEscapesWorkspace, WorkspaceRefusal, escapes, refusal_of, shown
-from guardhouse.workspace.handle import Workspace, open_beneath, parse_path
+from guardhouse.workspace.handle import Opened, Workspace, open_beneath, open_placed, parse_path
 
 __all__ = ["WORK_DIRECTORY", "Place", "check_unprotected", "open_directory", "open_place"]
 
@@ -34,18 +34,25 @@ class Place:
         dir_fd: the directory, readable, owned by open_place's `with` block.
         name: one component, never "." or "..".
         path: relative path by which it was reached, links at its end replaced by what they say.
+        workspace: the handle confined to ``dir_fd``.
         found: what stands there now, links not followed; None when nothing does.
     """
 
     dir_fd: int
     name: bytes
     path: bytes
+    workspace: Workspace
     found: os.stat_result | None
 
 
 @contextmanager
 def open_place(
-    workspace: Workspace, path: bytes, *, make_parents: bool = False, through_links: bool = False
+    workspace: Workspace,
+    path: bytes,
+    *,
+    make_parents: bool = False,
+    through_links: bool = False,
+    protect: bool = True,
 ) -> Iterator[Place]:
     """Open the directory in which ``path`` names something, or will.
 
@@ -54,6 +61,7 @@ def open_place(
         path: relative path, as parse_path returns it.
         make_parents: make missing directories on the way (mode 0755).
         through_links: when a link stands at ``path``, mean the place that it points to, if that is in the workspace.
+        protect: refuse places in `.work/` and those that the rules keep from being changed.
 
     Raises:
         PathEscapesWorkspace: the path, or the link at its end, leaves.
@@ -65,13 +73,16 @@ def open_place(
     while True:
         parent, name = _split(path, asked)
         try:
-            dir_fd = _open_parent(workspace, parent, make=make_parents and not links)
+            make = name if make_parents and not links else None
+            opened = _open_parent(workspace, parent, make_for=make, protect=protect)
         except PathEscapesWorkspace as refusal:
             if not links:
                 raise
             raise escapes(asked, f"leaves it at a link to {shown(path)}") from refusal
+        dir_fd = opened.fd
         try:
-            check_unprotected(workspace, dir_fd, name, asked)
+            if protect:
+                check_unprotected(workspace, dir_fd, name, asked)
             try:
                 found: os.stat_result | None = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -82,7 +93,9 @@ def open_place(
                     raise refusal_of(OSError(errno.ELOOP, ""), asked)
                 path = _through(workspace, parent, os.readlink(name, dir_fd=dir_fd), asked)
                 continue
-            yield Place(dir_fd, name, path, found)
+            if protect and workspace.rules is not None:
+                workspace.rules.check_write(opened.place + b"/" + name if opened.place else name)
+            yield Place(dir_fd, name, path, workspace.at(dir_fd, opened.place), found)
             return
         except OSError as error:
             raise refusal_of(error, asked) from error
@@ -90,9 +103,13 @@ def open_place(
             os.close(dir_fd)
 
 
-def open_directory(workspace: Workspace, path: bytes, *, make: bool = False) -> int:
-    """Open the directory ``path``, making it and its parents when asked to; the caller owns the descriptor."""
-    return _open_parent(workspace, path, make=make)
+def open_directory(workspace: Workspace, path: bytes) -> int:
+    """Open the directory ``path`` of Guardhouse's own, made where it is missing; the caller owns the descriptor.
+
+    Raises:
+        PathEscapesWorkspace, WorkspaceRefusal: it lies outside, or cannot be made.
+    """
+    return _open_parent(workspace, path, make_for=b"", protect=False).fd
 
 
 def check_unprotected(workspace: Workspace, dir_fd: int, name: bytes, asked: bytes) -> None:
@@ -157,30 +174,34 @@ def _through(workspace: Workspace, parent: bytes, target: bytes, asked: bytes) -
     return target if parent == b"." else parent + b"/" + target
 
 
-def _open_parent(workspace: Workspace, path: bytes, *, make: bool) -> int:
+def _open_parent(workspace: Workspace, path: bytes, *, make_for: bytes | None, protect: bool) -> Opened:
+    """Open a directory; with ``make_for``, the name that it is to hold, make what is missing of it."""
     for _ in range(_RACE_RETRIES):
         try:
-            return open_beneath(workspace, path, _DIRECTORY_FLAGS)
+            if workspace.rules is None:
+                return Opened(open_beneath(workspace, path, _DIRECTORY_FLAGS), b"")
+            return open_placed(workspace, path, _DIRECTORY_FLAGS, reading=False)
         except WorkspaceRefusal as refusal:
-            if not make or refusal.code is not Code.NOT_FOUND:
+            if make_for is None or refusal.code is not Code.NOT_FOUND:
                 raise
-        fd = _make_directories(workspace, path)
-        if fd is not None:
-            return fd
+        _make_directories(workspace, path, make_for, protect=protect)
     raise WorkspaceRefusal(
         f"directories of {shown(path)} are being changed by somebody else; try again", code=Code.CONFLICT
     )
 
 
-def _make_directories(workspace: Workspace, path: bytes) -> int | None:
-    """Make what is missing of ``path``; None when somebody else interfered and a new look is needed."""
+def _make_directories(workspace: Workspace, path: bytes, make_for: bytes, *, protect: bool) -> None:
+    """Make what is missing of ``path``, or stop where somebody else interferes: the caller looks again."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
-    fd, missing = _deepest_existing(workspace, parts)
+    fd, place, missing = _deepest_existing(workspace, parts)
     try:
+        if protect and workspace.rules is not None:
+            workspace.rules.check_write(b"/".join([*([place] if place else []), *missing, make_for]))
         if b".." in missing:
             raise refusal_of(FileNotFoundError(errno.ENOENT, ""), path)
         for part in missing:
-            check_unprotected(workspace, fd, part, path)
+            if protect:
+                check_unprotected(workspace, fd, part, path)
             try:
                 os.mkdir(part, PARENT_MODE, dir_fd=fd)
             except FileExistsError:
@@ -190,33 +211,27 @@ def _make_directories(workspace: Workspace, path: bytes) -> int | None:
             child = os.open(part, _DIRECTORY_FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             os.close(fd)
             fd = child
-        fd, result = -1, fd
-        return result
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            return None
-        raise refusal_of(error, path) from error
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            raise refusal_of(error, path) from error
     finally:
-        if fd >= 0:
-            os.close(fd)
+        os.close(fd)
 
 
-def _deepest_existing(workspace: Workspace, parts: list[bytes]) -> tuple[int, list[bytes]]:
-    """Open the longest prefix of ``parts`` that exists; return it and what is missing."""
+def _deepest_existing(workspace: Workspace, parts: list[bytes]) -> tuple[int, bytes, list[bytes]]:
+    """Open the longest prefix of ``parts`` that exists; return it, its place (for rules only), and what is missing."""
     low, high = 0, len(parts) - 1  # parts[:low] exists, parts[:high + 1] does not
-    best = open_beneath(workspace, b".", _DIRECTORY_FLAGS)
+    best = _open_parent(workspace, b".", make_for=None, protect=False)
     while low < high:
         middle = (low + high + 1) // 2
         try:
-            fd = open_beneath(workspace, b"/".join(parts[:middle]), _DIRECTORY_FLAGS)
+            found = _open_parent(workspace, b"/".join(parts[:middle]), make_for=None, protect=False)
         except WorkspaceRefusal as refusal:
             if refusal.code is not Code.NOT_FOUND:
-                os.close(best)
+                os.close(best.fd)
                 raise
             high = middle - 1
         else:
-            os.close(best)
-            best, low = fd, middle
-    return best, parts[low:]
+            os.close(best.fd)
+            best, low = found, middle
+    return best.fd, best.place, parts[low:]

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from guardhouse.workspace.descent import Descent
 from guardhouse.workspace.entry import Entry, entry_of
 from guardhouse.workspace.errors import WorkspaceRefusal, refusal_of
-from guardhouse.workspace.handle import Workspace, open_beneath
+from guardhouse.workspace.handle import Workspace, open_beneath, open_placed
 
 __all__ = ["Problem", "Walk", "Walked"]
 
-# Directories kept open on the way down; below that they are opened again from the root by name.
-_OPEN_KEPT: Final = 64
-_OPEN_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_TOP_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
+_CHILD_FLAGS: Final = _TOP_FLAGS | os.O_NOFOLLOW
 _PROBLEMS_KEPT: Final = 100
 
 
@@ -32,10 +32,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """An entry and the open directory that it was found in: use ``name`` relative to ``parent_fd``, at once."""
+    """An entry and the handle on the directory that it was found in: use ``name`` below ``parent``, at once."""
 
     entry: Entry
-    parent_fd: int
+    parent: Workspace
     name: bytes
 
 
@@ -60,6 +60,8 @@ class Walk:
     tick: Callable[[], None] = lambda: None
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
+    _prefix: bytes = b""
+    _top_place: bytes = b""
 
     def entries(self) -> Iterator[Walked]:
         """Yield what is below ``start`` in byte order of the names, a directory before its content.
@@ -67,46 +69,57 @@ class Walk:
         Raises:
             PathEscapesWorkspace, WorkspaceRefusal: ``start`` itself cannot be opened as a directory.
         """
-        prefix = b"" if self.start in (b".", b"") else self.start.rstrip(b"/") + b"/"
-        top = open_beneath(self.workspace, self.start, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
-        chain: list[tuple[int, int]] = [(0, top)]
+        self._prefix = b"" if self.start in (b".", b"") else self.start.rstrip(b"/") + b"/"
+        top = self._open_top()
+        descent = Descent(top)
         try:
-            # Depth first, so that the directories kept open are always ancestors of the next one.
-            todo = [(1, child) for child in reversed(self._children(top, prefix))]
+            # Depth first: what is on the stack below an entry are its later siblings and those of its ancestors.
+            todo = [(1, name, found) for name, found in reversed(self._children(top, b""))]
             while todo:
-                depth, (path, found) = todo.pop()
-                _shorten(chain, depth - 1)
-                if not chain or chain[-1][0] != depth - 1:
-                    parent = self._open_again(path)
-                    if parent is None:
-                        continue
-                    chain.append((depth - 1, parent))
-                parent_fd = chain[-1][1]
-                name = path.rsplit(b"/", 1)[-1]
-                entry = self._entry(path, name, found, parent_fd)
-                yield Walked(entry, parent_fd, name)
+                depth, below, found = todo.pop()
+                parent_names, _, name = below.rpartition(b"/")
+                try:
+                    parent_fd = descent.directory(depth - 1, parent_names)
+                except OSError as error:
+                    self._note(parent_names, str(refusal_of(error, self._prefix + parent_names)))
+                    continue
+                if not self._may_read(below):
+                    continue
+                parent = self.workspace.at(parent_fd, self._place_of(parent_names))
+                entry = self._entry(below, name, found, parent_fd)
+                yield Walked(entry, parent, name)
                 if not stat.S_ISDIR(found.st_mode) or (self.max_depth is not None and depth >= self.max_depth):
                     continue
                 if not self.enter(entry):
                     continue
                 self.tick()
-                fd = self._open_child(path, name, parent_fd)
-                if fd is None:
+                try:
+                    fd = open_beneath(parent, name, _CHILD_FLAGS, follow=False)
+                except WorkspaceRefusal as refusal:
+                    self._note(below, str(refusal))
                     continue
-                chain.append((depth, fd))
-                if len(chain) > _OPEN_KEPT:
-                    os.close(chain.pop(0)[1])
-                todo.extend((depth + 1, child) for child in reversed(self._children(fd, path + b"/")))
+                descent.push(depth, fd)
+                children = self._children(fd, below)
+                todo.extend((depth + 1, child, found) for child, found in reversed(children))
         finally:
-            for _, fd in chain:
-                os.close(fd)
+            descent.close()
+            os.close(top)
 
-    def _children(self, fd: int, prefix: bytes) -> list[tuple[bytes, os.stat_result]]:
+    def _open_top(self) -> int:
+        if self.workspace.rules is None:
+            return open_beneath(self.workspace, self.start, _TOP_FLAGS)
+        opened = open_placed(self.workspace, self.start, _TOP_FLAGS)
+        self._top_place = opened.place
+        return opened.fd
+
+    def _children(self, fd: int, below: bytes) -> list[tuple[bytes, os.stat_result]]:
+        """Return the sorted entries of the directory ``fd``, by their path from the top."""
         children: list[tuple[bytes, os.stat_result]] = []
+        prefix = below + b"/" if below else b""
         try:
             names = sorted(os.fsencode(name) for name in os.listdir(fd))
         except OSError as error:
-            self._report(prefix.rstrip(b"/") or b".", error)
+            self._note(below, str(refusal_of(error, self._prefix + below or b".")))
             return children
         for number, name in enumerate(names):
             if not number % 256:
@@ -116,46 +129,33 @@ class Walk:
             except FileNotFoundError:
                 continue  # removed between the two calls: it is not there
             except OSError as error:
-                self._report(prefix + name, error)
+                self._note(prefix + name, str(refusal_of(error, self._prefix + prefix + name)))
         return children
 
-    def _entry(self, path: bytes, name: bytes, found: os.stat_result, parent_fd: int) -> Entry:
+    def _entry(self, below: bytes, name: bytes, found: os.stat_result, parent_fd: int) -> Entry:
         target = None
         if stat.S_ISLNK(found.st_mode):
             try:
                 target = os.readlink(name, dir_fd=parent_fd)
             except OSError:  # replaced meanwhile: shown as the link that was seen, without its target
                 target = None
-        return entry_of(path, found, target=target)
+        return entry_of(self._prefix + below, found, target=target)
 
-    def _open_child(self, path: bytes, name: bytes, parent_fd: int) -> int | None:
-        child = Workspace(
-            parent_fd, None, self.workspace.method, self.workspace.cross_mounts, self.workspace.root_mount
-        )
+    def _place_of(self, below: bytes) -> bytes:
+        """Return the resolved path: only the start can hold links, what is below it was walked."""
+        return self._top_place + b"/" + below if self._top_place and below else self._top_place or below
+
+    def _may_read(self, below: bytes) -> bool:
+        if self.workspace.rules is None:
+            return True
         try:
-            return open_beneath(child, name, _OPEN_FLAGS, follow=False)
+            self.workspace.rules.check_read(self._place_of(below))
         except WorkspaceRefusal as refusal:
-            self._note(path, str(refusal))
-            return None
+            self._note(below, str(refusal))
+            return False
+        return True
 
-    def _open_again(self, path: bytes) -> int | None:
-        """Open the directory that ``path`` is in once more, by name from the root."""
-        parent = path.rpartition(b"/")[0] or b"."
-        try:
-            return open_beneath(self.workspace, parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
-        except WorkspaceRefusal as refusal:
-            self._note(path, str(refusal))
-            return None
-
-    def _report(self, path: bytes, error: OSError) -> None:
-        self._note(path, str(refusal_of(error, path)))
-
-    def _note(self, path: bytes, reason: str) -> None:
+    def _note(self, below: bytes, reason: str) -> None:
         self.problem_count += 1
         if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(Problem(path, reason))
-
-
-def _shorten(chain: list[tuple[int, int]], depth: int) -> None:
-    while chain and chain[-1][0] > depth:
-        os.close(chain.pop()[1])
+            self.problems.append(Problem(self._prefix + below or b".", reason))

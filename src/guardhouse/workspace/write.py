@@ -7,9 +7,8 @@ replaced, never written. Runs in the files worker.
 
 import hashlib
 import os
-import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -20,10 +19,10 @@ from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, show
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 from guardhouse.workspace.place import Place, open_place
 from guardhouse.workspace.read import open_regular
+from guardhouse.workspace.temporaries import Temporaries
 
-__all__ = ["TEMPORARY_PREFIX", "Edited", "Written", "edit_file", "write_file"]
+__all__ = ["Edited", "Written", "check_replaceable", "edit_file", "put_content", "write_file"]
 
-TEMPORARY_PREFIX: Final = b".guardhouse-tmp-"
 NEW_FILE_MODE: Final = 0o644
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -54,6 +53,7 @@ def write_file(
     if_checksum: str | None = None,
     max_bytes: int = WRITE_MAX_BYTES,
     sync: bool = True,
+    temporaries: Temporaries | None = None,
     admit: Callable[[Place, int], None] = lambda _place, _size: None,
 ) -> Written:
     """Make ``content`` the whole content of ``path``, atomically; parents are made.
@@ -69,6 +69,7 @@ def write_file(
         if_checksum: SHA-256 (hex) that the present content must have; "" means that nothing may be there.
         max_bytes: bound on ``content``.
         sync: wait until content and name are on the disk.
+        temporaries: this process's record of temporary names, so that a kill leaves no litter for long.
         admit: asked with the place and the size before anything is written; raises to refuse (the quota).
 
     Raises:
@@ -82,11 +83,9 @@ def write_file(
             code=Code.TOO_LARGE,
         )
     with open_place(workspace, relative, make_parents=True, through_links=True) as place:
-        _check_replaceable(place, relative)
-        if if_checksum is not None:
-            _check_checksum(workspace, place, relative, if_checksum)
+        check_replaceable(place, relative, if_checksum)
         admit(place, len(content))
-        _replace(place, content, relative, sync=sync)
+        put_content(place, [memoryview(content)], relative, temporaries or Temporaries(workspace), sync=sync)
         return Written(place.path, len(content), hashlib.sha256(content).hexdigest(), place.found is None)
 
 
@@ -99,6 +98,7 @@ def edit_file(
     replace_all: bool = False,
     if_checksum: str | None = None,
     max_bytes: int = EDIT_MAX_BYTES,
+    temporaries: Temporaries | None = None,
     admit: Callable[[Place, int], None] = lambda _place, _size: None,
 ) -> Edited:
     """Replace ``old`` by ``new`` in a file, exactly and atomically.
@@ -138,25 +138,41 @@ def edit_file(
         )
     after = before.replace(old, new)
     written = write_file(
-        workspace, relative, after, if_checksum=checksum, max_bytes=max(max_bytes, WRITE_MAX_BYTES), admit=admit
+        workspace,
+        relative,
+        after,
+        if_checksum=checksum,
+        max_bytes=max(max_bytes, WRITE_MAX_BYTES),
+        temporaries=temporaries,
+        admit=admit,
     )
     return Edited(written, count)
 
 
-def _check_replaceable(place: Place, asked: bytes) -> None:
-    if place.found is None:
-        return
-    if stat.S_ISDIR(place.found.st_mode):
+def check_replaceable(place: Place, asked: bytes, if_checksum: str | None) -> None:
+    """Raise unless a write may replace what stands at ``place``; ``if_checksum`` as write_file has it.
+
+    Raises:
+        WorkspaceRefusal: DIRECTORY, SPECIAL or CONFLICT.
+    """
+    if place.found is not None:
+        _check_regular(place.found, asked)
+    if if_checksum is not None:
+        _check_checksum(place, asked, if_checksum)
+
+
+def _check_regular(found: os.stat_result, asked: bytes) -> None:
+    if stat.S_ISDIR(found.st_mode):
         raise WorkspaceRefusal(f"cannot write a directory: {shown(asked)}", code=Code.DIRECTORY)
-    if not stat.S_ISREG(place.found.st_mode):
-        kind = kind_of(place.found.st_mode).replace("_", " ")
+    if not stat.S_ISREG(found.st_mode):
+        kind = kind_of(found.st_mode).replace("_", " ")
         raise WorkspaceRefusal(f"not a regular file: {shown(asked)} is a {kind}", code=Code.SPECIAL)
 
 
-def _check_checksum(workspace: Workspace, place: Place, asked: bytes, wanted: str) -> None:
+def _check_checksum(place: Place, asked: bytes, wanted: str) -> None:
     actual = ""
     if place.found is not None:
-        fd = open_beneath(_at(workspace, place), place.name, os.O_RDONLY | os.O_NONBLOCK, follow=False)
+        fd = open_beneath(place.workspace, place.name, os.O_RDONLY | os.O_NONBLOCK, follow=False)
         try:
             digest = hashlib.sha256()
             while chunk := os.read(fd, _CHUNK_BYTES):
@@ -166,10 +182,6 @@ def _check_checksum(workspace: Workspace, place: Place, asked: bytes, wanted: st
             os.close(fd)
     if wanted.lower() != actual:
         raise _changed(asked, wanted, actual)
-
-
-def _at(workspace: Workspace, place: Place) -> Workspace:
-    return Workspace(place.dir_fd, None, workspace.method, workspace.cross_mounts, workspace.root_mount)
 
 
 def _changed(asked: bytes, wanted: str, actual: str) -> WorkspaceRefusal:
@@ -194,8 +206,15 @@ def _read_whole(fd: int, max_bytes: int, asked: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _replace(place: Place, content: bytes | memoryview, asked: bytes, *, sync: bool) -> None:
-    temporary = TEMPORARY_PREFIX + secrets.token_hex(8).encode()
+def put_content(
+    place: Place, content: Iterable[memoryview], asked: bytes, temporaries: Temporaries, *, sync: bool = True
+) -> None:
+    """Make the concatenated ``content`` the file at ``place`` in one rename; ``asked`` is the path for messages.
+
+    Raises:
+        WorkspaceRefusal: nothing has changed then.
+    """
+    temporary = temporaries.name_in(place.path.rpartition(b"/")[0] or b".")
     try:
         # 0600 until it is whole: nobody else reads a file whose final mode is stricter than 0644.
         fd = os.open(
@@ -205,9 +224,10 @@ def _replace(place: Place, content: bytes | memoryview, asked: bytes, *, sync: b
         raise refusal_of(error, asked) from error
     try:
         try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(fd, rest[:_CHUNK_BYTES]) :]
+            for part in content:
+                rest = part
+                while rest:
+                    rest = rest[os.write(fd, rest[:_CHUNK_BYTES]) :]
             _dress(fd, place.found)
             if sync:
                 os.fsync(fd)

@@ -1,0 +1,198 @@
+"""Search the content of files: which are looked into, which are skipped and counted, and where it stops.
+
+Runs in the files worker.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from guardhouse.limits import GREP_LINE_MAX_BYTES, GREP_MAX_MATCHES, NAMES_MAX_BYTES
+from guardhouse.workspace.entry import Entry, Kind
+from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of
+from guardhouse.workspace.glob_pattern import GlobPattern
+from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
+from guardhouse.workspace.line_search import BinaryFile, Line, compile_pattern, matching_lines
+from guardhouse.workspace.listing import plain_path
+from guardhouse.workspace.place import WORK_DIRECTORY
+from guardhouse.workspace.read import open_regular
+from guardhouse.workspace.walk import Problem, Walk, Walked
+
+__all__ = ["Hit", "Searched", "search_files"]
+
+_FILE_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+# Beyond the bound lines are only counted; this many are enough to say "a great many".
+_COUNTED_MAX: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A line of a file; ``content`` is at most GREP_LINE_MAX_BYTES long and says when it was cut."""
+
+    path: bytes
+    line: Line
+
+
+@dataclass(slots=True)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        hits: matching and surrounding lines, by path and number.
+        left_out: matching lines beyond the bound; ``counting_stopped`` says that there may be more still.
+        files: regular files looked into.
+        binary_skipped: files that hold a NUL byte near their start.
+        problems: first 100 of ``problem_count`` places that could not be read.
+    """
+
+    hits: list[Hit] = field(default_factory=list)
+    left_out: int = 0
+    counting_stopped: bool = False
+    files: int = 0
+    binary_skipped: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+
+
+def search_files(
+    workspace: Workspace,
+    pattern: str,
+    *,
+    path: PathLike = b".",
+    include: Sequence[PathLike] = (),
+    context: int = 0,
+    case: str = "smart",
+    max_matches: int = GREP_MAX_MATCHES,
+    max_content_bytes: int = NAMES_MAX_BYTES,
+    tick: Callable[[], None] = lambda: None,
+) -> Searched:
+    """Search the lines of every regular file below ``path``; links below it are not followed.
+
+    Args:
+        workspace: the handle.
+        pattern: RE2 expression; a match never crosses a line.
+        path: directory to search, or one file. `.work/` is searched only when it, or something in it, is named here.
+        include: globs, on the base name or, with a slash, on the path relative to the workspace; empty is every file.
+        context: lines shown before and after each match.
+        case: as compile_pattern.
+        max_matches: matching lines answered; the others are counted.
+        max_content_bytes: bytes of paths and lines answered.
+        tick: called now and then; may raise to stop.
+
+    Raises:
+        PathEscapesWorkspace, WorkspaceRefusal: the path, the pattern or a glob is refused.
+    """
+    regex = compile_pattern(pattern, case=case)
+    globs = [GlobPattern(glob) for glob in include]
+    start = plain_path(parse_path(workspace, path or b"."))
+    searched = Searched()
+    budget = _Budget(max_matches, max_content_bytes)
+
+    def enter(entry: Entry) -> bool:
+        return not (start == b"." and entry.path == WORK_DIRECTORY)
+
+    if _is_file(workspace, start):
+        fd = open_regular(workspace, start, verb="search")
+        _search_one(fd, start, regex, context, searched, budget, tick)
+        return searched
+    walk = Walk(workspace, start, enter=enter, tick=tick)
+    for walked in walk.entries():
+        if walked.entry.kind is not Kind.FILE or not _included(globs, walked.entry.path):
+            continue
+        opened = _open(walked, searched)
+        if opened is not None:
+            _search_one(opened, walked.entry.path, regex, context, searched, budget, tick)
+        if searched.counting_stopped:
+            break
+    searched.problems.extend(walk.problems)
+    searched.problem_count += walk.problem_count
+    return searched
+
+
+@dataclass(slots=True)
+class _Budget:
+    """What may still be answered."""
+
+    matches: int
+    content_bytes: int
+
+    @property
+    def is_spent(self) -> bool:
+        return self.matches <= 0 or self.content_bytes <= 0
+
+
+def _is_file(workspace: Workspace, path: bytes) -> bool:
+    fd = open_beneath(workspace, path, os.O_PATH)
+    try:
+        return not stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
+def _included(globs: list[GlobPattern], path: bytes) -> bool:
+    if not globs:
+        return True
+    name = path.rpartition(b"/")[2]
+    return any(glob.matches(path if b"/" in glob.pattern else name) for glob in globs)
+
+
+def _open(walked: Walked, searched: Searched) -> int | None:
+    try:
+        fd = open_beneath(walked.parent, walked.name, _FILE_FLAGS, follow=False)
+    except WorkspaceRefusal as refusal:
+        if refusal.code is not Code.NOT_FOUND:
+            _note(searched, walked.entry.path, str(refusal))
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)  # replaced meanwhile by something that is not searched
+    return None
+
+
+def _search_one(
+    fd: int,
+    path: bytes,
+    regex: Any,
+    context: int,
+    searched: Searched,
+    budget: _Budget,
+    tick: Callable[[], None],
+) -> None:
+    searched.files += 1
+    try:
+        _collect(matching_lines(fd, regex, context=context, tick=tick), path, searched, budget)
+    except BinaryFile:
+        searched.binary_skipped += 1
+    except OSError as error:
+        _note(searched, path, str(refusal_of(error, path)))
+    finally:
+        os.close(fd)
+
+
+def _collect(lines: Iterator[Line], path: bytes, searched: Searched, budget: _Budget) -> None:
+    for line in lines:
+        if budget.is_spent:
+            searched.left_out += not line.is_context
+            if searched.left_out >= _COUNTED_MAX:
+                searched.counting_stopped = True
+                return
+            continue
+        content = _cut(line.content)
+        budget.matches -= not line.is_context
+        budget.content_bytes -= len(path) + len(content)
+        searched.hits.append(Hit(path, Line(line.number, content, line.is_context)))
+
+
+def _cut(content: bytes) -> bytes:
+    if len(content) <= GREP_LINE_MAX_BYTES:
+        return content
+    kept = content[:GREP_LINE_MAX_BYTES].decode("utf-8", "ignore").encode() or content[:GREP_LINE_MAX_BYTES]
+    return kept + b" [... %d more bytes in this line]" % (len(content) - len(kept))
+
+
+def _note(searched: Searched, path: bytes, reason: str) -> None:
+    searched.problem_count += 1
+    if len(searched.problems) < 100:
+        searched.problems.append(Problem(path, reason))

@@ -1,0 +1,179 @@
+"""A files worker as a plain synchronous class: for tests that ask for operations and look at the answers.
+
+Forks the worker's real main on a directory and speaks its real protocol. Use it as a context manager::
+
+    with FilesWorker(root) as files:
+        files.write("a.txt", b"hello")
+        assert files.read("a.txt").content == b"hello"
+
+Every method returns the typed result of `guardhouse.wire.operations`. A refused operation raises WorkspaceRefusal (a
+Refusal; PathEscapesWorkspace when the path leaves), a worker that is gone raises ConnectionError.
+"""
+
+import hashlib
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from guardhouse.wire import operations as wire
+from guardhouse.wire.paths import path_as_text, path_b64
+from guardhouse.worker import files as worker
+from guardhouse.worker import protocol
+from guardhouse.worker.client import error_of
+from guardhouse.worker.settings import FilesSettings
+
+__all__ = ["FilesWorker"]
+
+
+class FilesWorker:
+    """One forked worker on ``root``; ``settings`` are those of FilesSettings (``method="careful"``,
+    ``quota_bytes=…``).
+    """
+
+    def __init__(self, root: Path | str, *, timeout_s: float = 60.0, **settings: Any) -> None:
+        settings.setdefault("root_path", os.fspath(root))
+        self._root = os.fspath(root)
+        self._settings = FilesSettings(**settings)
+        self._timeout_s = timeout_s
+        self._last_id = 0
+        self.pid = 0
+        self._sock: socket.socket | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Fork a worker; again after `kill`."""
+        root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.pid = os.fork()
+        if not self.pid:
+            status = 70
+            try:
+                ours.close()
+                status = worker.main(root_fd, theirs.detach(), self._settings)
+            finally:
+                os._exit(status)
+        os.close(root_fd)
+        theirs.close()
+        ours.settimeout(self._timeout_s)
+        self._sock = ours
+
+    def __enter__(self) -> "FilesWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket, on which the worker ends, and wait for it."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self.pid:
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+    def kill(self) -> None:
+        """End the worker with SIGKILL, wherever it is."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+        self.close()
+
+    def read(self, path: str | bytes, offset: int = 0, limit: int = 0) -> wire.ReadResult:
+        """Return the content (``.content``) and the file's size (``.total_size``)."""
+        result, body = self.ask("read", wire.ReadArgs(**_path(path), offset=offset, limit=limit), wire.ReadResult)
+        return msgspec.structs.replace(result, content=body)
+
+    def write(self, path: str | bytes, content: bytes, **more: Any) -> wire.SuccessResult:
+        """Make ``content`` the file's content; ``more`` are the further fields of WriteArgs."""
+        return self.ask("write", wire.WriteArgs(**_path(path), content=b"", **more), wire.SuccessResult, content)[0]
+
+    def edit(self, path: str | bytes, old: str, new: str, **more: Any) -> wire.EditResult:
+        """Replace text; ``more`` are the further fields of EditArgs."""
+        return self.ask("edit", wire.EditArgs(**_path(path), old=old, new=new, **more), wire.EditResult)[0]
+
+    def list(self, path: str | bytes = "", *, recursive: bool = False, ignore: tuple[str, ...] = ()) -> wire.ListResult:
+        """List a directory."""
+        args = wire.ListArgs(**_path(path), recursive=recursive, ignore=tuple(ignore))
+        return self.ask("list", args, wire.ListResult)[0]
+
+    def glob(self, pattern: str | bytes) -> wire.GlobResult:
+        """Find paths."""
+        raw = pattern if isinstance(pattern, bytes) else pattern.encode("utf-8", "surrogateescape")
+        args = wire.GlobArgs(pattern=path_as_text(raw), pattern_b64=path_b64(raw))
+        return self.ask("glob", args, wire.GlobResult)[0]
+
+    def grep(self, pattern: str, include: tuple[str, ...] = (), path: str | bytes = "", **more: Any) -> wire.GrepResult:
+        """Search contents; ``more`` are the further fields of GrepArgs."""
+        args = wire.GrepArgs(pattern=pattern, include=tuple(include), **_path(path), **more)
+        return self.ask("grep", args, wire.GrepResult)[0]
+
+    def stat(self, path: str | bytes) -> wire.StatResult:
+        """Describe one file."""
+        return self.ask("stat", wire.StatArgs(**_path(path)), wire.StatResult)[0]
+
+    def move(self, path: str | bytes, target: str | bytes, *, overwrite: bool = False) -> wire.SuccessResult:
+        """Rename."""
+        args = wire.MoveArgs(**_path(path), **_path(target, "target"), overwrite=overwrite)
+        return self.ask("move", args, wire.SuccessResult)[0]
+
+    def remove(self, path: str | bytes, *, recursive: bool = False) -> wire.SuccessResult:
+        """Remove a file, or a directory with all that is in it."""
+        return self.ask("remove", wire.RemoveArgs(**_path(path), recursive=recursive), wire.SuccessResult)[0]
+
+    def sync_skill(
+        self, skill_name: str, skill_dir: str, zip_data: bytes, checksum: str | None = None
+    ) -> wire.SyncSkillResult:
+        """Install a skill; the right checksum is filled in where none is given."""
+        if checksum is None:
+            checksum = hashlib.sha256(zip_data).hexdigest()
+        args = wire.SyncSkillArgs(skill_name=skill_name, skill_dir=skill_dir, zip_data=b"", checksum=checksum)
+        return self.ask("sync_skill", args, wire.SyncSkillResult, zip_data)[0]
+
+    def spill(self, content: bytes, operation: str = "bash", command: str = "") -> tuple[str, protocol.SpillResult]:
+        """Bound a text as every result's text is bounded."""
+        args = protocol.SpillArgs(operation=operation, command=command)
+        result, body = self.ask("spill", args, protocol.SpillResult, content)
+        return body.decode(), result
+
+    def clean(self, **more: Any) -> protocol.CleanResult:
+        """Remove old outputs and litter."""
+        return self.ask("clean", protocol.CleanArgs(**more), protocol.CleanResult)[0]
+
+    def usage(self) -> protocol.UsageResult:
+        """Say how much the workspace holds."""
+        return self.ask("usage", protocol.UsageArgs(), protocol.UsageResult)[0]
+
+    def ask(self, operation: str, args: msgspec.Struct, kind: type, body: bytes = b"") -> tuple[Any, bytes]:
+        """Do one request of the worker's protocol; return its result and body."""
+        if self._sock is None:
+            raise ConnectionError("the files worker was closed")
+        self._last_id += 1
+        raw = msgspec.Raw(msgspec.json.encode(args))
+        request = protocol.Request(id=self._last_id, operation=operation, deadline_s=self._timeout_s, args=raw)
+        self._sock.sendall(protocol.render(request, body) + body)
+        header_size, body_size = protocol.parse_lengths(self._exactly(protocol.LENGTHS.size))
+        reply = protocol.parse_reply(self._exactly(header_size))
+        content = self._exactly(body_size)
+        if reply.failure is not None:
+            raise error_of(reply.failure)
+        return msgspec.json.decode(reply.result, type=kind), content
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            assert self._sock is not None
+            part = self._sock.recv(min(1 << 20, size - len(data)))
+            if not part:
+                raise ConnectionError("the files worker is gone")
+            data += part
+        return bytes(data)
+
+
+def _path(path: str | bytes, name: str = "path") -> dict[str, Any]:
+    raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+    exact = path_b64(raw)
+    return {name: path_as_text(raw)} if exact is None else {name: path_as_text(raw), f"{name}_b64": exact}
