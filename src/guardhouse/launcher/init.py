@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections import Counter
 from typing import Any, Final, NoReturn
 
@@ -38,6 +39,7 @@ _CPU_SHARE_BEFORE_RETIRING: Final = 0.25
 _ANNOUNCE_AFTER_S: Final = 0.003
 _LIMITS: Final = 16  # RLIM_NLIMITS of asm-generic/resource.h
 
+_TRACEBACK_MAX_CHARS: Final = 8_000
 _EXIT_CLOSED: Final = 0
 _EXIT_BROKEN: Final = 70
 
@@ -279,6 +281,7 @@ class _Init:
         if pid == running.vessel.pid:
             running.status = status
             running.ended_s = time.monotonic()
+            running.announce_s = None
             _kill_everything(signal.SIGKILL)
         elif running.status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             running.killed += 1
@@ -393,4 +396,12 @@ def run_init(place: Place, control: socket.socket) -> NoReturn:
     gc.collect()
     gc.freeze()
     gc.disable()
-    _Init(place, control).serve()
+    try:
+        _Init(place, control).serve()
+    except BaseException:
+        # Ours to mend: let the launcher say it where an operator can read it, then end with everything in here.
+        report = {"event": "broken", "why": traceback.format_exc()[-_TRACEBACK_MAX_CHARS:]}
+        channel.send(control, json.dumps(report).encode("ascii"))
+        raise
+    finally:
+        os._exit(_EXIT_BROKEN)

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -247,7 +248,8 @@ class Supervisor:
                 self._epoll.unregister(slot.control.fileno())
                 return
             self._handle_report(slot, *taken)
-        except PeerError:
+        except PeerError as error:
+            _say(str(error))
             slot.destroy()
 
     def _handle_report(self, slot: Slot, report: dict[str, object], pid: int) -> None:
@@ -273,6 +275,9 @@ class Supervisor:
                 )
                 self._release(slot, report, now_s)
                 self._answer(Exited(identifier, outcome))
+            case "broken":
+                _say(f"pid 1 of a command ended by an error of ours:\n{report.get('why')}")
+                slot.destroy()
             case event:
                 raise PeerError(f"init {slot.pid} reports {event!r} out of turn")
 
@@ -375,3 +380,9 @@ class Supervisor:
             time.sleep(0.01)
         if self._home is not None:
             self._home.remove()
+
+
+def _say(text: str) -> None:
+    """Tell the operator: the launcher's stderr is the runner's."""
+    sys.stderr.write(f"guardhouse launcher: {text}\n")
+    sys.stderr.flush()
