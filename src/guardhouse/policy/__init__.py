@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from guardhouse.policy.decide import decide
     from guardhouse.policy.decision import CommandDecision, CommandDenied, Concern, Decision, strictest
-    from guardhouse.policy.document import load_policy, policy_from_pairs
+    from guardhouse.policy.document import dump_policy, load_policy, policy_from_pairs, restore_policy
+    from guardhouse.policy.exec_decision import ExecDecision, decide_exec
     from guardhouse.policy.model import Context, Policy, PolicyError, Rule
+    from guardhouse.policy.operation import OperationDecision, decide_operation
 
 __all__ = [
     "CommandDecision",
@@ -19,12 +21,18 @@ __all__ = [
     "Concern",
     "Context",
     "Decision",
+    "ExecDecision",
+    "OperationDecision",
     "Policy",
     "PolicyError",
     "Rule",
     "decide",
+    "decide_exec",
+    "decide_operation",
+    "dump_policy",
     "load_policy",
     "policy_from_pairs",
+    "restore_policy",
     "strictest",
 ]
 
@@ -34,12 +42,18 @@ _HOMES = {
     "Concern": "decision",
     "Context": "model",
     "Decision": "decision",
+    "ExecDecision": "exec_decision",
+    "OperationDecision": "operation",
     "Policy": "model",
     "PolicyError": "model",
     "Rule": "model",
     "decide": "decide",
+    "decide_exec": "exec_decision",
+    "decide_operation": "operation",
+    "dump_policy": "document",
     "load_policy": "document",
     "policy_from_pairs": "document",
+    "restore_policy": "document",
     "strictest": "decision",
 }
 

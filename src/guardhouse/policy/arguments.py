@@ -2,7 +2,7 @@
 
     argv:
       program: cat                   # or a list of programs
-      words: [config, view]          # words that must follow at once, in order; default none
+      words: [config, view]          # operands that must come first, in order; default none
       flags: [-n, --number]          # options without a value; one-letter ones may be joined (-nA)
       options: [--lines, -n]         # options with a value: `-n 5`, `-n5`, `--lines 5`, `--lines=5`
       operands: {below: [/var/log]}  # none (default) | any | {below: […]} | {match: [globs in one word]}
@@ -100,7 +100,7 @@ def compile_argument_rule(rule: ArgumentRule, *, trusted_path: Sequence[str], wi
     operand = _values_language(rule.operands, is_operand=True)
     late_operand = _values_language(rule.operands, is_operand=False)
     programs = choice(program_language(program, trusted_path, with_paths=with_paths) for program in rule.programs)
-    head = concat([programs, *(SEPARATOR + word for word in rule.words)])
+    head = concat([programs, *(part for word in rule.words for part in (option_words, SEPARATOR + word))])
     if rule.operands.kind == "none":
         return concat([head, option_words, optional(SEPARATOR + "--")])
     if rule.at_most is None:

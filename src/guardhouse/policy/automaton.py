@@ -51,6 +51,7 @@ class Machine:
         self._universal = [self._is_universal(position) for position in range(len(self._chars))]
 
     def start_state(self) -> State:
+        """The state before any character."""
         return frozenset(self.starts)
 
     def accepting(self, state: State) -> set[int]:
@@ -62,6 +63,7 @@ class Machine:
         return {self.owner[position] for position in state if self._universal[position]}
 
     def live(self, state: State) -> set[int]:
+        """Indices of the languages that may still hold a text which begins so."""
         return {self.owner[position] for position in state}
 
     def without(self, state: State, is_dropped: Callable[[int], bool]) -> State:
@@ -69,6 +71,7 @@ class Machine:
         return frozenset(position for position in state if not is_dropped(self.owner[position]))
 
     def step(self, state: State, char: str) -> State:
+        """The state after one more character."""
         chars = self._chars
         return frozenset(
             target for position in state for target in self._follow[position] if chars[target].admits(char)

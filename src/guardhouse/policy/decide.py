@@ -34,7 +34,7 @@ def decide(
     policy: Policy,
     command_text: str,
     *,
-    context: Context = Context(),
+    context: Context = Context(),  # noqa: B008 - frozen, without state
     reader: ShellReader = read_command,
 ) -> Decision:
     """Decide a shell text.

@@ -13,9 +13,9 @@ Knows nothing of files: what ``include`` names is read by the function that the 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from guardhouse.limits import POLICY_INCLUDE_MAX_DEPTH, POLICY_RULES_MAX
 from guardhouse.policy.model import (
@@ -27,16 +27,18 @@ from guardhouse.policy.model import (
     Rule,
     Section,
 )
+from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode, node_of
 from guardhouse.policy.rule_fields import build_glob_rule, read_rule
-from guardhouse.policy.yaml_text import MappingNode, Node, SequenceNode, TextNode, parse_yaml_text
 
-__all__ = ["load_policy", "policy_from_pairs"]
+__all__ = ["dump_policy", "load_policy", "policy_from_pairs", "restore_policy"]
 
 _TOP_KEYS: Final = ("version", "name", "about", "path", "include", "permission")
 _ABSOLUTE_DIRECTORY: Final = re.compile(r"(/[^/\0]+)+")
 
 
-def load_policy(text: str, *, name: str, includes: Callable[[str], str] | None = None) -> Policy:
+def load_policy(
+    text: str, *, name: str, includes: Callable[[str], str] | None = None, with_examples: bool = True
+) -> Policy:
     """Read a policy document (YAML or JSON).
 
     Args:
@@ -44,14 +46,21 @@ def load_policy(text: str, *, name: str, includes: Callable[[str], str] | None =
         name: what places in messages begin with, the file's path as a rule.
         includes: returns the text of a file that the document includes, named as written there; it raises OSError
             or PolicyError when there is none. Without it, ``include`` is refused.
+        with_examples: decide every rule's examples, and refuse a policy that breaks a promise of its own.
 
     Raises:
-        PolicyError: the document is empty, malformed, or says something that cannot be kept exactly; a rule's own
-            examples are checked by `check_examples`, not here.
+        PolicyError: the document is empty, malformed, says something that cannot be kept exactly, or an example does
+            not come out as written.
     """
     loader = _Loader(includes)
     loader.read(text, name=name, depth=1)
-    return loader.build(name)
+    policy = loader.build(name)
+    if with_examples and any(rule.examples for section in policy.sections.values() for rule in section.rules):
+        # Deciding needs the shell reader, which a document without examples does not.
+        from guardhouse.policy.cases import check_examples
+
+        check_examples(policy)
+    return policy
 
 
 def policy_from_pairs(pairs: Iterable[Sequence[str]], *, name: str = "policy") -> Policy:
@@ -63,10 +72,47 @@ def policy_from_pairs(pairs: Iterable[Sequence[str]], *, name: str = "policy") -
     rules = []
     for number, pair in enumerate(pairs, start=1):
         place = f"{name}:{number}"
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(item, str) for item in pair):
+        if not _is_pair(pair):
             raise PolicyError(f"{pair!r} is no [pattern, action] pair", place=place)
         rules.append(_pair_rule("bash", pair[0], pair[1], place=place, action_place=place))
     return Policy(name=name, sections={"bash": Section("bash", tuple(rules))})
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(item, str) for item in value)
+
+
+def dump_policy(policy: Policy) -> dict[str, Any]:
+    """Return the policy as plain JSON data with its name and places, for `restore_policy` in another process."""
+    return {
+        **policy.canonical(),
+        "name": policy.name,
+        "about": policy.about,
+        "places": {operation: [rule.place for rule in section.rules] for operation, section in policy.sections.items()},
+    }
+
+
+def restore_policy(data: Mapping[str, Any]) -> Policy:
+    """Build the policy that `dump_policy` wrote; its digest is the same. Needs no YAML.
+
+    Raises:
+        PolicyError: the data is not what `dump_policy` writes.
+    """
+    try:
+        name, trusted = str(data["name"]), tuple(str(directory) for directory in data["path"])
+        sections = {}
+        for operation, rules in data["permission"].items():
+            places = data["places"][operation]
+            built = []
+            for rule, place in zip(rules, places, strict=True):
+                node = node_of(rule, place=place)
+                if not isinstance(node, MappingNode) or operation not in OPERATIONS:
+                    raise PolicyError("this is no rule of a dumped policy", place=place)
+                built.append(read_rule(operation, node, trusted_path=trusted))
+            sections[operation] = Section(operation, tuple(built))
+        return Policy(name=name, sections=sections, trusted_path=trusted, about=str(data["about"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PolicyError(f"this is no dumped policy: {error!r}", place="policy") from error
 
 
 def _pair_rule(
@@ -101,6 +147,9 @@ class _Loader:
         return Policy(name=name, sections=sections, trusted_path=trusted, about=self.about)
 
     def read(self, text: str, *, name: str, depth: int) -> None:
+        # YAML is imported here, so that a process which only restores finished policies never loads it.
+        from guardhouse.policy.yaml_text import parse_yaml_text
+
         node = parse_yaml_text(text, name=name)
         if node is None:
             raise PolicyError("the document is empty; to deny every command write 'permission: {bash: {}}'", place=name)
@@ -173,7 +222,7 @@ class _Loader:
             self._read_section("bash", node)
             return
         if not isinstance(node, MappingNode):
-            if isinstance(node, TextNode) and not node.value and not node.is_quoted:
+            if not node.value and not node.is_quoted:
                 raise PolicyError("'permission' is empty; to deny every command write '{bash: {}}'", place=node.place)
             raise PolicyError("'permission' must map operations to rules", place=node.place)
         keys = [key for key, _ in node.items]

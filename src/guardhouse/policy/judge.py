@@ -19,7 +19,7 @@ from guardhouse.policy.reordered import Spellings, respelled_rules
 from guardhouse.policy.rulebook import Match, Rulebook, action_of, rulebook_of
 from guardhouse.policy.shell import SimpleCommand, Word
 from guardhouse.policy.shell.wrappers import WRAPPERS
-from guardhouse.policy.subjects import normalise_path
+from guardhouse.policy.subjects import without_dots
 from guardhouse.values import Verdict
 
 __all__ = ["Judge", "program_names"]
@@ -134,8 +134,8 @@ class Judge:
         self, command: SimpleCommand, argv: tuple[str, ...], names: tuple[str, ...], match: Match
     ) -> CommandDecision | None:
         """A path written with ``..`` must also be allowed as the path that it means."""
-        normalised = tuple(_without_dots(word) for word in argv[1:])
-        program = _without_dots(argv[0])
+        normalised = tuple(without_dots(word) for word in argv[1:])
+        program = without_dots(argv[0])
         if normalised == argv[1:] and program == argv[0]:
             return None
         names = program_names(program, self._policy.trusted_path) if program != argv[0] else names
@@ -381,13 +381,6 @@ def _say(rule: Rule | None) -> str:
 
 def _writes(command: SimpleCommand) -> bool:
     return any(redirection.kind in ("write", "append", "read_write") for redirection in command.redirections)
-
-
-def _without_dots(word: str) -> str:
-    """Resolve ``..`` in a word that is a path; other words, URLs among them, stay as they are."""
-    if ".." not in word.split("/") or "://" in word:
-        return word
-    return normalise_path(word) or word
 
 
 def _may_be_option(word: Word) -> bool:

@@ -86,6 +86,18 @@ class Condition:
     hours: tuple[int, int] | None = None
     days: frozenset[int] = frozenset()
 
+    def example_context(self) -> "Context":
+        """Return circumstances in which the condition holds; its rule's examples are decided in them."""
+        now = None
+        if self.hours is not None or self.days:
+            # 1 January 2024 was a Monday.
+            minute = self.hours[0] if self.hours is not None else 0
+            now = datetime(2024, 1, min(self.days, default=1), minute // 60, minute % 60)  # noqa: DTZ001 - local time
+        requester = None
+        if self.requester:
+            requester = self.requester[0].replace("*", "x").replace("?", "x").replace("\\", "")
+        return Context(environment=self.environment or None, requester=requester, now=now)
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

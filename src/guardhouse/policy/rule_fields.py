@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from guardhouse.policy.arguments import ArgumentRule, Values, compile_argument_rule
 from guardhouse.policy.model import ACTIONS, GATED, INHERIT, Condition, Examples, PolicyError, Rule
+from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
 from guardhouse.policy.patterns import PatternError, parse_glob
 from guardhouse.policy.subjects import parse_subject_pattern
-from guardhouse.policy.yaml_text import MappingNode, Node, SequenceNode, TextNode
 from guardhouse.values import Verdict
 
 __all__ = ["build_glob_rule", "read_rule"]

@@ -36,6 +36,7 @@ __all__ = [
     "normalise_url",
     "parse_subject_pattern",
     "path_below",
+    "without_dots",
 ]
 
 _SEGMENT_CHAR: Final = Chars(frozenset("/"), negated=True)
@@ -103,6 +104,13 @@ def normalise_path(path: str) -> str | None:
         else:
             kept.append(part)
     return ("/" if path.startswith("/") else "") + "/".join(kept) or "."
+
+
+def without_dots(word: str) -> str:
+    """Resolve ``..`` in a word that is a path; other words, URLs among them, stay as they are."""
+    if ".." not in word or ".." not in word.split("/") or "://" in word:
+        return word
+    return normalise_path(word) or word
 
 
 def path_below(directory: str) -> Language:

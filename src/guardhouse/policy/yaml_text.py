@@ -8,49 +8,17 @@ Knows nothing of policies. Pure.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from guardhouse.limits import POLICY_DOCUMENT_MAX_CHARS, POLICY_DOCUMENT_MAX_DEPTH, POLICY_DOCUMENT_MAX_NODES
 from guardhouse.policy.model import PolicyError
+from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
 
-__all__ = ["MappingNode", "Node", "SequenceNode", "TextNode", "parse_yaml_text"]
+__all__ = ["parse_yaml_text"]
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass(frozen=True, slots=True)
-class TextNode:
-    """A scalar. ``is_quoted`` tells ``""`` from a key with nothing behind it."""
-
-    value: str
-    place: str
-    is_quoted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceNode:
-    """A list."""
-
-    items: "tuple[Node, ...]"
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class MappingNode:
-    """Keys in written order, each once."""
-
-    items: "tuple[tuple[TextNode, Node], ...]"
-    place: str
-
-    def get(self, key: str) -> "Node | None":
-        """Return what stands behind a key, or None."""
-        return next((node for name, node in self.items if name.value == key), None)
-
-
-Node = TextNode | SequenceNode | MappingNode
 
 
 def parse_yaml_text(text: str, *, name: str) -> Node | None:

@@ -1,0 +1,88 @@
+"""Gate two's answer: whether a program that the kernel has just started may run with these arguments.
+
+Asked with what is certain: the file that runs, the names under which the trusted path knows that very file, and the
+argument vector as the kernel copied it. The answer is final: allow, deny or ask, never undecided. What a text could
+leave open is known here; what is still in doubt (a denied command with its options moved) is denied.
+
+Needs neither YAML nor the shell reader. Pure; runs in the monitor.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from guardhouse.policy.decision import strictest
+from guardhouse.policy.language import SEPARATOR
+from guardhouse.policy.model import GATED, Children, Context, Policy, Rule
+from guardhouse.policy.reordered import respelled_rules
+from guardhouse.policy.rulebook import action_of, rulebook_of
+from guardhouse.policy.subjects import without_dots
+from guardhouse.values import Verdict
+
+__all__ = ["ExecDecision", "decide_exec"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecDecision:
+    """The answer for one exec. ``children`` is what the winning rule says of what this program starts."""
+
+    verdict: Verdict
+    rule: Rule | None
+    because: str
+    children: Children = GATED
+
+
+def decide_exec(
+    policy: Policy,
+    argv: tuple[str, ...],
+    *,
+    path: str,
+    names: Collection[str] = (),
+    workspace_path: str | None = None,
+    context: Context = Context(),  # noqa: B008 - frozen, without state
+) -> ExecDecision:
+    """Decide one exec.
+
+    Args:
+        argv: the argument vector; ``argv[0]`` is only used to choose among ``names``.
+        path: absolute path of the file that runs, symbolic links resolved.
+        names: plain names that resolve to this very file (device and inode) through the policy's trusted path;
+            `Policy` rules name programs by them. A multi-call binary has many: the one it is called by counts,
+            and where that is none of them every name must be allowed.
+        workspace_path: ``./…`` relative to the workspace root for a file below it, for rules that name it so.
+    """
+    if not argv:
+        return ExecDecision(Verdict.DENY, None, "an exec without any argument")
+    called = argv[0].rpartition("/")[2]
+    if called in names:
+        return _decide_as((called, path), argv[1:], policy, context)
+    if names:
+        answers = [_decide_as((name, path), argv[1:], policy, context) for name in sorted(names)]
+        worst = strictest(*(answer.verdict for answer in answers))
+        return next(answer for answer in answers if answer.verdict is worst)
+    paths = (path,) if workspace_path is None else (path, workspace_path)
+    return _decide_as(paths, argv[1:], policy, context)
+
+
+def _decide_as(names: tuple[str, ...], arguments: tuple[str, ...], policy: Policy, context: Context) -> ExecDecision:
+    book = rulebook_of(policy)
+    if book is None:
+        return ExecDecision(Verdict.DENY, None, "the policy has no rules for commands")
+    match = book.find((SEPARATOR.join((name, *arguments)) for name in names), context)
+    shown = " ".join((names[0], *arguments))
+    if match.winner is None:
+        return ExecDecision(Verdict.DENY, None, f"no rule matches {shown!r}")
+    because = f"{shown!r} matches {match.winner.says()}"
+    if match.winner.action is not Verdict.ALLOW:
+        return ExecDecision(match.winner.action, match.winner, because)
+    meant = tuple(without_dots(argument) for argument in arguments)
+    if meant != arguments:
+        other = book.find((SEPARATOR.join((name, *meant)) for name in names), context)
+        if action_of(other.winner) is not Verdict.ALLOW:
+            reason = f"with '..' resolved it reads {' '.join((names[0], *meant))!r}, which is not allowed"
+            return ExecDecision(action_of(other.winner), other.winner, reason)
+    subject = SEPARATOR.join((names[0].rpartition("/")[2], *arguments))
+    for position, rule, spellings in respelled_rules(policy, names[0].rpartition("/")[2]):
+        if position > match.position and spellings.hold(subject) and rule in book.later_rules(match.position, context):
+            reason = f"{shown!r} is {rule.says()} with its options in other places"
+            return ExecDecision(rule.action, rule, reason)
+    return ExecDecision(Verdict.ALLOW, match.winner, because, match.winner.children)
