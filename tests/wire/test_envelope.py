@@ -13,7 +13,14 @@ from tests.wire.strategies import values_of
 from guardhouse import limits
 from guardhouse.errors import PeerError
 from guardhouse.values import Stream
-from guardhouse.wire import Direction, FrameTooLarge, InvalidPayloadError, parse_frame, render_frame
+from guardhouse.wire import (
+    Direction,
+    FrameTooLarge,
+    InvalidPayloadError,
+    UnsendableMessage,
+    parse_frame,
+    render_frame,
+)
 from guardhouse.wire.close_codes import close_code, close_reason
 from guardhouse.wire.envelope import TYPES
 from guardhouse.wire.messages import (
@@ -30,6 +37,7 @@ from guardhouse.wire.messages import (
     Unknown,
     Welcome,
 )
+from guardhouse.wire.messages_v1 import ApprovalRequest
 from guardhouse.wire.plain import as_plain, is_plain
 
 EVERY_TYPE = [
@@ -213,6 +221,42 @@ def test_frame_too_large() -> None:
     output = TaskResult(task_id="t", success=True, result={"content": "x" * limits.MESSAGE_MAX_BYTES})
     with pytest.raises(FrameTooLarge, match="ask for less or for a part"):
         render_frame(output, message_id="m", timestamp_ms=1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(TaskResult(task_id="t", success=True, result=[[0]] * 300_000), id="too many values"),
+        pytest.param(TaskResult(task_id="t", success=True, result={"n": 2**70}), id="an integer beyond 64 bits"),
+        pytest.param(TaskResult(task_id="t", success=True, result={"name": "\udc80"}), id="a lone surrogate"),
+        pytest.param(TaskCancel(task_id="a\nb"), id="a control character in an id"),
+        pytest.param(
+            ApprovalRequest(approval_id="a", task_id="t", command="x", argv=("x",) * 8_193), id="too many words"
+        ),
+    ],
+)
+def test_unsendable(message: Message) -> None:
+    """What the other side would refuse is refused here: resumption would send it, and be cut, for ever."""
+    with pytest.raises(UnsendableMessage, match="cannot send"):
+        render_frame(message, message_id="m", timestamp_ms=1)
+
+
+def test_large_listing_is_sendable() -> None:
+    """The twin: a listing of 100,000 files fits a frame in both counts."""
+    entries = [{"path": f"dir/file-{n}", "is_dir": False, "size": n} for n in range(100_000)]
+    frame = render_frame(
+        TaskResult(task_id="t", success=True, result={"entries": entries}), message_id="m", timestamp_ms=1
+    )
+    parse_frame(frame, direction=Direction.TO_HUB)
+
+
+def test_peer_text_in_errors_is_short_and_printable() -> None:
+    """An error quotes a peer's value only in part and without control characters."""
+    frame = envelope("task.output", {"task_id": "t", "stream": "\x1b[31m\n" + "A" * 100_000})
+    with pytest.raises(PeerError) as caught:
+        parse_frame(frame, direction=Direction.TO_HUB)
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
 
 
 @given(st.binary() | st.text())

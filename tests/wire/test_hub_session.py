@@ -109,7 +109,7 @@ def test_hello_missing() -> None:
     """Under v1 a runner that says no hello within 5 s is closed; with it, it is not."""
     session = HubSession(welcome=WELCOME, subprotocol=V1, now_s=0.0)
     assert session.deadline_s == 5.0
-    with pytest.raises(PeerError, match="no runner.hello within 5 s"):
+    with pytest.raises(PeerError, match=r"no runner\.hello within 5 s"):
         session.tick(5.0)
     assert start().tick(5.0) == []
 
@@ -122,6 +122,10 @@ def test_hello_missing() -> None:
         pytest.param(
             [RunnerHello(memory_id="m", tasks=(HeldTask(task_id="t", state=TaskState.RUNNING),) * 2)],
             id="one task twice in the hello",
+        ),
+        pytest.param(
+            [RunnerHello(memory_id="m", tasks=(HeldTask(task_id="t", state=TaskState.RUNNING, stdout_first=1),))],
+            id="a stream that begins after its end",
         ),
     ],
 )

@@ -262,7 +262,7 @@ def test_large_output_is_cut_into_pieces() -> None:
     session.received(frame(BASH), 0.0)
     session.disconnected()
     session.connected(0.0, subprotocol=V1)
-    hear(session, Welcome(output_window_bytes=1 << 20))
+    hear(session, Welcome())
     hear(session, RunnerResume(tasks=(ResumedTask(task_id="t1", disposition=Disposition.CONTINUE),)))
     session.take_messages()
     session.output("t1", Stream.STDOUT, b"x" * (limits.OUTPUT_CHUNK_MAX_BYTES + 1))
@@ -664,3 +664,30 @@ def test_policy_report() -> None:
     assert session.take_messages() == [report]
     reconnect(session)
     assert session.take_messages() == [report]
+
+
+def test_replaced_result() -> None:
+    """A result that could not be rendered is replaced by a smaller one, which is then the one kept."""
+    session = running()
+    session.finish(TaskResult(task_id="t1", success=True, result={"n": 2**70}))
+    session.take_messages()
+    smaller = TaskResult(task_id="t1", success=False, error="result could not be sent")
+    session.replace_result(smaller)
+    (sent,) = session.take_messages()
+    assert isinstance(sent, TaskResult)
+    assert sent.error == "result could not be sent"
+    reconnect(session, ResumedTask(task_id="t1", disposition=Disposition.CONTINUE))
+    assert session.take_messages() == [sent]
+    with pytest.raises(InvariantError):
+        running().replace_result(smaller)
+
+
+def test_held_tasks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that never acknowledges cannot make a runner hold any number of results."""
+    monkeypatch.setattr(limits, "HELD_TASKS_MAX", 1)
+    session = running()
+    assert hear(session, TaskRequest(task_id="t2", operation="bash")) == []
+    (rejected,) = session.take_messages()
+    assert isinstance(rejected, TaskRejected)
+    assert rejected.code is RejectCode.BUSY
+    assert session.backlog == 0

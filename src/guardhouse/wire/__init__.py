@@ -2,7 +2,14 @@
 
 from typing import Final
 
-from guardhouse.wire.envelope import Envelope, FrameTooLarge, InvalidPayloadError, parse_frame, render_frame
+from guardhouse.wire.envelope import (
+    Envelope,
+    FrameTooLarge,
+    InvalidPayloadError,
+    UnsendableMessage,
+    parse_frame,
+    render_frame,
+)
 from guardhouse.wire.messages import Direction
 from guardhouse.wire.operations import parse_args, parse_result
 
@@ -12,6 +19,7 @@ __all__ = [
     "Envelope",
     "FrameTooLarge",
     "InvalidPayloadError",
+    "UnsendableMessage",
     "parse_args",
     "parse_frame",
     "parse_result",

@@ -23,6 +23,7 @@ __all__ = [
     "Envelope",
     "FrameTooLarge",
     "InvalidPayloadError",
+    "UnsendableMessage",
     "parse_frame",
     "render_frame",
 ]
@@ -59,6 +60,7 @@ TYPES: Final[dict[Direction, dict[str, type[Message]]]] = {
     Direction.TO_RUNNER: {kind.TYPE: kind for kind in _TO_RUNNER},
     Direction.TO_HUB: {kind.TYPE: kind for kind in _TO_HUB},
 }
+_DIRECTION: Final = {kind: direction for direction, kinds in TYPES.items() for kind in kinds.values()}
 # Requests are small; a result may list very many files.
 _MAX_NODES: Final = {
     Direction.TO_RUNNER: limits.MESSAGE_MAX_NODES,
@@ -84,8 +86,16 @@ class InvalidPayloadError(PeerError):
         self.reference = reference
 
 
-class FrameTooLarge(Refusal):
-    """A message of ours is larger than one frame may be; send less of it, or in parts."""
+class UnsendableMessage(Refusal):
+    """A message of ours that the other side would refuse. Said here, because there it would end the connection.
+
+    Its sender puts a smaller one in its place: `RunnerSession.replace_result` for a result, a denial for an
+    approval that cannot be asked for.
+    """
+
+
+class FrameTooLarge(UnsendableMessage):
+    """It is larger than one frame may be; send less of it, or in parts."""
 
 
 class _Incoming(Struct, frozen=True):
@@ -123,18 +133,30 @@ def parse_frame(data: bytes | str, *, direction: Direction) -> Envelope:
 def render_frame(message: Message, *, message_id: str, timestamp_ms: int) -> str:
     """Return the text frame of ``message``.
 
+    Everything but output (which a session makes within bounds, and which is the hot path) is read back first: a
+    message that the peer refuses would end the connection, be sent again by the resumption and end it again.
+
     Raises:
         FrameTooLarge: it would be over ``limits.MESSAGE_MAX_BYTES``.
-        ValueError: a text in it holds a lone surrogate (a file name that did not go through `paths`).
+        UnsendableMessage: it breaks another limit of docs/wire_protocol.md, or a text in it holds a lone surrogate
+            (a file name that did not go through `paths`).
     """
-    encoded = msgspec.json.encode(
-        {"id": message_id, "type": message.TYPE, "payload": message, "timestamp": timestamp_ms}
-    )
+    try:
+        encoded = msgspec.json.encode(
+            {"id": message_id, "type": message.TYPE, "payload": message, "timestamp": timestamp_ms}
+        )
+    except UnicodeEncodeError as error:
+        raise UnsendableMessage(f"cannot send {message.TYPE}: it holds text that is not Unicode") from error
     if len(encoded) > limits.MESSAGE_MAX_BYTES:
         raise FrameTooLarge(
             f"message too large: {message.TYPE} of {len(encoded)} bytes,"
             f" at most {limits.MESSAGE_MAX_BYTES} fit one frame; ask for less or for a part"
         )
+    if not isinstance(message, messages.TaskOutput):
+        try:
+            parse_frame(encoded, direction=_DIRECTION[type(message)])
+        except PeerError as error:
+            raise UnsendableMessage(f"cannot send {message.TYPE}: {error}") from error
     return encoded.decode("utf-8")
 
 

@@ -58,6 +58,7 @@ from guardhouse.wire.messages_v1 import (
     TaskRejected,
 )
 from guardhouse.wire.plain import as_plain, is_plain
+from guardhouse.wire.typed import printable
 
 __all__ = ["HubSession", "StoredState", "StoredTask"]
 
@@ -142,6 +143,11 @@ class HubSession:
             times.append(self._offline_at_s)
         return min(times)
 
+    @property
+    def backlog(self) -> int:
+        """Messages queued and not taken. A program that stops reading its socket while this is large bounds it."""
+        return len(self._outbox)
+
     def traffic(self, now_s: float) -> None:
         """Note any sign of life: a frame, a ping, a pong."""
         self._idle_at_s = now_s + limits.IDLE_TIMEOUT_S
@@ -188,7 +194,7 @@ class HubSession:
         """Take one message that is already parsed; otherwise as ``received``."""
         if isinstance(message, Unknown) or (not self.is_v1 and not is_plain(type(message))):
             name = message.type if isinstance(message, Unknown) else message.TYPE
-            return [Warned(PeerError(f"unknown message type: {name[:100]}", code="unknown_type"))]
+            return [Warned(PeerError(f"unknown message type: {printable(name)}", code="unknown_type"))]
         if self.is_v1 and self.hello is None and not isinstance(message, RunnerHello):
             raise PeerError(f"{message.TYPE} before runner.hello", code="protocol")
         match message:
@@ -277,7 +283,7 @@ class HubSession:
         self._send(request)
 
     def cancel(self, task_id: str, *, reason: str | None = None) -> None:
-        """Ask for a stop; the result still comes."""
+        """Ask for a stop; the result still comes. Before the resumption the store's state says it (`CANCELLING`)."""
         if self.is_ready:
             self._send(TaskCancel(task_id=task_id, reason=reason))
 
@@ -338,6 +344,9 @@ class HubSession:
         ids = [task.task_id for task in hello.tasks]
         if len(set(ids)) != len(ids):
             raise PeerError("runner.hello names a task twice", code="protocol")
+        for task in hello.tasks:
+            if task.stdout_first > task.stdout_next or task.stderr_first > task.stderr_next:
+                raise PeerError(f"runner.hello: task {task.task_id} begins after its end", code="protocol")
         self.hello = hello
         self.is_draining = hello.draining
         self._answer_by_s = None
@@ -365,7 +374,7 @@ class HubSession:
                 events.append(OutputGap(held.task_id, stream, one.received, first))
                 one.received = one.stored = one.acknowledged = first
             agreed[stream] = min(one.received, following)
-            one.resent = following - agreed[stream]
+            one.resent = min(following - agreed[stream], limits.OUTPUT_WINDOW_MAX_BYTES)
         cancelling = stored.state is StoredState.CANCELLING
         return ResumedTask(
             task_id=held.task_id,

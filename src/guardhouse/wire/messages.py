@@ -72,7 +72,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     worknode_id: Name = field(default_factory=str)
     name: Name = field(default_factory=str)
     labels: Labels = field(default_factory=empty)
-    output_window_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)] | None = None
+    output_window_bytes: Annotated[int, Meta(ge=1, le=limits.OUTPUT_WINDOW_MAX_BYTES)] | None = None
     hub_version: Name | None = None
 
 

@@ -37,8 +37,6 @@ __all__ = [
     "TaskState",
 ]
 
-_HELD_TASKS_MAX = 20_000
-
 
 class TaskState(StrEnum):
     """What a runner knows of a task. ``forgotten``: finished, acknowledged, only the id is remembered."""
@@ -97,7 +95,7 @@ class RunnerHello(Message, frozen=True, kw_only=True):
     memory_id: Identifier
     version: Name = ""
     draining: bool = False
-    tasks: Annotated[tuple[HeldTask, ...], Meta(max_length=_HELD_TASKS_MAX)] = field(default_factory=empty)
+    tasks: Annotated[tuple[HeldTask, ...], Meta(max_length=limits.HELD_TASKS_MAX)] = field(default_factory=empty)
 
 
 class ResumedTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -114,7 +112,7 @@ class RunnerResume(Message, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "runner.resume"
 
-    tasks: Annotated[tuple[ResumedTask, ...], Meta(max_length=_HELD_TASKS_MAX)] = field(default_factory=empty)
+    tasks: Annotated[tuple[ResumedTask, ...], Meta(max_length=limits.HELD_TASKS_MAX)] = field(default_factory=empty)
 
 
 class TaskAccepted(Message, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from guardhouse.errors import PeerError
 from guardhouse.wire.messages import McpServer
 from guardhouse.wire.paths import path_as_bytes
 from guardhouse.wire.scalars import Count, ExitCode, Name, Path, Seconds, Text, WholeNumber, empty
-from guardhouse.wire.typed import parse_typed
+from guardhouse.wire.typed import parse_typed, printable
 
 __all__ = [
     "INVALID_ARGS",
@@ -506,7 +506,7 @@ def parse_args(operation: str, args: Any) -> Args:
         PeerError: ``unknown_operation`` ("unknown operation: …") or ``invalid_args`` ("invalid read args: …").
     """
     if operation not in OPERATIONS:
-        raise PeerError(f"unknown operation: {operation[:100]}", code=UNKNOWN_OPERATION)
+        raise PeerError(f"unknown operation: {printable(operation)}", code=UNKNOWN_OPERATION)
     kind = OPERATIONS[operation][0]
     parsed = parse_typed(args, kind, what=f"{operation} args", code=INVALID_ARGS)
     _check_encodings(operation, parsed)
@@ -520,7 +520,7 @@ def parse_result(operation: str, result: Any) -> Result:
         PeerError: ``unknown_operation``, or ``invalid_result`` ("invalid read result: …").
     """
     if operation not in OPERATIONS:
-        raise PeerError(f"unknown operation: {operation[:100]}", code=UNKNOWN_OPERATION)
+        raise PeerError(f"unknown operation: {printable(operation)}", code=UNKNOWN_OPERATION)
     return parse_typed(result, OPERATIONS[operation][1], what=f"{operation} result", code="invalid_result")
 
 

@@ -61,6 +61,7 @@ from guardhouse.wire.messages_v1 import (
 from guardhouse.wire.plain import as_plain, is_plain
 from guardhouse.wire.plain_output import PlainOutput
 from guardhouse.wire.task_memory import RunnerTask, TaskMemory
+from guardhouse.wire.typed import printable
 
 __all__ = ["RunnerSession"]
 
@@ -125,6 +126,11 @@ class RunnerSession:
         times += [at for at in (self._answer_by_s, self._heartbeat_at_s) if at is not None]
         return min(times)
 
+    @property
+    def backlog(self) -> int:
+        """Messages queued and not taken. A program that stops reading its socket while this is large bounds it."""
+        return len(self._outbox)
+
     def connected(self, now_s: float, *, subprotocol: str | None) -> list[Event]:
         """Begin a connection on which the platform chose ``subprotocol`` (None: the plain protocol)."""
         if self._is_connected:
@@ -180,7 +186,8 @@ class RunnerSession:
         """Return what to send, in order; each message once."""
         taken = list(self._outbox)
         self._outbox.clear()
-        self._taken += taken
+        # What `flushed` has something to say of; under v1 acknowledgements say the rest.
+        self._taken += [one for one in taken if not self._is_v1 or isinstance(one, McpResult)]
         return taken
 
     def flushed(self) -> list[Event]:
@@ -226,7 +233,7 @@ class RunnerSession:
         """Take one message that is already parsed; otherwise as ``received``."""
         if isinstance(message, Unknown) or (not self._is_v1 and not is_plain(type(message))):
             name = message.type if isinstance(message, Unknown) else message.TYPE
-            return [Warned(PeerError(f"unknown message type: {name[:100]}", code="unknown_type"))]
+            return [Warned(PeerError(f"unknown message type: {printable(name)}", code="unknown_type"))]
         if isinstance(message, Welcome):
             return self._on_welcome(message, now_s)
         if self._is_ready or isinstance(message, RunnerResume | HubGoodbye):
@@ -331,6 +338,15 @@ class RunnerSession:
                 self._outbox.extend(self._plain_output.ending(result.task_id))
             self._send_result(task)
         return []
+
+    def replace_result(self, result: TaskResult) -> None:
+        """Put a smaller result in the place of one that `render_frame` could not send (`UnsendableMessage`)."""
+        task = self._task(result.task_id)
+        if task.result is None:
+            raise InvariantError(f"task {result.task_id} has no result to replace")
+        task.result = _completed(result, task)
+        if self.is_ready:
+            self._send_result(task)
 
     def answer_call(self, result: McpResult) -> None:
         """Send the answer to an `McpCall`; kept over a cut until it was written."""
@@ -446,9 +462,6 @@ class RunnerSession:
                 held.acknowledge(held.next_offset)
             if task.result is None:
                 events.append(OutputRoom(task.task_id))
-            elif task.unwanted:
-                self._memory.forget(task.task_id)
-                events.append(ResultAcknowledged(task.task_id))
             else:
                 self._send_result(task)
         return events
@@ -507,6 +520,10 @@ class RunnerSession:
         if self._draining is not None:
             error = "runner is draining: it takes no new task; send it to another runner or later"
             self._say_rejected(request.task_id, request.source_instance_id, RejectCode.DRAINING, error)
+            return []
+        if len(self._memory) >= limits.HELD_TASKS_MAX:
+            error = f"runner holds {len(self._memory)} tasks whose results were not acknowledged; try again later"
+            self._say_rejected(request.task_id, request.source_instance_id, RejectCode.BUSY, error)
             return []
         self._memory.add(RunnerTask(request.task_id, request.source_instance_id))
         return [request]

@@ -12,7 +12,7 @@ import msgspec
 
 from guardhouse.errors import PeerError
 
-__all__ = ["parse_typed"]
+__all__ = ["parse_typed", "printable"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -28,7 +28,13 @@ def parse_typed(value: Any, kind: type[T], *, what: str, code: str) -> T:
     try:
         return msgspec.convert(_without_nulls(value, kind), kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise PeerError(f"invalid {what}: {error}", code=code) from error
+        raise PeerError(f"invalid {what}: {printable(str(error))}", code=code) from error
+
+
+def printable(text: str, *, max_chars: int = 200) -> str:
+    """Return a peer's text fit for a log line or an error: its start, without control characters."""
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:max_chars])
+    return shown if len(text) <= max_chars else f"{shown}…"
 
 
 def _without_nulls(value: Any, kind: type[msgspec.Struct]) -> Any:
