@@ -1,0 +1,170 @@
+"""`guardhouse exec`: one command in one environment, as if it ran here. Wiring only."""
+
+import base64
+import os
+import shlex
+import sys
+import uuid
+from typing import Any
+
+import click
+
+from guardhouse.cli.client import ClientError, HubClient, HubUnreachable, hub_options, print_json
+from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.follow import close_quietly, exit_status, follow_output, write_bytes
+from guardhouse.cli.task import task_path, wait_for
+
+__all__ = ["exec_"]
+
+# 128 + SIGPIPE: what a shell reports of a program whose reader went away.
+BROKEN_PIPE = 141
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--timeout", type=click.FloatRange(0, 86_400, min_open=True), metavar="SECONDS", help="120 without.")
+@click.option("--workdir", metavar="DIR", help="Directory inside the workspace.")
+@click.option("--profile", metavar="NAME", help="Sandbox profile, if the runner allows the choice.")
+@click.option("--stdin", "with_stdin", is_flag=True, help="Send our standard input (at most 16 MiB) to the command.")
+@click.option(
+    "--queue",
+    "queue_s",
+    type=click.FloatRange(0, 86_400),
+    default=0.0,
+    metavar="SECONDS",
+    help="Let it wait so long for a runner that is not connected.",
+)
+@click.option("--detach", is_flag=True, help="Print the task's id and do not wait.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming.")
+@hub_options
+@click.argument("environment")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(
+    client: HubClient,
+    *,
+    environment: str,
+    command: tuple[str, ...],
+    timeout: float | None,
+    workdir: str | None,
+    profile: str | None,
+    with_stdin: bool,
+    queue_s: float,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Run COMMAND in ENVIRONMENT, stream its output, and return its exit status.
+
+    One word is a command text for bash: exec web-1 -- 'ps aux | head'. Several words are quoted and joined, so that
+    they arrive as they are: exec web-1 -- ls -l 'my file'. Ctrl-C cancels the command.
+    """
+    args: dict[str, Any] = {"command": command[0] if len(command) == 1 else shlex.join(command)}
+    if timeout is not None:
+        args["timeout"] = timeout
+    if workdir is not None:
+        args["workdir"] = workdir
+    if with_stdin:
+        args["stdin"] = _read_stdin()
+    body = {
+        "environment_id": environment,
+        "operation": "bash",
+        "args": args,
+        "queue_s": queue_s,
+        "profile": profile,
+        # A request whose answer was lost is asked again under the same key: it starts one task.
+        "idempotency_key": f"exec-{uuid.uuid4()}",
+    }
+    created = _create(client, body)
+    if detach:
+        if as_json:
+            print_json(created)
+        else:
+            click.echo(created["id"])
+        return
+    sys.exit(_attend(client, created["id"], as_json=as_json))
+
+
+STDIN_MAX_BYTES = 16 * 1024 * 1024
+
+
+def _read_stdin() -> str:
+    data = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
+    if len(data) > STDIN_MAX_BYTES:
+        raise ClientError(
+            f"standard input is over {STDIN_MAX_BYTES} bytes; write it to a file in the workspace first",
+            exit_code=ExitCode.USAGE,
+        )
+    return base64.b64encode(data).decode("ascii")
+
+
+def _create(client: HubClient, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return client.request("POST", "/api/v1/tasks", body=body)
+    except HubUnreachable:
+        return client.request("POST", "/api/v1/tasks", body=body)
+
+
+def _attend(client: HubClient, task_id: str, *, as_json: bool) -> int:
+    """Stream a task to its end and return the exit status."""
+    streamed = {"stdout": bytearray(), "stderr": bytearray()}
+    counts = {"stdout": 0, "stderr": 0}
+    try:
+        for stream, data in follow_output(client, task_id):
+            counts[stream] += len(data)
+            if as_json:
+                streamed[stream] += data
+            else:
+                write_bytes(stream, data)
+        found = wait_for(client, task_id)
+    except KeyboardInterrupt:
+        return _interrupted(client, task_id)
+    except BrokenPipeError:
+        close_quietly()
+        _cancel(client, task_id, "the reader of its output went away")
+        return BROKEN_PIPE
+    result = found["result"] if isinstance(found["result"], dict) else {}
+    for stream, count in counts.items():
+        # A plain runner of the seed streams nothing: its output is in the result.
+        text = result.get(stream) if found["protocol"] != "guardhouse.v1" else None
+        if count == 0 and isinstance(text, str) and text:
+            if as_json:
+                streamed[stream] += text.encode()
+            else:
+                write_bytes(stream, text.encode())
+    if as_json:
+        print_json({**found, **{name: bytes(data).decode("utf-8", "replace") for name, data in streamed.items()}})
+    else:
+        _explain(found, result)
+    return exit_status(found)
+
+
+def _explain(found: dict[str, Any], result: dict[str, Any]) -> None:
+    """Say on stderr what the command's own output does not: refusals, limits, what was left out."""
+    if found["error"]:
+        click.echo(f"guardhouse: {found['error']}", err=True)
+    elif found["state"] in {"timed_out", "cancelled", "lost"}:
+        why = found["state_reason"] or found["cancel_reason"] or f"its limit was {found['timeout_s']:g} s"
+        click.echo(f"guardhouse: {found['state'].replace('_', ' ')}: {why}", err=True)
+    if found["output_note"]:
+        click.echo(f"guardhouse: {found['output_note']}", err=True)
+    for stream in ("stdout", "stderr"):
+        dropped = result.get(f"{stream}_dropped")
+        if dropped:
+            click.echo(f"guardhouse: {dropped} bytes of {stream} beyond the limit were dropped", err=True)
+
+
+def _cancel(client: HubClient, task_id: str, reason: str) -> None:
+    try:
+        client.request("POST", task_path(task_id, "/cancel"), body={"reason": reason})
+    except ClientError as error:
+        click.echo(f"guardhouse: cannot cancel {task_id}: {error}", err=True)
+
+
+def _interrupted(client: HubClient, task_id: str) -> int:
+    """Cancel, show what still comes, and return 130; a second Ctrl-C leaves at once."""
+    click.echo(f"guardhouse: cancelling {task_id}", err=True)
+    try:
+        _cancel(client, task_id, "interrupted by Ctrl-C")
+        wait_for(client, task_id, timeout_s=15)
+    except KeyboardInterrupt:
+        click.echo(f"guardhouse: left; 'guardhouse task show {task_id}' says how it ended", err=True)
+        os._exit(ExitCode.INTERRUPTED)
+    return ExitCode.INTERRUPTED

@@ -1,0 +1,120 @@
+"""`guardhouse hub`: flags and environment to a `HubConfig`, then the hub. Wiring only."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from guardhouse.cli.client import print_json
+from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.errors import SetupError
+from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, parse_listen
+
+__all__ = ["hub"]
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def _default_state_dir() -> str:
+    if os.environ.get("STATE_DIRECTORY"):
+        return os.environ["STATE_DIRECTORY"].split(":")[0]
+    if os.geteuid() == 0:
+        return "/var/lib/guardhouse-hub"
+    base = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    return f"{base}/guardhouse-hub"
+
+
+def _option(flag: str, **settings: Any) -> Callable[[C], C]:
+    variable = "GUARDHOUSE_HUB_" + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(flag, envvar=variable, show_envvar=True, show_default=True, **settings)
+
+
+_STATE_DIR = _option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=_default_state_dir,
+    help="Database, keys and the owner's token; mode 0700.",
+)
+
+
+@click.group(invoke_without_command=True)
+@_option("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="Where to serve; port 0 takes a free one.")
+@_STATE_DIR
+@_option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
+@_option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
+@_option("--public-url", metavar="URL", help="Where clients and runners reach the hub, if not where it listens.")
+@_option("--behind-proxy", is_flag=True, help="Allow plain HTTP off loopback: a proxy in front speaks TLS.")
+@_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="Least level that is logged.")
+@_option("--log-format", type=click.Choice(LOG_FORMATS), default="json", help="For machines, or for people.")
+@_option("--queue-limit", type=click.IntRange(0), default=1_000, help="Tasks that may wait for one environment.")
+@_option("--in-flight-limit", type=click.IntRange(1), default=64, help="Tasks given to one runner at a time.")
+@_option("--retention-days", type=click.IntRange(0), default=90, help="Finished tasks are kept so long; 0: for ever.")
+@click.pass_context
+def hub(
+    context: click.Context,
+    *,
+    listen: str,
+    state_dir: Path,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    public_url: str | None,
+    behind_proxy: bool,
+    log_level: str,
+    log_format: str,
+    queue_limit: int,
+    in_flight_limit: int,
+    retention_days: int,
+) -> None:
+    """Serve environments, tasks and the REST API; runners dial in here.
+
+    The first start makes an API token for the owner and says which file it is in. SIGTERM shuts down gracefully,
+    a second one at once.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    try:
+        host, port = parse_listen(listen)
+        config = HubConfig(
+            state_dir=state_dir,
+            host=host,
+            port=port,
+            tls_certificate=tls_cert,
+            tls_key=tls_key,
+            public_url=public_url,
+            behind_proxy=behind_proxy,
+            log_level=log_level,
+            log_format=log_format,
+            queue_limit=queue_limit,
+            in_flight_limit=in_flight_limit,
+            retention_days=retention_days,
+        )
+    except SetupError as error:
+        click.echo(f"guardhouse hub: {error}", err=True)
+        sys.exit(ExitCode.USAGE)
+    from guardhouse.hub.server import run
+
+    token_file = state_dir / "owner.token"
+
+    def announce(url: str) -> None:
+        click.echo(f"guardhouse hub: listening on {url}", err=True)
+        click.echo(f"guardhouse hub: owner's API token is in {token_file}", err=True)
+
+    sys.exit(run(config, announce=announce))
+
+
+@hub.command("init")
+@_STATE_DIR
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(*, state_dir: Path, as_json: bool) -> None:
+    """Make state directory, keys, database and the owner's token without serving."""
+    from guardhouse.hub.server import initialise
+
+    initialise(HubConfig(state_dir=state_dir)).close()
+    token_file = state_dir / "owner.token"
+    if as_json:
+        print_json({"state_dir": str(state_dir), "owner_token_file": str(token_file)})
+    else:
+        click.echo(token_file)
