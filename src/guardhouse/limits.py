@@ -94,6 +94,10 @@ SHELL_WORDS_MAX: Final = 65_536
 # Texts up to this length are remembered, this many of them; both bound the cache's memory.
 SHELL_CACHE_TEXT_CHARS: Final = 4_096
 SHELL_CACHE_ENTRIES: Final = 1_024
+# What a second reader is asked about: tree-sitter-bash took 32 s for 120 kB of open here-documents, growing quadratically.
+SHELL_SECOND_READER_MAX_BYTES: Final = 16 * 1024
+# bashlex manages 260 lines of 50 characters a second, and loops for ever on some: no answer by then means none.
+SHELL_PARSER_TIMEOUT_S: Final = 2.0
 
 # Launcher. One request is one datagram; a longer body travels in a sealed memory file of at most this size:
 # the longest command text with every byte escaped, and room for the rest.

@@ -1,6 +1,6 @@
 """Gate one's reader: what a shell text runs, writes and sets, or that it cannot be told. Pure."""
 
-from guardhouse.policy.shell.read import SecondReader, read_command
+from guardhouse.policy.shell.read import read_command
 from guardhouse.policy.shell.reading import (
     Assignment,
     Redirection,
@@ -9,6 +9,7 @@ from guardhouse.policy.shell.reading import (
     Undecided,
     Word,
 )
+from guardhouse.policy.shell.second_reader import SecondReader, compare_with
 
 __all__ = [
     "Assignment",
@@ -18,5 +19,6 @@ __all__ = [
     "SimpleCommand",
     "Undecided",
     "Word",
+    "compare_with",
     "read_command",
 ]

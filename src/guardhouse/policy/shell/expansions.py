@@ -201,6 +201,9 @@ class ExpansionScanner(Scanner):
             builder.unknown(VARIABLE, may_split=not quoted)
         elif following and following in "0123456789@*#?-$!":
             self.pos += 2
+            if following == "$" and self.peek() and self.peek() in "{(['\"":
+                # Inside double quotes the lexer takes the second dollar sign for the start of an expansion.
+                raise self.fail("$$ before a character that makes an expansion of its second half")
             split = following == "@" or (not quoted and following not in "#?$")
             builder.unknown(VARIABLE, may_split=split, number=following in "#?$")
         elif self.text.startswith(CONTINUATION, self.pos + 1):

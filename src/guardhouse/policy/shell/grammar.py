@@ -664,20 +664,31 @@ class Grammar(ConditionalScanner):
         self.skip_blanks()
         if operator in ("<<", "<<-"):
             return self._read_heredoc_start(operator, fd, start)
-        raw = self._read_argument()
         kind = _KINDS[operator]
+        if kind == "dup" and self.peek() == "-":
+            return self._read_close(operator, fd, start)
+        word = self._read_argument().word
         if kind == "dup":
-            kind = _dup_kind(raw.word, operator, match["fd"])
+            kind = _dup_kind(word, operator, match["fd"])
             if kind != "dup":
                 self.bash_only(operator)
         if kind == "herestring":
-            return Redirection(kind, operator, fd, raw.word, self.source.span(start, self.pos))
-        if raw.word.value is None and kind == "dup":
+            return Redirection(kind, operator, fd, word, self.source.span(start, self.pos))
+        if word.value is None and kind == "dup":
             self.findings.add_undecided(
-                raw.word.span, "a descriptor to duplicate that may turn out to be the name of a file"
+                word.span, "a descriptor to duplicate that may turn out to be the name of a file"
             )
-        network = self._opens_network(raw.word, kind)
-        return Redirection(kind, operator, fd, raw.word, self.source.span(start, self.pos), network)
+        network = self._opens_network(word, kind)
+        return Redirection(kind, operator, fd, word, self.source.span(start, self.pos), network)
+
+    def _read_close(self, operator: str, fd: int | None, start: int) -> Redirection:
+        """``>&-`` ends at its dash, whatever follows: ``2>&-ls`` runs ``ls``. Source: parse.y, ``read_token``."""
+        span = self.source.span(self.pos, self.pos + 1)
+        self.pos += 1
+        if self.peek() and self.peek() not in METACHARACTERS:
+            self.bash_only("text joined to a closing redirection")
+        word = Word("-", span, "-", ("-",))
+        return Redirection("dup", operator, fd, word, self.source.span(start, self.pos))
 
     def _opens_network(self, word: Word, kind: RedirectionKind) -> bool:
         if kind == "dup":

@@ -9,7 +9,6 @@ requester cannot choose freely (see ``variables.py``).
 """
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -18,37 +17,49 @@ from guardhouse.policy.shell.effects import judge_commands
 from guardhouse.policy.shell.findings import CannotRead, Findings, Found, Source
 from guardhouse.policy.shell.grammar import read_source
 from guardhouse.policy.shell.reading import ShellReading, SimpleCommand, Undecided, Word
+from guardhouse.policy.shell.second_reader import CommandStarts, SecondReader, compare_with
 from guardhouse.policy.shell.words import RESERVED
 
-__all__ = ["SecondReader", "read_command"]
+__all__ = ["TREE_SITTER", "read_command"]
 
 # Words of these characters stand for themselves wherever they are; ``=`` only after the first word, since it assigns
 # there; ``,`` needs no care without braces.
 _PLAIN_TEXT: Final = re.compile(r"[ \t]*+[A-Za-z0-9_./:@%+,-]++(?:[ \t]++[A-Za-z0-9_./:@%+,=^-]++)*+[ \t]*+")
 _WORD: Final = re.compile(r"[^ \t]+")
 
-SecondReader = Callable[[str, ShellReading], tuple[Undecided, ...]]
+
+def _ask_tree_sitter(text: str) -> CommandStarts:
+    # Loaded when it is first asked, so that a process which never asks does not map the compiled grammar.
+    from guardhouse.policy.shell.tree_sitter_reader import command_starts
+
+    return command_starts(text)
 
 
-def read_command(text: str, *, second: SecondReader | None = None) -> ShellReading:
+# What it cannot read is undecided: otherwise the construct that it cannot read would be the way past it.
+TREE_SITTER: Final = compare_with(_ask_tree_sitter, name="tree-sitter-bash", must_read=True)
+
+
+def read_command(text: str, *, second: SecondReader | None = TREE_SITTER) -> ShellReading:
     """Read what ``bash -c text`` runs, writes and sets.
 
     Args:
         text: any string; nothing is assumed of it.
-        second: asked about every text that is not plain words; what it returns is added to ``undecided``.
+        second: asked about every text that is not plain words and that the first reader understands; its
+            objections are added to ``undecided``. By default tree-sitter-bash in this process; a process that
+            keeps compiled parsers out hands in what ``guardhouse.worker.parser_client`` answered; None: nobody.
 
     Returns:
         A reading in which every command that any run of the text may start is named, or ``undecided`` is not empty,
         or the name of a command is not literal.
     """
-    if len(text) <= limits.SHELL_CACHE_TEXT_CHARS and second is None:
-        return _read_remembered(text)
+    if len(text) <= limits.SHELL_CACHE_TEXT_CHARS and (second is None or second is TREE_SITTER):
+        return _read_remembered(text, second)
     return _read(text, second)
 
 
 @lru_cache(maxsize=limits.SHELL_CACHE_ENTRIES)
-def _read_remembered(text: str) -> ShellReading:
-    return _read(text, None)
+def _read_remembered(text: str, second: SecondReader | None) -> ShellReading:
+    return _read(text, second)
 
 
 def _read(text: str, second: SecondReader | None) -> ShellReading:
@@ -67,7 +78,7 @@ def _read(text: str, second: SecondReader | None) -> ShellReading:
         findings.undecided.append(Undecided(error.span, error.because))
     _judge_arithmetic(findings)
     reading = _finish(text, findings)
-    if plain or second is None:
+    if plain or second is None or reading.undecided:
         return reading
     objections = second(text, reading)
     if not objections:
