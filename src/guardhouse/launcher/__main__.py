@@ -24,6 +24,7 @@ from guardhouse.kernel import credentials, descriptors  # noqa: E402
 from guardhouse.kernel.sealed import read_sealed  # noqa: E402
 from guardhouse.launcher.cgroup import find_home  # noqa: E402
 from guardhouse.launcher.supervise import Supervisor  # noqa: E402
+from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
 from guardhouse.sandbox.bundle import Bundle  # noqa: E402
 
 _EXIT_SETUP: Final = 78  # EX_CONFIG of sysexits.h
@@ -64,10 +65,13 @@ def main(arguments: list[str]) -> int:
         return _EXIT_SETUP
     credentials.set_no_new_privs()
     credentials.set_dumpable(dumpable=False)
+    sweeper = None if home is None else start_sweeper(home)
     runner = socket.socket(fileno=control_fd)
     gc.collect()
     gc.freeze()
     Supervisor(bundle, runner, home, warm=warm, library=arguments[3]).run()
+    if sweeper is not None:
+        sweeper.finish()
     return 0
 
 

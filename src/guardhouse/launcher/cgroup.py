@@ -117,10 +117,13 @@ class CgroupHome:
         missing = _write_limits(self.version, directories, limits)
         return Group(version=self.version, directories=directories, missing=missing)
 
-    def remove(self) -> None:
-        """Remove what this launcher made, once its groups are gone."""
+    def clear(self) -> bool:
+        """Kill and remove whatever this launcher made; False when something is still dying: call again."""
+        done = True
         for base in set(self._bases.values()):
-            _remove_tree(base)
+            _kill_members(base)
+            done = _remove_tree(base) and done
+        return done
 
 
 def find_home() -> CgroupHome | None:

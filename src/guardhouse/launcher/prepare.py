@@ -16,6 +16,7 @@ from typing import Final
 
 from guardhouse.errors import SetupError
 from guardhouse.kernel import credentials, descriptors, namespaces
+from guardhouse.kernel.title import set_title
 from guardhouse.launcher.view import PrivatePart, build_view
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
@@ -87,6 +88,10 @@ def _close_descriptors(place: Place) -> None:
             os.dup2(null, number, inheritable=True)
     if null > 2:
         os.close(null)
+
+
+def _hide_command_line(_place: Place) -> None:
+    set_title("guardhouse-init")
 
 
 def _map_user(place: Place) -> None:
@@ -172,6 +177,9 @@ PREPARE_STEPS: Final = (
         "namespaces",
         _close_descriptors,
         why="pid 1 holds its control socket and nothing of the launcher's",
+    ),
+    PrepareStep(
+        "title", "namespaces", _hide_command_line, why="a command that lists processes is not told where we live"
     ),
     PrepareStep(
         "user_namespace", "namespaces", _map_user, why="every later step needs capabilities, which only this gives"

@@ -378,8 +378,6 @@ class Supervisor:
             if not self._dead:
                 break
             time.sleep(0.01)
-        if self._home is not None:
-            self._home.remove()
 
 
 def _say(text: str) -> None:
