@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.wire.strategies import values_of
 
 from guardhouse.errors import PeerError
+from guardhouse.wire.messages import TaskRequest
 from guardhouse.wire.operations import (
     OPERATIONS,
     BashArgs,
@@ -151,7 +152,39 @@ def test_path_and_bytes_must_agree() -> None:
         path_as_bytes("harmless", b"/etc/shadow")
 
 
+def test_paths_that_no_file_can_have() -> None:
+    """A NUL or a lone surrogate is refused rather than cut or guessed."""
+    for path, raw in (("a\0b", None), ("a\0", b"a\0"), ("a\udc80", None)):
+        with pytest.raises(PeerError, match="invalid path"):
+            path_as_bytes(path, raw)
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+@given(data=st.data())
+@settings(max_examples=30)
+def test_args_round_trip(operation: str, data: st.DataObject) -> None:
+    """Arguments are read back as they were written, and paths in them name the bytes that were meant."""
+    args = data.draw(values_of(OPERATIONS[operation][0]))
+    fixed = {f"{name}_b64": None for name in ("path", "target", "pattern", "workdir") if hasattr(args, f"{name}_b64")}
+    args = msgspec.structs.replace(args, **fixed)
+    parsed = parse_args(operation, msgspec.json.decode(msgspec.json.encode(args)))
+    assert parsed == args
+    for name in ("path", "target", "pattern", "workdir"):
+        if hasattr(parsed, f"{name}_bytes"):
+            assert getattr(parsed, f"{name}_bytes") == getattr(args, name).encode()
+
+
+def test_unknown_result() -> None:
+    """A result is read for a known operation only, and a wrong one is the runner's fault."""
+    with pytest.raises(PeerError, match="unknown operation"):
+        parse_result("format_disk", {})
+    with pytest.raises(PeerError, match="invalid bash result: Object missing required field `exit_code`"):
+        parse_result("bash", {})
+
+
 def test_secrets_stay_out_of_repr() -> None:
     """What an MCP server record holds in env and headers is not in its repr, so not in a log by accident."""
     server = McpServer(name="s", transport="stdio", env={"TOKEN": "hunter2"}, headers={"A": "hunter2"})
     assert "hunter2" not in repr(server)
+    request = TaskRequest(task_id="t", operation="mcp_call", args={"server": {"env": {"TOKEN": "hunter2"}}})
+    assert "hunter2" not in repr(request)

@@ -44,12 +44,12 @@ def parse_json(
             data, which may hold secrets.
     """
     encoded = _encode(data, max_bytes)
-    _check_shape(encoded, max_depth=max_depth, max_nodes=max_nodes)
+    outside = _check_shape(encoded, max_depth=max_depth, max_nodes=max_nodes)
     try:
         value = msgspec.json.decode(encoded)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise PeerError(f"message is not valid JSON: {error}", code=MALFORMED) from error
-    _check_members(value, encoded)
+    _check_members(value, encoded, outside)
     return value
 
 
@@ -78,42 +78,55 @@ def _structure(encoded: bytes, max_nodes: int) -> bytes:
     between quotes is outside. Each node has two strings at most (its key and itself): more quotes are too many
     nodes, and the check keeps ``split`` from building a list of millions.
     """
-    bare = encoded.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 4 * max_nodes:
+    bare = encoded.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in encoded else encoded
+    if _count(bare, b'"', up_to=4 * max_nodes + 1) > 4 * max_nodes:
         _refuse_nodes(max_nodes)
     return b'""'.join(bare.split(b'"')[::2])
 
 
-def _check_shape(encoded: bytes, *, max_depth: int, max_nodes: int) -> None:
+def _count(data: bytes, mark: bytes, *, up_to: int) -> int:
+    """Return how often the byte ``mark`` is in ``data``, counting no further than ``up_to``.
+
+    `bytes.replace` looks with memchr and stops at a number; `bytes.count` does neither and takes 2.5 ns a byte,
+    25 times as long where marks are rare (CPython 3.11).
+    """
+    return len(data) - len(data.replace(mark, b"", up_to))
+
+
+def _check_shape(encoded: bytes, *, max_depth: int, max_nodes: int) -> bytes | None:
     """Refuse too many nodes or too deep nesting, before anything is built.
 
     Counted in the whole text first: marks inside strings make these counts too high, never too low, and nearly
     every message passes at once. Otherwise they are counted outside strings only.
 
+    Returns:
+        What stands outside strings, where that had to be worked out.
+
     Raises:
         PeerError: ``malformed``.
     """
     if len(encoded) > 2 * _PREFIX_BYTES:
-        # Millions of values show in the first part already; counting them all would take a quarter of a second.
+        # Millions of values show in the first part already, before the whole is cut at its quotes.
         _check_shape(encoded[:_PREFIX_BYTES], max_depth=max_depth, max_nodes=max_nodes)
-    opens = encoded.count(b"[") + encoded.count(b"{")
-    if opens <= max_depth and opens + encoded.count(b",") < max_nodes:
-        return
+    opens = _count(encoded, b"[", up_to=max_nodes) + _count(encoded, b"{", up_to=max_nodes)
+    if opens <= max_depth and opens + _count(encoded, b",", up_to=max_nodes) < max_nodes:
+        return None
     outside = _structure(encoded, max_nodes)
-    opens = outside.count(b"[") + outside.count(b"{")
-    if opens + outside.count(b",") >= max_nodes:
+    opens = _count(outside, b"[", up_to=max_nodes) + _count(outside, b"{", up_to=max_nodes)
+    if opens + _count(outside, b",", up_to=max_nodes) >= max_nodes:
         _refuse_nodes(max_nodes)
     if opens > max_depth:
         brackets = outside.translate(None, delete=_NOT_BRACKETS)
         if max(accumulate(map(_STEP.__getitem__, brackets))) > max_depth:
             raise PeerError(f"message is nested deeper than {max_depth} levels", code=MALFORMED)
+    return outside
 
 
 def _refuse_nodes(max_nodes: int) -> None:
     raise PeerError(f"message holds more than {max_nodes} values", code=MALFORMED)
 
 
-def _check_members(value: Any, encoded: bytes) -> None:
+def _check_members(value: Any, encoded: bytes, outside: bytes | None) -> None:
     """Refuse a key given twice in one object and an integer beyond 64 bits.
 
     A parser keeps one of two equal keys, so an object with one has fewer members than the text has colons
@@ -134,7 +147,8 @@ def _check_members(value: Any, encoded: bytes) -> None:
                 pending.append(item)
             elif kind is int and not _INT_MIN <= item <= _INT_MAX:
                 raise PeerError("message holds an integer beyond 64 bits", code=MALFORMED)
-    if encoded.count(b":") != members:
-        outside = _structure(encoded, len(encoded))
-        if outside.count(b":") != members:
+    if _count(encoded, b":", up_to=members + 1) != members:
+        if outside is None:
+            outside = _structure(encoded, len(encoded))
+        if _count(outside, b":", up_to=members + 1) != members:
             raise PeerError("message holds an object with the same key twice", code=MALFORMED)
