@@ -5,6 +5,7 @@
       words: [config, view]          # operands that must come first, in order; default none
       flags: [-n, --number]          # options without a value; one-letter ones may be joined (-nA)
       options: [--lines, -n]         # options with a value: `-n 5`, `-n5`, `--lines 5`, `--lines=5`
+      any_options: true              # every option, for a program of which none is dangerous; then no flags, options
       operands: {below: [/var/log]}  # none (default) | any | {below: […]} | {match: [globs in one word]}
       at_most: 1                     # operands, default without bound
 
@@ -54,12 +55,15 @@ class ArgumentRule:
     words: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     options: Mapping[str, Values] | None = None
+    any_options: bool = False
     operands: Values = Values("none")
     at_most: int | None = None
 
     def summary(self) -> str:
         """The rule in one line, for messages."""
         parts = ["|".join(self.programs), *self.words]
+        if self.any_options:
+            parts.append("[any options]")
         if self.flags:
             parts.append(f"[{' '.join(self.flags)}]")
         parts += [f"[{option} {_value_summary(values)}]" for option, values in (self.options or {}).items()]
@@ -82,6 +86,8 @@ def compile_argument_rule(rule: ArgumentRule, *, trusted_path: Sequence[str], wi
     _check(rule)
     options = rule.options or {}
     items: list[Language] = []
+    if rule.any_options:
+        items.append(concat(["-", Repeat(WORD_CHAR, 1)]))
     short_flags = frozenset(flag[1] for flag in rule.flags if _is_short(flag))
     cluster = Repeat(Chars(short_flags)) if short_flags else EMPTY
     if short_flags:
@@ -133,6 +139,8 @@ def _check(rule: ArgumentRule) -> None:
     for option in (*rule.flags, *(rule.options or {})):
         if not option.startswith("-") or option in ("-", "--") or "=" in option or SEPARATOR in option:
             raise PatternError(f"{option!r} is no option; write '-x' or '--name'")
+    if rule.any_options and (rule.flags or rule.options or rule.at_most is not None):
+        raise PatternError("'any_options' leaves nothing for flags, options or at_most to say")
     named = [*rule.flags, *(rule.options or {})]
     twice = next((option for option in named if named.count(option) > 1), None)
     if twice:

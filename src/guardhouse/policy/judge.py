@@ -12,7 +12,7 @@ from typing import Final
 
 from guardhouse.policy.automaton import TooManyStates
 from guardhouse.policy.decision import CommandDecision
-from guardhouse.policy.knowledge import HARMLESS, why_starts_others
+from guardhouse.policy.knowledge import is_known, why_starts_others
 from guardhouse.policy.language import ANYTHING, SEPARATOR, WORD_CHAR, Language, Repeat, choice, concat
 from guardhouse.policy.model import INHERIT, Context, Policy, Rule
 from guardhouse.policy.reordered import Spellings, respelled_rules
@@ -189,7 +189,7 @@ class Judge:
             if why:
                 return why
         # Several programs in one rule, or an open first word: no rule names this program by itself.
-        if not winner.programs and plain not in HARMLESS | WRAPPERS.keys() and not is_unwrapped:
+        if not winner.programs and not is_known(plain) and plain not in WRAPPERS and not is_unwrapped:
             return f"{winner.says()} names no program, and what {plain!r} starts is not known"
         return None
 

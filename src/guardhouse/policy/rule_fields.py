@@ -18,7 +18,7 @@ __all__ = ["build_glob_rule", "read_rule"]
 
 _RULE_KEYS: Final = ("match", "argv", "then", "because", "examples", "children", "profile", "timeout", "when")
 _BASH_ONLY: Final = ("argv", "children", "profile", "timeout")
-_ARGV_KEYS: Final = ("program", "words", "flags", "options", "operands", "at_most")
+_ARGV_KEYS: Final = ("program", "words", "flags", "options", "any_options", "operands", "at_most")
 _WHEN_KEYS: Final = ("environment", "requester", "hours", "days")
 _DAYS: Final = {name: number for number, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 1)}
 _DURATION: Final = re.compile(r"(\d{1,6})(ms|s|m|h)?")
@@ -251,6 +251,13 @@ def _read_argv(node: Node) -> tuple[ArgumentRule, dict[str, Any]]:
     if options is not None:
         fields["options"] = _read_options(options)
         source["options"] = {option: _values_source(values) for option, values in fields["options"].items()}
+    any_options = mapping.get("any_options")
+    if any_options is not None:
+        if _text(any_options, "any_options") not in ("true", "false"):
+            raise PolicyError("'any_options' is true or false", place=any_options.place)
+        if _text(any_options, "any_options") == "true":
+            fields["any_options"] = True
+            source["any_options"] = "true"
     operands = mapping.get("operands")
     if operands is not None:
         fields["operands"] = _read_values(operands, "operands")

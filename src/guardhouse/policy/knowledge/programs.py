@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from guardhouse.policy.knowledge.tables import ESCAPES, Escape
+from guardhouse.policy.knowledge.tables import ESCAPES, HARMLESS, Escape
 
-__all__ = ["why_starts_others"]
+__all__ = ["is_known", "why_starts_others"]
 
 _AWKS: Final = frozenset({"awk", "gawk", "mawk", "nawk", "original-awk"})
 _SEDS: Final = frozenset({"sed", "gsed", "ssed"})
@@ -26,6 +26,14 @@ _SED_SAFE: Final = re.compile(
     )*""",
     re.VERBOSE,
 )
+
+
+def is_known(program: str) -> bool:
+    """Whether the table says of this program all that it can start: nothing, or only with the options it lists."""
+    escape = ESCAPES.get(program)
+    if escape is not None:
+        return not escape.always
+    return program in HARMLESS or program in _AWKS or program in _SEDS
 
 
 def why_starts_others(program: str, arguments: Sequence[str | None]) -> str | None:

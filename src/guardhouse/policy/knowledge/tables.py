@@ -239,9 +239,8 @@ _BY_OPTION: Final[dict[str, Escape]] = {
     ),
     "ip": Escape(
         "runs a command in another network namespace, or reads commands from a file",
-        "ip(8): netns exec, vrf exec, -batch, -force",
-        words=frozenset({"exec"}),
-        starts=("-b", "--b", "-n", "-N", "ex"),
+        "ip(8): netns exec, vrf exec, -batch",
+        words=frozenset({"exec", "exe", "ex", "-b", "-ba", "-bat", "-batc", "-batch", "--batch"}),
     ),
     "tc": Escape(
         "reads commands from a file, runs a command", "tc(8): -batch, exec", words=frozenset({"exec"}), starts=("-b",)
