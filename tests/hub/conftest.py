@@ -1,0 +1,101 @@
+"""A real hub for each test: real Hypercorn, real TLS on loopback, SQLite on disk."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+import trustme
+
+from guardhouse.hub.config import HubConfig
+from guardhouse.hub.server import RunningHub, open_hub
+
+
+@dataclass
+class HubUnderTest:
+    """A hub, and an HTTP client that speaks to it as its owner."""
+
+    hub: RunningHub
+    http: httpx2.AsyncClient
+    state_dir: Path
+    ssl_context: ssl.SSLContext | None
+
+    @property
+    def url(self) -> str:
+        return self.hub.url
+
+    async def environment(self, name: str = "web-1", **more: Any) -> dict[str, Any]:
+        reply = await self.http.post("/api/v1/environments", json={"name": name, **more})
+        assert reply.status_code == 201, reply.text
+        return reply.json()
+
+    async def start(self, command: str = "true", *, environment: str = "web-1", **more: Any) -> dict[str, Any]:
+        body = {"environment_id": environment, "operation": "bash", "args": {"command": command}, **more}
+        reply = await self.http.post("/api/v1/tasks", json=body)
+        assert reply.status_code in {200, 202}, reply.text
+        return reply.json()
+
+    async def result(self, task_id: str, *, wait_s: float = 5) -> dict[str, Any]:
+        reply = await self.http.get(f"/api/v1/tasks/{task_id}/result", params={"wait_s": wait_s})
+        assert reply.status_code in {200, 202}, reply.text
+        return reply.json()
+
+    async def status(self, name: str = "web-1") -> dict[str, Any]:
+        return (await self.http.get(f"/api/v1/environments/{name}")).json()
+
+    async def until(self, condition: Callable[[], Any], *, within_s: float = 5) -> Any:
+        """Ask again and again for what happens in another task; the only place that polls."""
+        with trio.fail_after(within_s):
+            while True:
+                found = await condition()
+                if found:
+                    return found
+                await trio.sleep(0.01)
+
+    async def until_online(self, name: str = "web-1") -> None:
+        async def is_online() -> bool:
+            return (await self.status(name))["status"] == "online"
+
+        await self.until(is_online)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def start_hub(tmp_path: Path, authority: trustme.CA) -> Any:
+    """Return a function that starts a hub on the same state directory, as often as a test likes."""
+
+    @asynccontextmanager
+    async def start(*, tls: bool = False, **settings: Any) -> AsyncIterator[HubUnderTest]:
+        state_dir = tmp_path / "state"
+        context = None
+        if tls:
+            issued = authority.issue_cert("localhost", "127.0.0.1")
+            key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+            issued.private_key_pem.write_to_path(str(key))
+            chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+            settings |= {"tls_certificate": chain, "tls_key": key}
+            context = ssl.create_default_context()
+            authority.configure_trust(context)
+        async with open_hub(HubConfig(state_dir=state_dir, port=0, **settings)) as hub:
+            token = (state_dir / "owner.token").read_text().strip()
+            headers = {"authorization": f"Bearer {token}"}
+            verify = context if context is not None else True
+            async with httpx2.AsyncClient(base_url=hub.url, headers=headers, verify=verify, timeout=20) as http:
+                yield HubUnderTest(hub, http, state_dir, context)
+
+    return start
+
+
+@pytest.fixture
+async def hub(start_hub: Any) -> AsyncIterator[HubUnderTest]:
+    async with start_hub() as found:
+        yield found
