@@ -50,7 +50,7 @@ def envelope(kind: str, payload: object, **more: object) -> str:
 
 
 @pytest.mark.parametrize(("direction", "kind"), EVERY_TYPE)
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_round_trip(direction: Direction, kind: type[Message], data: st.DataObject) -> None:
     """What is rendered is parsed to the same value, for every type and any value of it."""
@@ -259,6 +259,7 @@ def test_peer_text_in_errors_is_short_and_printable() -> None:
     assert str(caught.value).isprintable()
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.binary() | st.text())
 def test_any_bytes_parse_or_raise(data: bytes | str) -> None:
     """Any bytes and any text parse or raise PeerError; other errors escape and fail."""

@@ -4,15 +4,15 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardhouse.errors import PeerError
 from guardhouse.wire.json_text import parse_json
 
-# FIGURES "Network and protocol": an error within 100 ms on the reference machine. Ten times that here, since
-# other work shares the cores; bench/ measures the figure itself.
-ERROR_MAX_S = 1.0
+# FIGURES "Network and protocol": an error within 100 ms. Five times that in processor time here, which other work on
+# the machine hardly moves; most cases take a tenth of the figure.
+ERROR_MAX_S = 0.5
 
 MILLION_KEYS = b"{" + b",".join(b'"k%d":1' % n for n in range(10**6)) + b"}"
 
@@ -59,10 +59,10 @@ MILLION_KEYS = b"{" + b",".join(b'"k%d":1' % n for n in range(10**6)) + b"}"
 )
 def test_refused(data: bytes | str, code: str) -> None:
     """What is no bounded, unambiguous JSON is refused with its code, soon, and without quoting the data."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(PeerError) as caught:
         parse_json(data)
-    assert time.perf_counter() - start < ERROR_MAX_S
+    assert time.process_time() - start < ERROR_MAX_S
     assert caught.value.code == code
     assert len(str(caught.value)) < 300
 
@@ -100,9 +100,9 @@ def test_too_many_nodes_is_exact() -> None:
 def test_write_of_20_mb_is_fast() -> None:
     """A write of 20 MB in base64 decodes in well under a second."""
     text = '{"content":"' + "QUJD" * (20_000_000 // 3) + '"}'
-    start = time.perf_counter()
+    start = time.process_time()
     parse_json(text)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 JSON = st.recursive(
@@ -116,6 +116,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(JSON, st.booleans())
 def test_agrees_with_the_standard_library(value: object, ascii_only: bool) -> None:
     """Every value that json.dumps writes is read back as json.loads reads it."""
@@ -123,6 +124,7 @@ def test_agrees_with_the_standard_library(value: object, ascii_only: bool) -> No
     assert parse_json(text) == json.loads(text)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=4)), max_size=6))
 def test_refuses_exactly_repeated_keys(members: list[tuple[str, str]]) -> None:
     """An object is refused if and only if two of its keys are equal after unescaping."""

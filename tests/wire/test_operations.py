@@ -115,7 +115,7 @@ def test_timeouts(args: BashArgs | WebfetchArgs | McpCallArgs, seconds: float) -
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_results_round_trip(operation: str, data: st.DataObject) -> None:
     """Every result is read back as it was written."""
@@ -140,6 +140,7 @@ def test_result_has_the_platforms_fields(result: Result, json: bytes) -> None:
     assert sorted(msgspec.json.decode(msgspec.json.encode(result)).items()) == sorted(msgspec.json.decode(json).items())
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.binary(max_size=30).filter(lambda raw: b"\0" not in raw))
 def test_path_round_trip(raw: bytes) -> None:
     """Any file name that Linux allows survives the wire byte for byte."""
@@ -160,8 +161,8 @@ def test_paths_that_no_file_can_have() -> None:
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
-@settings(max_examples=30)
 def test_args_round_trip(operation: str, data: st.DataObject) -> None:
     """Arguments are read back as they were written, and paths in them name the bytes that were meant."""
     args = data.draw(values_of(OPERATIONS[operation][0]))
