@@ -2,7 +2,7 @@
 
     python bench/roundtrip.py [--tasks N] [--json]
 
-The two are interleaved, one of each in turn, so that a machine whose speed drifts treats both alike. Goal to grow towards
+The two are interleaved, one of each in turn, so that a machine whose speed drifts treats both alike. Goal to grow to
 (design figures): p50 under 10 ms, and at most 15 ms for a no-op command through everything.
 """
 

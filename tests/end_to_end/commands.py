@@ -59,7 +59,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("who am I", "id -u; id -g"),
     Command("where am I", "pwd; pwd -P"),
     Command("mounted root", "df -P / | awk 'NR==2 {print $6}'"),
-    Command("process header", "ps -eo pid,comm | head -n 1"),
+    Command("process header", "ps -eo comm,pid | head -n 1 | tr -s ' '"),
     Command("memory header", "free -m | awk 'NR==1'"),
     Command("memory total", "awk '/MemTotal/ {print $2, $3}' /proc/meminfo"),
     Command("for loop", 'for i in 1 2 3; do echo "n=$i"; done'),
