@@ -114,11 +114,13 @@ def use_files(tour: Tour) -> None:
         task = run_operation(
             system, "write", {"path": "report/status.txt", "content": base64.b64encode(text.encode()).decode()}
         )
-        return "" if task["success"] else str(task)
+        return "" if task["success"] else str(task["error"])
 
     def read() -> str:
         say(paint("    POST /api/v1/tasks  read report/status.txt", "36"))
         task = run_operation(system, "read", {"path": "report/status.txt"})
+        if not task["success"]:
+            return str(task["error"])
         content = base64.b64decode(task["result"]["content"]).decode()
         show(content)
         return "" if content == text else f"read back {content!r}"

@@ -56,6 +56,11 @@ def exec_(
     One word is a command text for bash: exec web-1 -- 'ps aux | head'. Several words are quoted and joined, so that
     they arrive as they are: exec web-1 -- ls -l 'my file'. Ctrl-C cancels the command.
     """
+    if command[0] == "--":
+        # Options end at ENVIRONMENT already, so click hands the customary mark on as a word.
+        command = command[1:]
+    if not command:
+        raise click.UsageError("no command: write it after ENVIRONMENT --")
     args: dict[str, Any] = {"command": command[0] if len(command) == 1 else shlex.join(command)}
     if timeout is not None:
         args["timeout"] = timeout
