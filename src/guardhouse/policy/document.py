@@ -226,7 +226,7 @@ class _Loader:
                 raise PolicyError("'permission' is empty; to deny every command write '{bash: {}}'", place=node.place)
             raise PolicyError("'permission' must map operations to rules", place=node.place)
         keys = [key for key, _ in node.items]
-        if keys and all(isinstance(value, TextNode) for _, value in node.items):
+        if keys and all(isinstance(value, TextNode) and value.value for _, value in node.items):
             clash = next((key for key in keys if key.value in OPERATIONS), None)
             if clash is not None:
                 raise PolicyError(

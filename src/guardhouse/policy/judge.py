@@ -29,7 +29,7 @@ __all__ = ["Judge", "program_names"]
 _FLOW: Final = frozenset({"break", "continue", "return", "exit"})
 # Builtins whose arguments are assignments; those are judged as assignments are.
 _DECLARATIONS: Final = frozenset({"export", "readonly", "local", "declare", "typeset"})
-_DECLARATION_OPTIONS: Final = frozenset({"-x", "-r", "-g", "-a", "-A", "-l", "-u", "-p", "--", "+x", "-rx", "-gx"})
+_DECLARATION_OPTIONS: Final = frozenset({"-x", "-r", "-g", "-a", "-A", "-l", "-u", "--", "+x", "-rx", "-gx"})
 
 _ANY_WORD: Final = Repeat(WORD_CHAR)
 
@@ -123,9 +123,7 @@ class Judge:
         if argv[0] in _FLOW:
             because = f"{argv[0]} only steers the shell"
             return _decided(command, argv, Verdict.ALLOW, None, match.tried, because)
-        if argv[0] in _DECLARATIONS and all(
-            word in _DECLARATION_OPTIONS or not word.startswith(("-", "+")) for word in argv[1:]
-        ):
+        if argv[0] in _DECLARATIONS and _only_declares(argv[1:]):
             because = f"{argv[0]} sets variables, which are judged by themselves"
             return _decided(command, argv, Verdict.ALLOW, None, match.tried, because)
         return None
@@ -257,6 +255,9 @@ class Judge:
             return _decided(command, None, verdict, rule, tried, shown)
         if names is None:
             return _undecided(command, None, rule, tried, f"{reason}; it names the program")
+        if not self._allows_any_value(command.words, names):
+            because = f"{reason}; with '..' in it, it could name a path that no rule allows"
+            return _undecided(command, None, rule, tried, because)
         weakest = next((rule for rule in tried if rule.children != INHERIT or not rule.programs), tried[0])
         position = min(self._book.rules.index(rule) for rule in tried)
         arguments = [
@@ -267,6 +268,14 @@ class Judge:
             return _undecided(command, None, rule, tried, doubt)
         because = f"whatever {unknown.text!r} is, {_lower_first(_why_rule((first or '',), rule or tried[0]))}"
         return _decided(command, None, Verdict.ALLOW, rule, tried, because)
+
+    def _allows_any_value(self, words: Sequence[Word], names: tuple[str, ...]) -> bool:
+        """A word that is partly known may hold ``..`` and mean any path: then the rules must allow any."""
+        if all(word.value is not None or word.pattern == (None,) for word in words[1:]):
+            return True
+        widened = [word if word.value is not None else _widened(word) for word in words]
+        possible = self._possible(widened, names)
+        return possible is not None and all(action_of(rule) is Verdict.ALLOW for rule in possible)
 
     def _judge_function(self, command: SimpleCommand, tried: tuple[Rule, ...]) -> CommandDecision | None:
         if any(rule.programs for rule in tried):
@@ -321,6 +330,13 @@ class Judge:
 
     def _position(self, rule: Rule | None) -> int:
         return next((index for index, kept in enumerate(self._book.rules) if kept is rule), -1)
+
+
+def _only_declares(arguments: Sequence[str]) -> bool:
+    """Whether a declaration names a variable; without one it would print them all."""
+    names = [word for word in arguments if not word.startswith(("-", "+"))]
+    options = [word for word in arguments if word.startswith(("-", "+"))]
+    return bool(names) and all(word in _DECLARATION_OPTIONS for word in options)
 
 
 def _decided(
@@ -395,6 +411,10 @@ def _is_assignment_or_option(word: Word) -> bool:
         and not word.may_split
         and (word.value in _DECLARATION_OPTIONS or not start.startswith(("-", "+")))
     )
+
+
+def _widened(word: Word) -> Word:
+    return Word(word.text, word.span, None, (None,), word.undecided_because, word.may_split)
 
 
 def _pieces_language(word: Word) -> Language:

@@ -8,7 +8,7 @@ Knows nothing of policies. Pure.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -18,6 +18,8 @@ from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
 
 __all__ = ["parse_yaml_text"]
 
+# The C parser writes "" for a plain scalar's style, the Python one None.
+_QUOTED: Final = frozenset({"'", '"', "|", ">"})
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -79,7 +81,7 @@ class _Reader:
     def _read_node(self, event: Any, events: Iterator[Any], *, depth: int) -> Node:
         self._refuse_extras(event, depth)
         if isinstance(event, yaml.ScalarEvent):
-            return TextNode(_join_surrogates(event.value), self._at(event), is_quoted=event.style is not None)
+            return TextNode(_join_surrogates(event.value), self._at(event), is_quoted=event.style in _QUOTED)
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(inner := next(events), yaml.SequenceEndEvent):
