@@ -139,6 +139,7 @@ class HubConnection(TCPServer):
             )
             await self.idle_task.restart(task_group, self._idle_timeout)
             await self._read_data()
+            await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         """Write one event of the protocol to the peer, which has `WRITE_TIMEOUT_S` to take it."""

@@ -71,6 +71,7 @@ class BoundedWebSocket(WSStream):
         self.buffer: BoundedBuffer = BoundedBuffer(self.config.websocket_max_message_size)
         self.probe = Probe(self)
         self._closing = False
+        self._over = trio.Event()
         self._control_tokens = CONTROL_FRAMES_BURST
         self._control_refilled_s = trio.current_time()
 
@@ -87,6 +88,8 @@ class BoundedWebSocket(WSStream):
                 return
             self.probe.heard()
         await super().handle(event)
+        if self.closed:
+            self._over.set()
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         """Take one event of the application; None when it has ended."""
@@ -130,6 +133,13 @@ class BoundedWebSocket(WSStream):
                         {"type": "websocket.disconnect", "code": int(event.code), "reason": event.reason}
                     )
                 await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_pings(self) -> None:
+        interval_s = self.config.websocket_ping_interval or float("inf")
+        while not self._over.is_set():
+            await self.ping()
+            with trio.move_on_after(interval_s):
+                await self._over.wait()
 
     async def _fail(self, code: CloseReason, reason: str) -> None:
         """Say why, stop listening, and let the application end."""
