@@ -139,13 +139,10 @@ def bundle(workspace, **changes):
 
 
 def make_workspace(directory):
-    """Make a workspace that the commands' user owns and whose parents they can cross."""
+    """Make a workspace that the commands' user owns in ``directory``, which they must be able to cross."""
     found = directory / "workspace"
     found.mkdir(parents=True)
     who = identity()
     if os.geteuid() == 0:
         os.chown(found, who.uid, who.gid)
-    for parent in (found, *found.parents):
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(parent.stat().st_mode | 0o011)
     return found

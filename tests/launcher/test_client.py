@@ -4,16 +4,16 @@ import os
 
 import pytest
 import trio
-from tests.launcher.bundles import bundle, make_workspace
 
 from guardhouse.errors import PeerError
 from guardhouse.launcher.client import LauncherClient, LauncherDiedError, LaunchError, LaunchRequest, StopReason
 from guardhouse.launcher.start import start_launcher
+from tests.launcher.bundles import bundle
 
 
 @pytest.fixture
-async def client(tmp_path):
-    handle = start_launcher(bundle(make_workspace(tmp_path)))
+async def client(workspace):
+    handle = start_launcher(bundle(workspace))
     async with LauncherClient(handle) as found:
         yield found
 

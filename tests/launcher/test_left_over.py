@@ -4,12 +4,10 @@ import os
 import signal
 import time
 
-import pytest
-
 from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import LaunchRequest
 from guardhouse.launcher.start import start_launcher
-from tests.launcher.bundles import bundle, make_workspace
+from tests.launcher.bundles import bundle
 
 MARK = "71.25"
 TREE = f"trap '' TERM; setsid sleep {MARK} & (trap '' TERM; sleep {MARK} & sleep {MARK}) & sleep {MARK}; sleep {MARK}"
@@ -17,11 +15,6 @@ TREE = f"trap '' TERM; setsid sleep {MARK} & (trap '' TERM; sleep {MARK} & sleep
 
 def shell(text, **changes):
     return LaunchRequest("isolate", ("bash", "-c", text), **changes)
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return make_workspace(tmp_path)
 
 
 def processes():

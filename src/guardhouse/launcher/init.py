@@ -111,6 +111,7 @@ class _Running:
         self.user_s = 0.0
         self.system_s = 0.0
         self.largest_bytes = 0
+        self.killing = False  # everything was sent SIGKILL by us
         self.killed = 0
         self.denied: Counter[int] = Counter()
 
@@ -194,6 +195,7 @@ class _Init:
         running = self._running
         if running is None:
             return
+        running.killing = running.killing or number == signal.SIGKILL
         if running.starting:
             running.signals.append(number)
         else:
@@ -282,8 +284,9 @@ class _Init:
             running.status = status
             running.ended_s = time.monotonic()
             running.announce_s = None
+            running.killing = True
             _kill_everything(signal.SIGKILL)
-        elif running.status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        elif running.killing and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             running.killed += 1
 
     def _finish(self, running: _Running) -> None:
