@@ -1,4 +1,6 @@
-"""Every way to write a path that leaves, tried with every operation, each beside a twin of the same shape that stays."""
+"""Every way to write a path that leaves, tried with every operation, each beside a twin of the same shape
+that stays.
+"""
 
 import hashlib
 import io
@@ -9,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.escapes_files.box import INSIDE, Box, make_box
+from tests.support.files import FilesWorker
 
 from guardhouse.errors import Refusal
 from guardhouse.workspace import PathEscapesWorkspace
-from tests.escapes_files.box import INSIDE, SECRET, Box, make_box
-from tests.support.files import FilesWorker
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,7 @@ def test_no_operation_leaves(operation: str, way: Way, method: str, tmp_path: Pa
     with FilesWorker(box.root, method=method) as files:
         if not (operation == "sync_skill" and b"\xff" in way.out):
             with pytest.raises(PathEscapesWorkspace) as refused:
-                answer = act(files, filled(box, way.out))
-                assert SECRET.strip() not in repr(answer).encode()
+                act(files, filled(box, way.out))
             assert str(refused.value).startswith("path escapes workspace: ")
         assert box.picture() == before
         twin = filled(box, way.twin)
@@ -193,7 +194,9 @@ def test_walks_do_not_follow_links(operation: str, method: str, tmp_path: Path) 
             assert "SECRET" not in found.content
 
 
-@pytest.mark.parametrize("pattern", ["../*", "in/../../outside/*", "{..,in}/*", "/etc/*", "**/../*", "[.][.]/*", "up/*"])
+@pytest.mark.parametrize(
+    "pattern", ["../*", "in/../../outside/*", "{..,in}/*", "/etc/*", "**/../*", "[.][.]/*", "up/*"]
+)
 def test_globs_do_not_leave(pattern: str, method: str, tmp_path: Path) -> None:
     """No pattern names anything outside: refused where it says so, without a match where it only might."""
     box = make_box(tmp_path)

@@ -36,8 +36,6 @@ from guardhouse.workspace.write import Written, edit_file, write_file
 __all__ = ["HANDLERS", "Served", "Session", "serve"]
 
 Body = bytes | memoryview
-# An upload or a temporary name to which nothing has happened for a day belongs to nobody.
-_STALE_S: Final = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -288,8 +286,8 @@ def _clean(session: Session, args: protocol.CleanArgs, _body: Body) -> Served:
     files, size = expire_outputs(own, max_age_s=max_age_s, max_bytes=max_bytes, now_s=now_s)
     if args.temporaries:
         session.temporaries.sweep()
-        files += expire_uploads(own, older_than_s=_STALE_S, now_s=now_s)
-        files += remove_leftovers(own, older_than_s=_STALE_S, now_s=now_s, tick=session.tick)
+        files += expire_uploads(own, older_than_s=session.settings.stale_after_s, now_s=now_s)
+        files += remove_leftovers(own, older_than_s=session.settings.stale_after_s, now_s=now_s, tick=session.tick)
     return Served(protocol.CleanResult(files=files, size_bytes=size))
 
 

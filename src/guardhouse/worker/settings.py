@@ -25,6 +25,7 @@ class FilesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         quota_files: the same for the number of files and directories; 0 is no quota.
         spill_max_age_s: spilled outputs older than this are removed; 0 keeps them for ever.
         spill_max_bytes: oldest spilled outputs are removed until the rest fits; 0 is no bound.
+        stale_after_s: uploads and temporary files to which nothing has happened for so long belong to nobody.
         read_deny: globs (relative to the workspace) that no operation may read, list, find or search.
         write_allow: globs that may be changed; empty means everything.
         write_deny: globs that may not be changed, whatever ``write_allow`` says.
@@ -37,6 +38,7 @@ class FilesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     quota_files: int = 0
     spill_max_age_s: float = 7 * _DAY_S
     spill_max_bytes: int = 1024 * 1024 * 1024
+    stale_after_s: float = _DAY_S
     read_deny: tuple[str, ...] = ()
     write_allow: tuple[str, ...] = ()
     write_deny: tuple[str, ...] = ()

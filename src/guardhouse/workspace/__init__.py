@@ -14,8 +14,8 @@ from guardhouse.workspace.read import FilePart, read_file
 from guardhouse.workspace.rules import PathRules, make_rules
 from guardhouse.workspace.search import Hit, Searched, search_files
 from guardhouse.workspace.spill import Bounded, bound_text, expire_outputs
-from guardhouse.workspace.temporaries import Temporaries
-from guardhouse.workspace.upload import write_part
+from guardhouse.workspace.temporaries import Temporaries, remove_leftovers
+from guardhouse.workspace.upload import expire_uploads, write_part
 from guardhouse.workspace.usage import Quota, Usage, measure
 from guardhouse.workspace.write import Edited, Written, edit_file, write_file
 
@@ -43,6 +43,7 @@ __all__ = [
     "bound_text",
     "edit_file",
     "expire_outputs",
+    "expire_uploads",
     "find_paths",
     "install_skill",
     "list_directory",
@@ -54,6 +55,7 @@ __all__ = [
     "open_workspace",
     "parse_path",
     "read_file",
+    "remove_leftovers",
     "remove_path",
     "remove_skill",
     "search_files",
