@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from guardhouse.policy.shell import ShellReading, Word, read_command
 
 STUBS = 24
+# What the snippets of tests/policy/shell/snippets.jsonl call.
+RECORDED_NAMES = ["pwn", "ls", "id", "cat", "grep", "kubectl", "awk"]
 SLOW_S = 0.25
 
 STUB_SOURCE = r"""
@@ -51,12 +53,11 @@ int main(int argc, char **argv) {
 # Runs inside the namespaces: one text a line of JSON in, what ran a line of JSON out.
 RUNNER = r"""
 import json, os, signal, subprocess, sys, shutil
-stub, shell, stubs = sys.argv[1:4]
+stub, shell, names = sys.argv[1:4]
 os.makedirs("/tmp/bin")
-shutil.copy(stub, "/tmp/bin/s00")
-os.chmod("/tmp/bin/s00", 0o755)
-for i in range(1, int(stubs)):
-    os.link("/tmp/bin/s00", "/tmp/bin/s%02d" % i)
+for name in names.split(","):
+    shutil.copy(stub, "/tmp/bin/" + name)
+    os.chmod("/tmp/bin/" + name, 0o755)
 environment = {"PATH": "/tmp/bin", "HOME": "/tmp/home", "LC_ALL": "C.UTF-8"}
 for line in sys.stdin:
     text = json.loads(line)
@@ -396,7 +397,7 @@ def judge(reading: ShellReading, outcome: dict, *, names_only: bool = False) -> 
 class Confined:
     """A shell inside namespaces that runs one text at a time."""
 
-    def __init__(self, shell: str) -> None:
+    def __init__(self, shell: str, names: list[str]) -> None:
         compiler = shutil.which("cc")
         if compiler is None:
             raise SystemExit("a C compiler is needed for the stubs")
@@ -413,7 +414,7 @@ class Confined:
             " && mount -t tmpfs none /dev/shm && mkdir /tmp/home && cat <&8 >/tmp/stub"
             " && exec /usr/bin/python3 -I /proc/self/fd/7 /tmp/stub \"$3\" \"$4\""
         )
-        arguments = [str(self.folder / "stub"), str(script), shell, str(STUBS)]
+        arguments = [str(self.folder / "stub"), str(script), shell, ",".join(names)]
         command = ["unshare", "-r", "-m", "-p", "-n", "-f", "--kill-child", "sh", "-c", inside, "inside", *arguments]
         if Path("/proc/self").stat().st_uid == 0:
             command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
@@ -437,15 +438,34 @@ class Confined:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def record(path: Path) -> int:
+    """Write into a JSON lines file of snippets what real bash ran of each, in the order in which it started."""
+    rows = [json.loads(line) for line in path.read_text().split("\n") if line]
+    confined = Confined("/bin/bash", RECORDED_NAMES)
+    try:
+        for row in rows:
+            outcome = confined.run(row["snippet"])
+            row["bash_runs"] = outcome["ran"]
+            row["files"] = sorted(outcome["files"])
+    finally:
+        confined.close()
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    print(f"recorded {len(rows)} snippets, {sum(1 for row in rows if row['bash_runs'])} of which started something")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shell", choices=["bash", "dash"], default="bash")
     parser.add_argument("--keep-going", action="store_true")
+    parser.add_argument("--record", type=Path, help="fill in `bash_runs` of a file of snippets, and stop")
     options = parser.parse_args()
     generator = Generator(random.Random(options.seed))
-    confined = Confined(f"/bin/{options.shell}")
+    if options.record is not None:
+        return record(options.record)
+    confined = Confined(f"/bin/{options.shell}", [f"s{number:02d}" for number in range(STUBS)])
     tally: Counter[str] = Counter()
     try:
         for number in range(options.count):
@@ -454,10 +474,10 @@ def main() -> int:
                 continue
             started = time.perf_counter()
             if options.shell == "bash":
-                reading = read_command(text)
+                reading = read_command(text, second=None)
             else:
                 quoted = "'" + text.replace("'", "'\\''") + "'"
-                reading = read_command(f"sh -c {quoted}")
+                reading = read_command(f"sh -c {quoted}", second=None)
             spent = time.perf_counter() - started
             outcome = confined.run(text)
             tally["run"] += 1

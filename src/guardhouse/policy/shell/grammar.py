@@ -39,6 +39,8 @@ _DELIMITER_QUOTES: Final = re.compile(r"\\(.)|'([^']*)'|\"([^\"]*)\"")
 _TIME_OPTION: Final = re.compile(r"-p(?=[ \t\n;&|])")
 _NAMED_COPROC: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t]+(?=\(|\{[ \t\n])")
 _PLAIN_WORD: Final = re.compile(r"[^ \t\n;&|<>()'\"\\$`]+[ \t]+")
+# bash 5.2 expands `>&word` again once it has found that the word names a file: >&'$(id)' runs id (redir.c).
+_EXPANDED_ONCE: Final = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 _KINDS: Final[dict[str, RedirectionKind]] = {
     "<": "read",
     ">": "write",
@@ -672,6 +674,8 @@ class Grammar(ConditionalScanner):
             kind = _dup_kind(word, operator, match["fd"])
             if kind != "dup":
                 self.bash_only(operator)
+                if word.value is None or _EXPANDED_ONCE.fullmatch(word.value) is None:
+                    self.findings.add_undecided(word.span, "bash expands the file name after >& twice")
         if kind == "herestring":
             return Redirection(kind, operator, fd, word, self.source.span(start, self.pos))
         if word.value is None and kind == "dup":

@@ -65,8 +65,7 @@ def _start(node: tree_sitter.Node) -> int | None:
     if kind in _OWN_NAME:
         return node.start_byte
     if kind == "test_command":
-        first = node.child(0)
-        return node.start_byte if first is not None and first.type == "[" else None
+        return node.start_byte if node.child_count and node.children[0].type == "[" else None
     return None
 
 

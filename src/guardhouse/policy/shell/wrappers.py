@@ -61,7 +61,8 @@ _PERSONALITY: Final = Wrapper(
 )
 
 WRAPPERS: Final[dict[str, Wrapper]] = {
-    "exec": Wrapper(flags="cl", values="a"),
+    # A program of many names does what argv[0] says, so -a makes the file's name mean nothing.
+    "exec": Wrapper(flags="cl", refuse=frozenset({"a"})),
     "command": Wrapper(flags="p", none=frozenset("vV")),
     "builtin": Wrapper(),
     "env": Wrapper(
