@@ -81,14 +81,17 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         )
     policy = load_rules(config.policy)
     account = resolve_account(config.run_as, effective_uid=os.geteuid())
+    # A directory of the journal's own: the workspace usually stands beside it and is shown to commands.
+    journal_directory = config.state_directory / "journal"
     prepare_state_directory(config.state_directory, account)
+    prepare_state_directory(journal_directory, account)
     prepare_workspace(config.workspace, account, is_default=config.workspace_is_default)
     wall = put_up_wall(
         profile=config.profile,
         policy=policy,
         account=account,
         workspace=config.workspace,
-        protected_paths=(config.state_directory, *_real_files(config.token_file, *protected_paths)),
+        protected_paths=(journal_directory, *_real_files(config.token_file, *protected_paths)),
     )
     try:
         token = read_token(config.token_file)
@@ -97,7 +100,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         become(account)
         os.umask(0o077)
-        journal, recovered = open_journal(config.state_directory)
+        journal, recovered = open_journal(journal_directory)
         log.info(
             "starting",
             version=__version__,
