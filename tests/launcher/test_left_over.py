@@ -167,7 +167,7 @@ def counts(launcher_pid):
     return {
         "processes": len(pids),
         "groups": sum(len(directories) for top in groups_of(launcher_pid) for _, directories, _ in os.walk(top)),
-        "launcher descriptors": len(os.listdir(f"/proc/{launcher_pid}/fd")) if os.geteuid() == 0 else 0,
+        "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids) if os.geteuid() == 0 else 0,
         "namespaces": len({os.readlink(f"/proc/{pid}/ns/mnt") for pid in pids}) if os.geteuid() == 0 else 0,
         "host mounts": len(open("/proc/self/mountinfo").readlines()),
         "own descriptors": len(os.listdir("/proc/self/fd")),

@@ -296,6 +296,8 @@ class _Init:
         vessel = running.vessel
         is_clean = self._is_clean()
         if vessel.failure is not None:
+            # A layer that failed once may fail again for a reason that lies in this process: it is not kept.
+            is_clean = is_clean and vessel.failure.layer == "workdir"
             self._report(
                 {"event": "refused", "layer": vessel.failure.layer, "why": vessel.failure.why, "clean": is_clean}
             )

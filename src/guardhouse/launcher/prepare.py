@@ -130,6 +130,10 @@ def _build_view(place: Place) -> None:
     place.private_parts = build_view(place.plan.mounts, place.bundle.identity)
 
 
+def _close_descriptors_again(place: Place) -> None:
+    descriptors.close_all_but((0, 1, 2, *place.kept))
+
+
 def _set_rlimits(place: Place) -> None:
     """Limit this process; a command inherits. A soft or hard limit that is lower already stays lower."""
     for name, (soft, hard) in place.plan.rlimits.items():
@@ -195,6 +199,9 @@ PREPARE_STEPS: Final = (
     ),
     PrepareStep("network", "namespaces", _raise_loopback, why="needs a capability that is dropped below"),
     PrepareStep("mount_view", "mount_view", _build_view, why="nothing outside the plan has a path from here on"),
+    PrepareStep(
+        "descriptors_again", "namespaces", _close_descriptors_again, why="a handle on the host's view is a way back"
+    ),
     PrepareStep(
         "rlimits",
         "rlimits",

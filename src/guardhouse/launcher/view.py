@@ -83,7 +83,7 @@ def renew_private_parts(parts: tuple[PrivatePart, ...], identity: Identity) -> N
             if step.kind == "tmpfs":
                 if not part.is_directory:
                     raise SetupError(f"view step {step.target!r} is no directory")
-                _make_missing(root_fd, step.target, is_directory=True)
+                os.close(_make_missing(root_fd, step.target, is_directory=True))
                 mounts.mount_new("tmpfs", step.target, flags=_flags(step), data=_tmpfs_data(step, identity))
             elif step.kind in _BINDS:
                 target = _make_missing(root_fd, step.target, is_directory=part.is_directory)
