@@ -1,0 +1,312 @@
+"""The REST interface: who may do what, what is checked, and that the document says what is true."""
+
+import json
+import re
+
+import httpx2
+import pytest
+
+from guardhouse.hub.api.door import Door
+from guardhouse.hub.api.routes import ROUTES
+from guardhouse.hub.app import build_app
+from guardhouse.hub.authorize import Access, Scope
+from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
+
+SCOPED = [route for route in ROUTES if isinstance(route.access, Scope)]
+GUARDED = [route for route in ROUTES if route.access is not Access.PUBLIC]
+
+
+def name(route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def concrete(path: str) -> str:
+    return re.sub(r"\{\w+\}", "none", path)
+
+
+async def token_with(hub, *scopes: str) -> dict[str, str]:
+    reply = await hub.http.post("/api/v1/tokens", json={"name": " ".join(scopes), "scopes": scopes})
+    assert reply.status_code == 201, reply.text
+    return {"authorization": f"Bearer {reply.json()['secret']}"}
+
+
+async def test_no_route_escapes_the_door(hub):
+    """Everything that the application answers is a row of the table behind its door, or the runner gateway."""
+    app = build_app(hub.hub.services, on_broken_promise=lambda error: None)._app
+    served = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ["WS"]}
+    listed = {(route.path, route.method) for route in ROUTES}
+    assert served - {(path, "HEAD") for path, _ in served} == listed | {(path, "WS") for path in GATEWAY_PATHS}
+    for route in app.routes:
+        assert isinstance(route.endpoint, Door | RunnerGateway), route.path
+    for route in ROUTES:
+        assert isinstance(route.access, Scope | Access), name(route)
+
+
+async def test_public_routes_are_the_few_that_must_be(hub):
+    """What anybody may read is this list; a new entry is a decision."""
+    assert {name(route) for route in ROUTES if route.access is Access.PUBLIC} == {
+        "GET /",
+        "GET /health",
+        "GET /healthz",
+        "GET /readyz",
+        "GET /api/v1/openapi.json",
+    }
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"authorization": "Bearer ght_" + "0" * 48}, id="unknown"),
+        pytest.param({"authorization": "Basic eDp5"}, id="other scheme"),
+        pytest.param({"authorization": "Bearer"}, id="empty"),
+    ],
+)
+async def test_every_guarded_route_refuses_strangers(hub, headers):
+    """Without a valid token each route answers 401 before it looks at anything else."""
+    async with httpx2.AsyncClient(base_url=hub.url) as http:
+        for route in GUARDED:
+            reply = await http.request(route.method, concrete(route.path), headers=headers, content=b"{broken")
+            assert reply.status_code == 401, name(route)
+            assert reply.json()["error"]["code"] == "authentication_failed"
+            assert reply.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_every_route_asks_for_its_scope(hub):
+    """Each scope opens exactly the routes of its rows: 403 elsewhere, and never 403 where it belongs."""
+    for scope in Scope:
+        headers = await token_with(hub, scope.value)
+        async with httpx2.AsyncClient(base_url=hub.url, headers=headers) as http:
+            for route in SCOPED:
+                reply = await http.request(route.method, concrete(route.path), content=b"{broken")
+                allowed = scope in {route.access, Scope.ADMIN}
+                assert (reply.status_code != 403) == allowed, f"{scope.value}: {name(route)} {reply.text}"
+                assert reply.status_code != 401
+
+
+async def test_runner_token_opens_no_route(hub):
+    """A runner token found on a host cannot ask the API anything."""
+    created = await hub.environment()
+    headers = {"authorization": f"Bearer {created['token']}"}
+    async with httpx2.AsyncClient(base_url=hub.url, headers=headers) as http:
+        assert (await http.get("/api/v1/self")).status_code == 401
+
+
+async def test_nobody_grants_what_they_lack(hub):
+    """A token makes tokens of its own scopes only, and none that outlives it."""
+    reply = await hub.http.post(
+        "/api/v1/tokens", json={"name": "n", "scopes": ["tokens:write", "env:read"], "expires_in_s": 60}
+    )
+    headers = {"authorization": f"Bearer {reply.json()['secret']}"}
+    async with httpx2.AsyncClient(base_url=hub.url, headers=headers) as http:
+        denied = await http.post("/api/v1/tokens", json={"name": "x", "scopes": ["admin"]})
+        assert (denied.status_code, denied.json()["error"]["code"]) == (403, "access_denied")
+        made = await http.post("/api/v1/tokens", json={"name": "x", "scopes": ["env:read"]})
+        assert made.json()["token"]["expires_at"] == reply.json()["token"]["expires_at"]
+
+
+async def test_revoked_token_is_refused_at_once(hub):
+    """Revocation needs no restart and no waiting."""
+    reply = (await hub.http.post("/api/v1/tokens", json={"name": "n", "scopes": ["env:read"]})).json()
+    headers = {"authorization": f"Bearer {reply['secret']}"}
+    async with httpx2.AsyncClient(base_url=hub.url, headers=headers) as http:
+        assert (await http.get("/api/v1/environments")).status_code == 200
+        assert (await hub.http.delete(f"/api/v1/tokens/{reply['token']['id']}")).status_code == 204
+        assert (await http.get("/api/v1/environments")).status_code == 401
+    assert (await hub.http.delete(f"/api/v1/tokens/{reply['token']['id']}")).status_code == 404
+
+
+async def test_secret_is_shown_once(hub):
+    """No later answer holds the secret of an API token."""
+    made = (await hub.http.post("/api/v1/tokens", json={"name": "n", "scopes": ["env:read"]})).json()
+    listed = (await hub.http.get("/api/v1/tokens")).text
+    assert made["secret"] not in listed
+    assert made["token"]["hint"] in listed
+
+
+async def test_looking_at_a_runner_token_is_audited(hub):
+    """Who looked at the token, and when, is written down with the look itself."""
+    created = await hub.environment()
+    shown = (await hub.http.get("/api/v1/environments/web-1/token")).json()
+    assert shown["token"] == created["token"]
+    events = (await hub.http.get("/api/v1/audit")).json()["events"]
+    assert events[0]["action"] == "environment.token.view"
+    assert events[0]["target"] == created["environment"]["id"]
+    assert created["token"] not in json.dumps(events)
+
+
+async def test_rotation_overlaps(hub):
+    """Both tokens open a connection until the overlap ends; with none, the old one ends at once."""
+    created = await hub.environment()
+    credentials = hub.hub.services.credentials
+    rotated = (await hub.http.post("/api/v1/environments/web-1/token/rotate", json={"overlap_s": 60})).json()
+    from guardhouse.hub.clock import now_ms
+
+    for token in (created["token"], rotated["token"]):
+        assert credentials.runner(token, now_ms=now_ms()).environment_id == created["environment"]["id"]
+    again = (await hub.http.post("/api/v1/environments/web-1/token/rotate", json={"overlap_s": 0})).json()
+    from guardhouse.hub.authorize import AuthenticationFailed
+
+    for token in (created["token"], rotated["token"]):
+        with pytest.raises(AuthenticationFailed):
+            credentials.runner(token, now_ms=now_ms())
+    assert credentials.runner(again["token"], now_ms=now_ms())
+    assert (await hub.http.get("/api/v1/environments/web-1/token")).json()["token"] == again["token"]
+
+
+async def test_names_are_unique(hub):
+    """A second environment of the same name is refused, also by renaming."""
+    await hub.environment("web-1")
+    await hub.environment("web-2")
+    again = await hub.http.post("/api/v1/environments", json={"name": "web-1"})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "name_taken")
+    renamed = await hub.http.patch("/api/v1/environments/web-2", json={"name": "web-1"})
+    assert renamed.status_code == 409
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"name": "x" * 129}, id="long"),
+        pytest.param({"name": "a\nb"}, id="newline inside"),
+        pytest.param({"name": "a\n"}, id="newline at the end"),
+        pytest.param({"name": "\x1b[31m"}, id="escape"),
+        pytest.param({"name": " a"}, id="blank at the start"),
+        pytest.param({"name": "env_abc"}, id="like an id"),
+        pytest.param({"name": 5}, id="number"),
+        pytest.param({"nmae": "x"}, id="misspelt member"),
+        pytest.param({"name": "x", "tags": ["a b"]}, id="tag with a blank"),
+        pytest.param({"name": "x", "scope": {"kind": "team"}}, id="team without a name"),
+        pytest.param([], id="no object"),
+    ],
+)
+async def test_bad_environments_are_refused(hub, body):
+    """A name or tag that would break a table, a terminal or a lookup is a 400 that says where."""
+    reply = await hub.http.post("/api/v1/environments", json=body)
+    assert reply.status_code == 400
+    assert set(reply.json()["error"]) == {"code", "message", "hint", "retryable"}
+
+
+async def test_list_filters_and_pages(hub):
+    """Filters narrow, pages join up to the whole, by name."""
+    team = (await hub.http.post("/api/v1/teams", json={"name": "payments"})).json()
+    for n in range(5):
+        scope = {"kind": "team", "team": "payments"} if n == 3 else {"kind": "account"}
+        await hub.environment(f"web-{n}", tags=["even" if n % 2 == 0 else "odd"], scope=scope)
+
+    async def names(**query) -> list[str]:
+        reply = await hub.http.get("/api/v1/environments", params=query)
+        return [one["name"] for one in reply.json()["environments"]]
+
+    assert await names(tag="even") == ["web-0", "web-2", "web-4"]
+    assert await names(scope=team["id"]) == await names(scope="payments") == ["web-3"]
+    assert await names(scope="account") == ["web-0", "web-1", "web-2", "web-4"]
+    assert await names(text="EB-2") == ["web-2"]
+    assert await names(text="%") == []
+    assert await names(status="online") == []
+    assert await names(status="pending") == [f"web-{n}" for n in range(5)]
+    first = (await hub.http.get("/api/v1/environments", params={"limit": 2})).json()
+    rest = await names(cursor=first["next_cursor"])
+    assert [one["name"] for one in first["environments"]] + rest == [f"web-{n}" for n in range(5)]
+
+
+async def test_bad_operations_are_refused_before_anything_is_stored(hub):
+    """An unknown operation and wrong arguments answer with the wire's own words."""
+    await hub.environment()
+    for operation, args, message in (
+        ("explode", {}, "unknown operation: explode"),
+        ("bash", {"command": 5}, "invalid bash args"),
+        ("read", {}, "invalid read args"),
+    ):
+        body = {"environment_id": "web-1", "operation": operation, "args": args, "queue_s": 5}
+        reply = await hub.http.post("/api/v1/tasks", json=body)
+        assert reply.status_code == 400
+        assert reply.json()["error"]["message"].startswith(message)
+    assert (await hub.http.get("/api/v1/tasks")).json()["tasks"] == []
+
+
+async def test_idempotency_key_starts_one_task(hub):
+    """The same request under one key is one task; another request under it is a conflict."""
+    await hub.environment()
+    first = await hub.start("a", queue_s=60, idempotency_key="k1")
+    assert (await hub.start("a", queue_s=60, idempotency_key="k1"))["id"] == first["id"]
+    assert (await hub.start("a", queue_s=60, idempotency_key="k2"))["id"] != first["id"]
+    body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "b"}, "idempotency_key": "k1"}
+    reply = await hub.http.post("/api/v1/tasks", json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "idempotency_conflict")
+
+
+async def test_tasks_are_searched_and_cancelled_in_line(hub):
+    """A waiting task is found by its command, and cancelled without a runner."""
+    await hub.environment()
+    await hub.start("uptime", queue_s=60)
+    task = await hub.start("journalctl -u nginx", queue_s=60)
+    found = (await hub.http.get("/api/v1/tasks", params={"text": "NGINX"})).json()["tasks"]
+    assert [one["id"] for one in found] == [task["id"]]
+    reply = await hub.http.post(f"/api/v1/tasks/{task['id']}/cancel", json={})
+    assert (reply.status_code, reply.json()["state"]) == (200, "cancelled")
+    listed = (await hub.http.get("/api/v1/tasks", params={"state": "cancelled"})).json()["tasks"]
+    assert [one["id"] for one in listed] == [task["id"]]
+
+
+async def test_openapi_document_is_valid_and_complete(hub):
+    """Each row is in the document, each reference resolves, each operation has its own name."""
+    document = (await hub.http.get("/api/v1/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    text = json.dumps(document)
+    for reference in set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', text)):
+        assert reference in document["components"]["schemas"]
+    operations = [
+        (path, method, operation) for path, item in document["paths"].items() for method, operation in item.items()
+    ]
+    assert {(path, method.upper()) for path, method, _ in operations} == {(r.path, r.method) for r in ROUTES}
+    ids = [operation["operationId"] for _, _, operation in operations]
+    assert len(set(ids)) == len(ids)
+    for path, _, operation in operations:
+        declared = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+        assert declared == set(re.findall(r"\{(\w+)\}", path))
+        assert operation["responses"]
+        for reply in operation["responses"].values():
+            assert reply["description"]
+
+
+async def test_errors_have_one_shape(hub):
+    """Wrong path, wrong method, wrong type, too large: the same members, the right status."""
+    for reply, status in (
+        (await hub.http.get("/api/v1/nothing"), 404),
+        (await hub.http.put("/api/v1/environments"), 405),
+        (await hub.http.post("/api/v1/environments", content=b"a=b", headers={"content-type": "text/plain"}), 415),
+        (await hub.http.post("/api/v1/environments", content=b'{"name":"' + b"x" * 70_000), 413),
+        (await hub.http.post("/api/v1/environments", content=b'{"name":"a","name":"b"}'), 400),
+        (await hub.http.get("/api/v1/environments?limit=0"), 400),
+        (await hub.http.get("/api/v1/environments?limit=1&limit=2"), 400),
+        (await hub.http.get("/api/v1/environments?unknown=1"), 400),
+        (await hub.http.get("/api/v1/tasks?cursor=x"), 400),
+    ):
+        assert reply.status_code == status, reply.text
+        assert set(reply.json()["error"]) == {"code", "message", "hint", "retryable"}
+
+
+async def test_every_answer_carries_the_security_headers(hub):
+    """Also errors and the page for people."""
+    for path in ("/", "/healthz", "/nothing", "/api/v1/self"):
+        headers = (await hub.http.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "server" not in headers
+
+
+async def test_health_and_landing(hub):
+    """Probes answer without a token, and the page says where the API is."""
+    for path in ("/health", "/healthz"):
+        assert (await hub.http.get(path)).json()["status"] == "ok"
+    assert (await hub.http.get("/readyz")).json() == {
+        "status": "ready",
+        "reason": None,
+        "runners_connected": 0,
+        "tasks_live": 0,
+    }
+    page = await hub.http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert f"{hub.url}/api/v1" in page.text

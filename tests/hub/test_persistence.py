@@ -1,0 +1,228 @@
+"""What a hub that is stopped or killed still knows, and what it then does with tasks in flight."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import httpx2
+import pytest
+import trio
+from tests.support.runner_stub import connect_plain, connect_v1
+
+from guardhouse.errors import SetupError
+from guardhouse.hub.config import HubConfig
+from guardhouse.hub.server import open_hub
+
+
+async def test_everything_survives_a_restart(start_hub):
+    """Environment, token, task, result and output are there again, under the same owner token."""
+    async with start_hub() as hub:
+        created = await hub.environment(tags=["a", "b"])
+        async with connect_v1(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            started = await hub.start("echo kept")
+            task = await runner.expect("task.request")
+            await runner.output(task["task_id"], b"kept\n")
+            await runner.result(task["task_id"], stdout_bytes=5, stderr_bytes=0)
+            before = await hub.result(started["id"])
+    async with start_hub() as hub:
+        assert (await hub.http.get(f"/api/v1/tasks/{started['id']}")).json() == before
+        shown = await hub.status()
+        assert (shown["tags"], shown["status"], shown["version"]) == (["a", "b"], "offline", "9.9.9")
+        assert "runner is not back yet" in shown["status_reason"]
+        token = (await hub.http.get("/api/v1/environments/web-1/token")).json()["token"]
+        assert token == created["token"]
+        output = await hub.http.get(f"/api/v1/tasks/{started['id']}/output")
+        assert '"data":"kept\\n"' in output.text
+
+
+async def test_v1_task_in_flight_goes_on_over_a_restart(start_hub):
+    """A running task is resumed where its output stopped; the request is not sent again."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_v1(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            started = await hub.start("long")
+            task = await runner.expect("task.request")
+            await runner.send("task.accepted", {"task_id": task["task_id"]})
+            await runner.output(task["task_id"], b"first ")
+
+            async def has_output() -> bool:
+                return (await hub.result(started["id"], wait_s=0))["stdout_bytes"] == 6
+
+            await hub.until(has_output)
+    held = {"task_id": started["id"], "state": "running", "stdout_first": 0, "stdout_next": 12}
+    async with start_hub() as hub:
+        assert (await hub.result(started["id"], wait_s=0))["state"] == "running"
+        async with connect_v1(hub.url, created["token"], tasks=[held]) as runner:
+            assert runner.resume["tasks"] == [{"task_id": started["id"], "disposition": "continue", "stdout_offset": 6}]
+            await runner.output(started["id"], b"second", offset=6, seq=1)
+            await runner.result(started["id"], stdout_bytes=12, stderr_bytes=0)
+            assert (await hub.result(started["id"]))["state"] == "succeeded"
+            assert not [frame for frame in runner.heard if frame["type"] == "task.request"]
+            output = await hub.http.get(f"/api/v1/tasks/{started['id']}/output", params={"stream": "stdout"})
+            assert [line[:60] for line in output.text.splitlines()[:2]] == [
+                '{"stream":"stdout","offset":0,"data":"first "}',
+                '{"stream":"stdout","offset":6,"data":"second"}',
+            ]
+
+
+@pytest.mark.parametrize(
+    ("memory_id", "state"),
+    [
+        pytest.param("mem_stub", "succeeded", id="whole memory: sent again"),
+        pytest.param("mem_new", "lost", id="lost memory: never sent again"),
+    ],
+)
+async def test_request_that_may_not_have_arrived(start_hub, memory_id, state):
+    """A request goes out a second time only when the runner certainly never saw it."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_v1(hub.url, created["token"]):
+            await hub.until_online()
+            started = await hub.start("once")
+    async with (
+        start_hub() as hub,
+        connect_v1(hub.url, created["token"], memory_id=memory_id) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(runner.serve)
+        found = await hub.result(started["id"])
+        assert found["state"] == state
+        requests = [frame for frame in runner.heard if frame["type"] == "task.request"]
+        assert len(requests) == (state == "succeeded")
+        nursery.cancel_scope.cancel()
+
+
+async def test_plain_task_is_lost_with_its_reason(start_hub, monkeypatch):
+    """A plain runner keeps no results: its task is lost once it has been gone for the limit."""
+    monkeypatch.setattr("guardhouse.hub.tasks.sweep.PLAIN_LOST_AFTER_S", 0.0)
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_plain(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            started = await hub.start("sleep 100")
+            await runner.expect("task.request")
+
+        async def is_offline() -> bool:
+            return (await hub.status())["status"] == "offline"
+
+        await hub.until(is_offline)
+        await hub.hub.services.board.sweep()
+        found = await hub.result(started["id"])
+        assert found["state"] == "lost"
+        assert "keeps no results" in found["state_reason"]
+
+
+async def test_plain_task_ends_over_a_reconnect(hub):
+    """A plain runner that comes back in time may still answer what it was given before."""
+    created = await hub.environment()
+    async with connect_plain(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        started = await hub.start("sleep 1")
+        await runner.expect("task.request")
+
+    async def is_offline() -> bool:
+        return (await hub.status())["status"] == "offline"
+
+    await hub.until(is_offline)
+    async with connect_plain(hub.url, created["token"]) as runner:
+        await runner.result(started["id"], stdout="late")
+        assert (await hub.result(started["id"]))["state"] == "succeeded"
+
+
+async def test_result_of_another_environments_task_is_not_taken(hub):
+    """A runner cannot end a task that was given to another."""
+    mine, other = await hub.environment("web-1"), await hub.environment("web-2")
+    async with connect_plain(hub.url, mine["token"]) as runner, connect_plain(hub.url, other["token"]) as thief:
+        await hub.until_online("web-1")
+        await hub.until_online("web-2")
+        started = await hub.start()
+        await runner.expect("task.request")
+        await thief.result(started["id"], exit_code=66)
+        await thief.heartbeat()
+        assert not (await hub.result(started["id"], wait_s=0.2))["finished"]
+        await runner.result(started["id"], exit_code=0)
+        assert (await hub.result(started["id"]))["exit_code"] == 0
+
+
+def start_process(state_dir) -> tuple[subprocess.Popen[bytes], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.hub_process", str(state_dir)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().decode().strip()
+
+
+async def test_killed_hub_keeps_what_it_acknowledged(tmp_path):
+    """Kill -9 right after the acknowledgement: the next hub has the result."""
+    state_dir = tmp_path / "state"
+
+    process, url = await trio.to_thread.run_sync(start_process, state_dir)
+    try:
+        token = (state_dir / "owner.token").read_text().strip()
+        headers = {"authorization": f"Bearer {token}"}
+        async with httpx2.AsyncClient(base_url=url, headers=headers) as http:
+            created = (await http.post("/api/v1/environments", json={"name": "web-1"})).json()
+            async with connect_v1(url, created["token"]) as runner:
+                body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "x"}}
+                started = (await http.post("/api/v1/tasks", json=body)).json()
+                task = await runner.expect("task.request")
+                await runner.result(task["task_id"], exit_code=7)
+                await runner.expect("task.result.ack")
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                await runner.expect_closed()
+        process, url = await trio.to_thread.run_sync(start_process, state_dir)
+        async with httpx2.AsyncClient(base_url=url, headers=headers) as http:
+            found = (await http.get(f"/api/v1/tasks/{started['id']}")).json()
+            assert (found["state"], found["exit_code"]) == ("succeeded", 7)
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_second_hub_on_the_same_state_is_refused(hub):
+    """Two hubs never write to one database."""
+    with pytest.raises(SetupError, match="another hub uses state directory"):
+        async with open_hub(HubConfig(state_dir=hub.state_dir, port=0)):
+            pass
+
+
+async def test_missing_key_beside_a_database_is_refused(start_hub, tmp_path):
+    """A lost sealing key is named, not silently replaced by one that opens nothing."""
+    async with start_hub():
+        pass
+    (tmp_path / "state" / "sealing.key").unlink()
+    with pytest.raises(SetupError, match=r"sealing key .* is missing beside an existing database"):
+        async with start_hub():
+            pass
+
+
+async def test_secrets_are_private_and_absent_from_the_database(start_hub, tmp_path):
+    """Files are 0600 in a directory of 0700, and no token stands readable in the database or its log."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+    state = tmp_path / "state"
+    assert state.stat().st_mode & 0o777 == 0o700
+    owner = (state / "owner.token").read_text().strip()
+    for file in state.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+        if file.name != "owner.token":
+            assert created["token"].encode() not in file.read_bytes()
+            assert owner.encode() not in file.read_bytes()
+
+
+async def test_newer_database_is_refused(start_hub, tmp_path):
+    """A hub does not touch a database that a newer one has changed."""
+    async with start_hub():
+        pass
+    with sqlite3.connect(tmp_path / "state" / "hub.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SetupError, match="'9999', which this version does not know"):
+        async with start_hub():
+            pass
