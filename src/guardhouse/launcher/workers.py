@@ -106,7 +106,7 @@ def _be_worker(place: Place, sock: socket.socket, kind: str, library: str) -> No
                 counts_denials=False,
             )
         )
-        module.main(workspace_fd, sock)
+        module.main(workspace_fd, sock.detach(), module.FilesSettings(root_path=place.bundle.workspace))
     except BaseException:
         # Whatever it was, this process must not go on into the launcher's loop; say it, then leave.
         sys.excepthook(*sys.exc_info())

@@ -59,8 +59,8 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
             read_deny=settings.read_deny, write_allow=settings.write_allow, write_deny=settings.write_deny
         ),
     )  # fmt: skip
-    with socket.socket(fileno=sock_fd) as sock:
-        sock.settimeout(None)
+    # Family and type are said: finding them out takes getsockname(2), which the worker's filter does not have.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock_fd) as sock:
         connection = _Connection(sock)
         session = Session(workspace, settings, connection.tick)
         session.temporaries.sweep()
