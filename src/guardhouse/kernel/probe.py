@@ -132,6 +132,8 @@ def _reason(error: OSError) -> str:
 def _try_user_namespace() -> None:
     uid, gid = os.getuid(), os.getgid()
     namespaces.unshare({"user"})
+    # The kernel gives /proc/self of an undumpable process (one that has changed its ids) to root.
+    credentials.set_dumpable(dumpable=True)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
 
