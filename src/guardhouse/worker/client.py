@@ -74,9 +74,9 @@ class FilesClient:
             timeout_s: counted from when the worker is free.
 
         Raises:
-            Refusal: the workspace said no (a WorkspaceRefusal with its code).
+            Refusal: the workspace said no (a WorkspaceRefusal with its code; TIMED_OUT when it took too long).
             PeerError: the arguments are of another shape, or the worker answers nonsense (code "malformed").
-            WorkerDied: it is gone, or did not answer in time.
+            WorkerDied: it is gone, or did not even stop in time.
         """
         if operation not in wire.OPERATIONS:
             raise PeerError(f"unknown operation: {operation[:100]}", code=wire.UNKNOWN_OPERATION)
@@ -147,7 +147,12 @@ class FilesClient:
             with trio.move_on_after(timeout_s):
                 reply, content = await self._exchange(number, head, body)
                 return _result(reply, kind, operation), content
-            await self._give_up(f"it did not answer {operation} within {timeout_s:g} s")
+            if self._dead is None:
+                raise WorkspaceRefusal(
+                    f"{operation} took longer than {timeout_s:g} s and was stopped; ask for less at once",
+                    code=Code.TIMED_OUT,
+                )
+            self._dead = f"it did not answer {operation} within {timeout_s:g} s"
             raise self._died()
 
     async def _exchange(self, number: int, head: bytes, body: bytes) -> tuple[protocol.Reply, bytes]:

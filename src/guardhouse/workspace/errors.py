@@ -36,6 +36,7 @@ class Code(StrEnum):
     CHECKSUM = "checksum"
     ARCHIVE = "archive"
     CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
     IO = "io"
 
 

@@ -84,7 +84,7 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
         BinaryFile: before anything is yielded.
         OSError: reading failed.
     """
-    search = _Search(regex, context)
+    search = _Search(regex, context, tick)
     tail = b""
     first = True
     while True:
@@ -111,8 +111,9 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
 class _Search:
     """The state of a search between blocks: the line number, the lines kept for context, what is still to follow."""
 
-    def __init__(self, regex: Any, context: int) -> None:
+    def __init__(self, regex: Any, context: int, tick: Callable[[], None]) -> None:
         self._regex = regex
+        self._tick = tick
         self._context = context
         self._number = 1  # of the first line of the next block
         self._kept = b""  # the last lines of the blocks before, at most `context`
@@ -127,6 +128,7 @@ class _Search:
         number = self._number - self._kept.count(b"\n")  # of the line that begins at `counted`
         counted = 0
         while True:
+            self._tick()
             found = self._regex.search(data, at) if at < len(data) else None
             if found is not None and found.start() == len(data) and data.endswith(b"\n"):
                 found = None  # behind the last line end there is no line

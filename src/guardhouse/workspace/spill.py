@@ -11,6 +11,8 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
+import re2
+
 from guardhouse.limits import INLINE_LIMIT_CHARS, PREVIEW_CHARS, PREVIEW_LINES
 from guardhouse.workspace.errors import WorkspaceRefusal, refusal_of
 from guardhouse.workspace.handle import Workspace, open_beneath
@@ -27,8 +29,8 @@ _DAMAGE: Final = "�"
 _READERS: Final = (
     "awk|bat|batcat|cat|cut|egrep|fgrep|grep|head|hexdump|jq|less|more|nl|od|rg|sed|sort|strings|tac|tail|wc|xxd"
 )
-_READS_WORK: Final = re.compile(
-    rf"(?:^|[\s;&|(`])(?:[\w./-]*/)?(?:{_READERS})\s(?:[^;&|\n]*[\s'\"=/<])?\.work/|<\s*['\"]?(?:\S{{0,4096}}/)?\.work/"
+_READS_WORK: Final = re2.compile(
+    rf"(?:^|[\s;&|(`])(?:[\w./-]*/)?(?:{_READERS})\s(?:[^;&|\n]*[\s'\"=/<])?\.work/|<\s*['\"]?(?:[^\s;&|]*/)?\.work/"
 )
 
 
@@ -70,7 +72,8 @@ def reads_work_directory(command: str) -> bool:
     """Say whether ``command`` reads a file below `.work/`: its output is answered whole, or reading on would
     never end.
     """
-    return ".work/" in command and _READS_WORK.search(command) is not None
+    # Bytes: a command that is not Unicode is matched all the same.
+    return _READS_WORK.search(command.encode("utf-8", "replace")) is not None
 
 
 def bound_text(workspace: Workspace, content: bytes, *, operation: str, now_s: float, command: str = "") -> Bounded:

@@ -1,0 +1,195 @@
+"""Read, write and edit: offsets, sizes, atomicity, modes, checksums, parts."""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardhouse.workspace import Code, Workspace, WorkspaceRefusal, edit_file, read_file, write_file, write_part
+
+
+def code_of(act: object, *args: object, **more: object) -> Code:
+    with pytest.raises(WorkspaceRefusal) as refused:
+        act(*args, **more)  # type: ignore[operator]
+    return refused.value.code
+
+
+@pytest.mark.parametrize(
+    ("offset", "limit", "content"),
+    [
+        (0, 0, b"0123456789"),
+        (0, -1, b"0123456789"),
+        (3, 4, b"3456"),
+        (9, 5, b"9"),
+        (10, 1, b""),
+        (99, 0, b""),
+        (0, 10, b"0123456789"),
+    ],
+)
+def test_offset_and_limit_are_bytes(
+    offset: int, limit: int, content: bytes, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Any offset and limit give that part; the size is the whole file's."""
+    (tmp_path / "f").write_bytes(b"0123456789")
+    part = read_file(workspace, "f", offset=offset, limit=limit)
+    assert (part.content, part.total_size, part.bounded) == (content, 10, False)
+
+
+def test_an_answer_that_is_bounded_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    """Reaching our own bound shows; reaching the asked limit or the end does not."""
+    (tmp_path / "f").write_bytes(b"x" * 100)
+    assert read_file(workspace, "f", max_bytes=99).bounded
+    assert read_file(workspace, "f", limit=200, max_bytes=99).bounded
+    assert not read_file(workspace, "f", max_bytes=100).bounded
+    assert not read_file(workspace, "f", limit=99, max_bytes=99).bounded
+    assert not read_file(workspace, "f", offset=1, max_bytes=99).bounded
+
+
+def test_negative_and_impossible_offsets(workspace: Workspace, tmp_path: Path) -> None:
+    """Below 0 is refused; past what any file can have is past the end."""
+    (tmp_path / "f").write_bytes(b"x")
+    assert code_of(read_file, workspace, "f", offset=-1) is Code.INVALID
+    for offset in (2**40, 2**62, 2**63 - 1, 2**63, 2**80):
+        part = read_file(workspace, "f", offset=offset)
+        assert (part.content, part.total_size) == (b"", 1)
+
+
+def test_a_growing_file_has_an_honest_size(workspace: Workspace, tmp_path: Path) -> None:
+    """While a file grows, every answer's size is at least where its content ends."""
+    path = tmp_path / "log"
+    path.write_bytes(b"")
+    stop = threading.Event()
+
+    def grow() -> None:
+        with open(path, "ab", buffering=0) as log:
+            while not stop.is_set():
+                log.write(b"line\n" * 100)
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        for _ in range(300):
+            part = read_file(workspace, "log", limit=50_000)
+            assert part.total_size >= part.offset + len(part.content)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_write_keeps_mode_and_owner_but_no_setuid(workspace: Workspace, tmp_path: Path) -> None:
+    """The bits of an existing file stay, setuid and setgid go; a new file has 0644, its parents 0755."""
+    (tmp_path / "tool").write_bytes(b"old")
+    (tmp_path / "tool").chmod(0o4751)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "tool", 12, 34)
+        (tmp_path / "tool").chmod(0o4751)
+    before = (tmp_path / "tool").stat()
+    write_file(workspace, "tool", b"new")
+    after = (tmp_path / "tool").stat()
+    assert (after.st_mode & 0o7777, after.st_uid, after.st_gid) == (0o751, before.st_uid, before.st_gid)
+    old = os.umask(0o022)
+    write_file(workspace, "a/b/new", b"x")
+    os.umask(old)
+    assert (tmp_path / "a/b/new").stat().st_mode & 0o7777 == 0o644
+    assert (tmp_path / "a/b").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_reader_sees_old_or_new(workspace: Workspace, tmp_path: Path) -> None:
+    """However often a file is written, nobody ever reads a part, a mixture or nothing."""
+    contents = [bytes([65 + n]) * 200_000 for n in range(5)]
+    write_file(workspace, "f", contents[0], sync=False)
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            write_file(workspace, "f", contents[number % 5], sync=False)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            assert (tmp_path / "f").read_bytes() in contents
+    finally:
+        stop.set()
+        writer.join()
+    assert os.listdir(tmp_path) in (["f"], [".work", "f"], ["f", ".work"])
+
+
+def test_a_write_through_a_link_keeps_the_link(workspace: Workspace, tmp_path: Path) -> None:
+    """A link inside stays a link; what it points to has the new content, made if need be."""
+    (tmp_path / "d").mkdir()
+    os.symlink("d/target", tmp_path / "link")
+    assert write_file(workspace, "link", b"one").created
+    assert write_file(workspace, "link", b"two").path == b"d/target"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "d" / "target").read_bytes() == b"two"
+    os.symlink("no/such/target", tmp_path / "dangling")
+    assert code_of(write_file, workspace, "dangling", b"x") is Code.NOT_FOUND
+
+
+def test_if_checksum(workspace: Workspace) -> None:
+    """A write on condition happens only over the content that its sender knows."""
+    one = write_file(workspace, "f", b"one", if_checksum="")
+    assert code_of(write_file, workspace, "f", b"two", if_checksum="") is Code.CONFLICT
+    assert code_of(write_file, workspace, "f", b"two", if_checksum="0" * 64) is Code.CONFLICT
+    assert code_of(write_file, workspace, "g", b"two", if_checksum=one.checksum) is Code.CONFLICT
+    write_file(workspace, "f", b"two", if_checksum=one.checksum.upper())
+    assert read_file(workspace, "f").content == b"two"
+
+
+def test_edit_is_exact_and_unique(workspace: Workspace, tmp_path: Path) -> None:
+    """One occurrence is replaced; none or several are refused unless all are meant; bytes around it stay."""
+    (tmp_path / "f").write_bytes(b"a\r\nb\xff\na\r\n")
+    assert code_of(edit_file, workspace, "f", b"a", b"c") is Code.CONFLICT
+    assert code_of(edit_file, workspace, "f", b"A", b"c") is Code.NOT_FOUND
+    assert code_of(edit_file, workspace, "f", b"", b"c") is Code.INVALID
+    assert code_of(edit_file, workspace, "f", b"b", b"b") is Code.INVALID
+    assert edit_file(workspace, "f", b"b\xff", b"B").replacements == 1
+    assert edit_file(workspace, "f", b"a\r\n", b"x\n", replace_all=True).replacements == 2
+    assert (tmp_path / "f").read_bytes() == b"x\nB\nx\n"
+    assert code_of(edit_file, workspace, "f", b"B", b"C", if_checksum="0" * 64) is Code.CONFLICT
+
+
+def test_parts_are_seen_only_as_the_whole(workspace: Workspace, tmp_path: Path) -> None:
+    """Parts gather out of sight, may be sent again, tell where to go on, and take their place in one step."""
+    whole = os.urandom(300_000)
+    checksum = hashlib.sha256(whole).hexdigest()
+    (tmp_path / "f").write_bytes(b"old")
+    send = {"upload_id": "u1", "last": False}
+    assert write_part(workspace, "f", whole[:100_000], offset=0, **send) is None
+    assert write_part(workspace, "f", whole[:100_000], offset=0, **send) is None
+    with pytest.raises(WorkspaceRefusal, match="send on from offset 100000"):
+        write_part(workspace, "f", whole[200_000:], offset=200_000, **send)
+    write_part(workspace, "f", whole[100_000:200_000], offset=100_000, **send)
+    assert (tmp_path / "f").read_bytes() == b"old"
+    last = {"upload_id": "u1", "offset": 200_000, "last": True}
+    assert code_of(write_part, workspace, "f", whole[200_000:], **last) is Code.CHECKSUM
+    assert code_of(write_part, workspace, "f", whole[200_000:], **last, checksum="0" * 64) is Code.CHECKSUM
+    written = write_part(workspace, "f", whole[200_000:], **last, checksum=checksum)
+    assert written is not None
+    assert written.size == 300_000
+    assert (tmp_path / "f").read_bytes() == whole
+    assert os.listdir(tmp_path / ".work" / "uploads") == []
+
+
+@given(st.binary(max_size=200), st.integers(0, 250), st.integers(-5, 250))
+@settings(max_examples=100, deadline=None)
+def test_read_is_a_slice(tmp_path_factory: pytest.TempPathFactory, content: bytes, offset: int, limit: int) -> None:
+    """What is read is the slice of what was written, whatever offset and limit are."""
+    from guardhouse.workspace import open_workspace
+
+    root = tmp_path_factory.mktemp("slice")
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        workspace = open_workspace(fd)
+        write_file(workspace, "f", content, sync=False)
+        end = offset + limit if limit > 0 else None
+        assert read_file(workspace, "f", offset=offset, limit=limit).content == content[offset:end]
+    finally:
+        os.close(fd)
