@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final, TypeVar
 
+import h11
 import outcome
 import trio
 import trio_websocket
 from trio_websocket import WebSocketConnection
-from wsproto.utilities import LocalProtocolError
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from guardhouse.errors import PeerError
 from guardhouse.limits import MESSAGE_MAX_BYTES
@@ -206,6 +207,7 @@ async def dial(
     result: outcome.Outcome[T] | None = None
     rejections: list[trio_websocket.ConnectionRejected] = []
     websocket: WebSocketConnection | None = None
+    is_broken = False
     try:
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(UPGRADE_TIMEOUT_S):
@@ -225,11 +227,14 @@ async def dial(
             nursery.cancel_scope.cancel()
     except* trio_websocket.ConnectionRejected as group:
         rejections += _leaves(group)
-    except* _EndedEarlyError:
-        pass  # said below in words: there is neither a rejection nor a result
+    except* (_EndedEarlyError, h11.ProtocolError, LocalProtocolError, RemoteProtocolError):
+        # The library's reader gave up over bytes that are no HTTP or no WebSocket; said below in words.
+        is_broken = True
     finally:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
+    if is_broken and websocket is not None:
+        raise PeerError("the platform broke the WebSocket protocol", code="protocol")
     if result is not None:
         return result.unwrap()
     if rejections:
