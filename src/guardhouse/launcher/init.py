@@ -398,8 +398,7 @@ def run_init(place: Place, control: socket.socket) -> NoReturn:
         report = {"event": "failed", "layer": error.layer, "why": error.why}
         channel.send(control, json.dumps(report).encode("ascii"))
         os._exit(_EXIT_BROKEN)
-    gc.collect()
-    gc.freeze()
+    # What is not collected is not touched, and stays shared with the launcher's memory.
     gc.disable()
     try:
         _Init(place, control).serve()

@@ -48,6 +48,8 @@ class Place:
         launcher_ids: (uid, gid) of the launcher outside.
         cgroup_files: ``cgroup.procs`` of the groups to join; empty where clone3 did it or there is none.
         kept: descriptors that stay open.
+        pids_in_cgroup: a pids controller bounds the command, so RLIMIT_NPROC is not needed. Without a user namespace
+            the kernel counts that limit over every process of the account on the host: others would use it up.
         private_parts: out: see `build_view`.
     """
 
@@ -56,6 +58,7 @@ class Place:
     launcher_ids: tuple[int, int]
     cgroup_files: tuple[str, ...]
     kept: tuple[int, ...]
+    pids_in_cgroup: bool
     private_parts: tuple[PrivatePart, ...] = field(default=())
 
     @property
@@ -76,8 +79,16 @@ class PrepareStep:
 
 def _join_cgroups(place: Place) -> None:
     for path in place.cgroup_files:
-        with open(path, "w", encoding="ascii") as file:
-            file.write("0")
+        _write(path, "0")
+
+
+def _write(path: str, text: str) -> None:
+    # Not open(): its buffers and codecs are pages that every init would have to itself.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)
 
 
 def _close_descriptors(place: Place) -> None:
@@ -102,8 +113,7 @@ def _map_user(place: Place) -> None:
     credentials.set_dumpable(dumpable=True)
     # setgroups must be refused before an unprivileged gid_map is accepted: user_namespaces(7).
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        _write(f"/proc/self/{name}", text)
 
 
 def _leave_cgroup_view(place: Place) -> None:
@@ -137,6 +147,8 @@ def _close_descriptors_again(place: Place) -> None:
 def _set_rlimits(place: Place) -> None:
     """Limit this process; a command inherits. A soft or hard limit that is lower already stays lower."""
     for name, (soft, hard) in place.plan.rlimits.items():
+        if name == "nproc" and place.pids_in_cgroup:
+            continue
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if not isinstance(number, int):
             raise SetupError(f"this Python knows no limit {name!r}; setrlimit(2) lists them")
