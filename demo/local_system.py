@@ -146,6 +146,13 @@ class LocalSystem:
             user = "guardhouse" if "guardhouse" in names else "nobody"
             shutil.chown(self.workspace, user)
 
+    def make_writable_directory_outside(self) -> Path:
+        """Make a directory beside the workspace that everybody may write to; only the wall is in the way then."""
+        outside = self.directory / "outside"
+        outside.mkdir(exist_ok=True)
+        outside.chmod(0o777)
+        return outside
+
     def stop(self) -> None:
         """Stop the runner, then the hub, as SIGTERM asks them to.
 

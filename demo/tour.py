@@ -139,11 +139,22 @@ def try_to_do_harm(tour: Tour) -> None:
         status=126,
         refused_with="command denied",
     )
-    tour.run(
-        "Stopped by the wall: the password hashes are not there to be read",
-        "head -n 1 /etc/shadow",
-        status=1,
-        refused_with="/etc/shadow",
+
+    def write_outside() -> str:
+        target = tour.system.make_writable_directory_outside() / "planted"
+        command = f"echo planted | tee {target}"
+        say(paint(f"    $ guardhouse try --policy trusted_machine -- {command!r}", "36"))
+        done = tour.system.cli(
+            "try", "--policy", "trusted_machine", "--workspace", str(tour.system.workspace), "--", command
+        )
+        stderr = done.stderr.decode(errors="replace")
+        show(stderr)
+        if target.exists():
+            return f"{target} was written"
+        return "" if done.returncode == 1 and "Read-only file system" in stderr else f"exit status {done.returncode}"
+
+    tour.step(
+        "Stopped by the wall, under a policy that allows everything, in a directory open to everybody", write_outside
     )
 
     def escape() -> str:
