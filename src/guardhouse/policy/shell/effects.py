@@ -240,8 +240,14 @@ class _Judge:
             if words[-1].value != "]":
                 return _UNKNOWN_ARGUMENT if words[-1].value is None else None
             del words[-1]
-        if any(word.may_split for word in words):
-            return _UNKNOWN_ARGUMENT
+        for index, word in enumerate(words):
+            if word.may_split:
+                variable = _ONE_VARIABLE.fullmatch(word.text)
+                if variable is None:
+                    return _UNKNOWN_ARGUMENT
+                # A number, or nothing: as harmless here as in arithmetic, and as harmful when it is any text.
+                self.findings.use_in_arithmetic(variable[1] or variable[2], word.span)
+                words[index] = replace(word, value="0")
         while words and words[0].value == "!" and len(words) > 1:
             del words[0]
         values = [word.value for word in words]
@@ -316,8 +322,12 @@ class _Judge:
                         return _UNKNOWN_ARGUMENT
                     if not rest:
                         index += 1
-                    if letter == "a" and (rest or (reason := self._assign(word)) is not None):
-                        return "read -a in a form that is not read" if rest else reason
+                    if letter == "a":
+                        if rest:
+                            return "read -a in a form that is not read"
+                        self.findings.arrays.add(word.value or "")
+                        if (reason := self._assign(word)) is not None:
+                            return reason
                     break
                 return f"read with the option -{letter}, which is not read"
         names = self.words[index:]
@@ -346,6 +356,7 @@ class _Judge:
             else:
                 names.append(self.words[index])
                 index += 1
+        self.findings.arrays.update(word.value or "" for word in names)
         if not names:
             self.findings.assign("MAPFILE", self.command.span, number=False)
         for word in names:
@@ -381,7 +392,7 @@ class _Judge:
         arrays = False
         for word in self.words[1:]:
             if (assignment := assigned.get(word.span)) is not None and word.text[:1] not in "-+":
-                if (reason := _why_declared(assignment, arrays=arrays)) is not None:
+                if (reason := self._declared(assignment, arrays=arrays)) is not None:
                     return reason
                 continue
             value = word.value
@@ -396,8 +407,25 @@ class _Judge:
                     return "an exported function reaches every bash below"
             elif NAME.fullmatch(value) is None:
                 return "a name to declare whose value or subscript is evaluated"
+            elif arrays:
+                self.findings.arrays.add(value)
             elif exports and (why := why_export_matters(value, None)) is not None:
                 return why
+        return None
+
+    def _declared(self, assignment: Assignment, *, arrays: bool) -> str | None:
+        """Why a declared value may be evaluated: one for an array that begins with a parenthesis is read as a list.
+
+        The variable can have become an array before, so a literal parenthesis is refused without ``-a`` too.
+        """
+        value = assignment.value
+        if value is None:
+            return None
+        head = value.pattern[0] if value.pattern else ""
+        if (head is None and arrays) or (head is not None and head.startswith("(")):
+            return "a declared array takes a value for a list and evaluates it"
+        if head is None:
+            self.findings.declare_unknown(assignment.name, assignment.span)
         return None
 
     def unset(self) -> str | None:
@@ -482,20 +510,6 @@ class _Judge:
         return "jobs -x in a form that is not read"
 
 
-def _why_declared(assignment: Assignment, *, arrays: bool) -> str | None:
-    """Why a declared value may be evaluated: an array's value that begins with a parenthesis is read as a list.
-
-    The variable can have become an array before, so a literal parenthesis is refused without ``-a`` too.
-    """
-    value = assignment.value
-    if value is None:
-        return None
-    head = value.pattern[0] if value.pattern else ""
-    if (head is None and arrays) or (head is not None and head.startswith("(")):
-        return "a declared array takes a value for a list and evaluates it"
-    return None
-
-
 _EFFECTS: Final[dict[str, Callable[[_Judge], str | None]]] = {
     "eval": _Judge.eval,
     "trap": _Judge.trap,
@@ -514,4 +528,5 @@ _EFFECTS: Final[dict[str, Callable[[_Judge], str | None]]] = {
     "jobs": _Judge.jobs,
 }
 _SAFE_ALONE: Final = frozenset({"at", "batch", "crontab", "tmux", "screen"})
+_ONE_VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _PID_VARIABLE: Final = re.compile(r'"?\$(?:[a-z_]*pid[a-z_0-9]*|\{[a-z_]*pid[a-z_0-9]*\})"?')

@@ -361,7 +361,7 @@ class ExpansionScanner(Scanner):
                 self.read_double_quoted(word)
             elif char == "'" and not quoted:
                 self.read_single_quoted(word)
-            elif char in "<>" and (quoted or self.peek(1) != "("):
+            elif char in "<>" and self.peek(1) != "(":
                 word.literal(char)
                 self.pos += 1
             else:

@@ -79,6 +79,8 @@ class Findings:
     undecided: list[Undecided] = field(default_factory=list)
     texts: dict[str, Span] = field(default_factory=dict)
     arithmetic: dict[str, Span] = field(default_factory=dict)
+    arrays: set[str] = field(default_factory=set)
+    declared: dict[str, Span] = field(default_factory=dict)
     unset_functions: bool = False
     words: int = 0
 
@@ -110,6 +112,10 @@ class Findings:
         """Note that ``name`` may now hold any text, unless what it is given is a number."""
         if not number:
             self.texts.setdefault(name, span)
+
+    def declare_unknown(self, name: str, span: Span) -> None:
+        """Note that a declaration gives ``name`` a value that may begin with a parenthesis."""
+        self.declared.setdefault(name, span)
 
     def use_in_arithmetic(self, name: str, span: Span) -> None:
         """Note that the content of ``name`` is evaluated as an arithmetic expression."""

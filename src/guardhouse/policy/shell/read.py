@@ -67,15 +67,15 @@ def _read(text: str, second: SecondReader | None) -> ShellReading:
         return ShellReading(text, undecided=(Undecided((0, len(text)), refused),))
     findings = Findings()
     plain = _read_plain(text, findings)
-    if not plain:
-        try:
-            read_source(Source(text, 0), findings)
-        except CannotRead as error:
-            findings.undecided.append(Undecided(error.span, error.because))
     try:
+        if not plain:
+            _collect(text, findings)
         judge_commands(findings)
     except CannotRead as error:
         findings.undecided.append(Undecided(error.span, error.because))
+    except RecursionError:
+        # Our own limits on depth come first unless the caller's stack is deep already.
+        findings.undecided.append(Undecided((0, len(text)), "nested too deeply for the stack that is left"))
     _judge_arithmetic(findings)
     reading = _finish(text, findings)
     if plain or second is None or reading.undecided:
@@ -91,6 +91,13 @@ def _read(text: str, second: SecondReader | None) -> ShellReading:
         reading.functions,
         (*reading.undecided, *objections),
     )
+
+
+def _collect(text: str, findings: Findings) -> None:
+    try:
+        read_source(Source(text, 0), findings)
+    except CannotRead as error:
+        findings.undecided.append(Undecided(error.span, error.because))
 
 
 def _check_text(text: str) -> str | None:
@@ -130,8 +137,13 @@ def _judge_arithmetic(findings: Findings) -> None:
     for name, span in findings.arithmetic.items():
         if name in findings.texts:
             findings.add_undecided(
-                span, f"{name} may hold any text and is evaluated as arithmetic, which can run commands in subscripts"
+                span,
+                f"{name} may hold any text and is evaluated as arithmetic, or stands unquoted in a test,"
+                " which can run commands in subscripts",
             )
+    for name, span in findings.declared.items():
+        if name in findings.arrays:
+            findings.add_undecided(span, f"{name} is an array: a value that begins with a parenthesis is evaluated")
 
 
 def _finish(text: str, findings: Findings) -> ShellReading:

@@ -15,6 +15,7 @@ __all__ = ["Unwrapped", "unwrap"]
 
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _MINUS_NUMBER: Final = re.compile(r"-[-+]?[0-9]+")
+_ANCHORED_GLOB: Final = re.compile(r"[./][A-Za-z0-9_./*?-]*")
 _APPENDED: Final = "words are added from input that is known only when it runs"
 
 
@@ -227,9 +228,9 @@ def _unwrap_find(words: tuple[Word, ...]) -> Unwrapped:
             commands.append(command)
             index = end + 1
             continue
-        if word.value is None and (word.may_split or _may_be_action(word)):
-            if word.may_split and _head(word) is None:
-                raise _Undecided("a word that may become several may name a command to run")
+        if word.may_split and not _is_anchored_glob(word):
+            raise _Undecided("a word that may become several may name a command to run")
+        if word.value is None and not word.may_split and _may_be_action(word):
             loose = word
         elif loose is not None and (word.value is None or word.value in (";", "+")):
             raise _Undecided("a word that is not literal may be -exec")
@@ -239,6 +240,11 @@ def _unwrap_find(words: tuple[Word, ...]) -> Unwrapped:
 
 def _ends_exec(words: tuple[Word, ...], at: int) -> bool:
     return words[at].value == ";" or (words[at].value == "+" and words[at - 1].value == "{}")
+
+
+def _is_anchored_glob(word: Word) -> bool:
+    """Whether every word that it becomes begins with a path, so that none is an option."""
+    return _ANCHORED_GLOB.fullmatch(word.text) is not None
 
 
 def _head(word: Word) -> str | None:
@@ -267,13 +273,8 @@ def _unwrap_shell(name: str, words: tuple[Word, ...]) -> Unwrapped:
     while index < len(words):
         value = words[index].value
         if value is None:
-            if (
-                not runs_text
-                and index == 1
-                and not words[index].may_split
-                and (_head(words[index]) or "-")[0] not in "-+"
-            ):
-                return Unwrapped()
+            if not runs_text:
+                raise _Undecided("a word that is not literal stands where an option or a file may")
             break
         if value in ("-", "--"):
             index += 1
@@ -289,17 +290,14 @@ def _unwrap_shell(name: str, words: tuple[Word, ...]) -> Unwrapped:
                 raise _Undecided(f"the option {value} is not known")
             index += 1
             continue
-        if value[0] not in "-+":
+        if value[:1] not in ("-", "+"):
             break
         index, text_flag, start = _take_shell_options(words, index)
         runs_text |= text_flag
         startup = start or startup
     if not runs_text:
-        if index < len(words) and words[index].value is None and words[index].may_split:
-            raise _Undecided("a word that may become several may be an option")
-        if index < len(words) and words[index].value is None and (_head(words[index]) or "-")[0] in "-+":
-            raise _Undecided("a word that is not literal may be an option")
-        return Unwrapped(undecided_because=startup)
+        reads = "runs the text of a file" if index < len(words) else "runs the text of its input"
+        return Unwrapped(undecided_because=startup or f"{name} {reads}")
     if index >= len(words):
         raise _Undecided("-c without its text")
     text = words[index]

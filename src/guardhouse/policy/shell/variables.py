@@ -152,7 +152,7 @@ DANGEROUS_PREFIXES: Final[dict[str, str]] = {
     "SYSTEMD_": "steers systemd's tools, programs to start included",
     "SSH_": "chooses agents and programs of ssh",
 }
-# With the integer attribute, an assigned value is evaluated as arithmetic. Source: bash 5.2 variables.c, init_dynamic_*.
+# With the integer attribute, an assigned value is evaluated as arithmetic. Source: bash 5.2, variables.c.
 INTEGER: Final = frozenset({"RANDOM", "SECONDS", "SRANDOM", "EPOCHSECONDS", "BASHPID", "OPTIND", "PPID", "UID", "EUID"})
 # Its value is looked up as text and cannot name code, a file to load, a program or a server.
 HARMLESS_EXPORTS: Final = frozenset(

@@ -318,7 +318,9 @@ class WordScanner(ExpansionScanner):
         return assignment
 
     def note_assignment(self, assignment: Assignment, *, number: bool) -> None:
-        """Keep what the assignment means for arithmetic."""
+        """Keep what the assignment means for arithmetic and for later declarations."""
+        if assignment.words or assignment.subscript is not None or assignment.value is None:
+            self.findings.arrays.add(assignment.name)
         self.findings.assign(assignment.name, assignment.span, number=number)
 
 
