@@ -74,7 +74,7 @@ def start_hub(tmp_path: Path, authority: trustme.CA) -> Any:
     """Return a function that starts a hub on the same state directory, as often as a test likes."""
 
     @asynccontextmanager
-    async def start(*, tls: bool = False, **settings: Any) -> AsyncIterator[HubUnderTest]:
+    async def start(*, tls: bool = False, listen_port: int = 0, **settings: Any) -> AsyncIterator[HubUnderTest]:
         state_dir = tmp_path / "state"
         context = None
         if tls:
@@ -85,7 +85,7 @@ def start_hub(tmp_path: Path, authority: trustme.CA) -> Any:
             settings |= {"tls_certificate": chain, "tls_key": key}
             context = ssl.create_default_context()
             authority.configure_trust(context)
-        async with open_hub(HubConfig(state_dir=state_dir, port=0, **settings)) as hub:
+        async with open_hub(HubConfig(state_dir=state_dir, port=listen_port, **settings)) as hub:
             token = (state_dir / "owner.token").read_text().strip()
             headers = {"authorization": f"Bearer {token}"}
             verify = context if context is not None else True

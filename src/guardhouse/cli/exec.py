@@ -20,7 +20,7 @@ __all__ = ["exec_"]
 BROKEN_PIPE = 141
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("exec")
 @click.option("--timeout", type=click.FloatRange(0, 86_400, min_open=True), metavar="SECONDS", help="120 without.")
 @click.option("--workdir", metavar="DIR", help="Directory inside the workspace.")
 @click.option("--profile", metavar="NAME", help="Sandbox profile, if the runner allows the choice.")
