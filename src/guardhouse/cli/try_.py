@@ -7,14 +7,10 @@ status are the command's own. Wiring only; what is not needed is not imported, s
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from guardhouse.cli.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from guardhouse.runner.trial import Trial
 
 __all__ = ["try_"]
 
@@ -68,11 +64,4 @@ def try_(
         click.echo(f"guardhouse: {trial.refusal}", err=True)
     elif trial.outcome is not None and trial.outcome.timed_out and not as_json:
         click.echo(f"guardhouse: command timed out after {timeout_s:g} s", err=True)
-    sys.exit(_status(trial))
-
-
-def _status(trial: "Trial") -> int:
-    """Return the command's own exit status, or what stands for a command that did not run."""
-    if trial.outcome is not None:
-        return trial.outcome.exit_code
-    return ExitCode.SETUP if trial.is_wall_missing else ExitCode.DENIED
+    sys.exit(trial.exit_code)

@@ -33,6 +33,9 @@ from guardhouse.values import Stream
 
 __all__ = ["Trial", "try_command"]
 
+# As env(1) and timeout(1) have it; docs/cli.md.
+_SETUP_EXIT_CODE: Final = 125
+_DENIED_EXIT_CODE: Final = 126
 _DESCRIPTORS: Final = {Stream.STDOUT: 1, Stream.STDERR: 2}
 
 
@@ -59,7 +62,7 @@ class Trial:
             "verdict": self.decision.verdict.value,
             "ran": outcome is not None,
             "denied_by": self._denied_by(),
-            "exit_code": outcome.exit_code if outcome is not None else None,
+            "exit_code": self.exit_code,
             "stdout": self.stdout.content.decode("utf-8", "replace"),
             "stderr": self.stderr.content.decode("utf-8", "replace"),
             "timed_out": outcome is not None and outcome.timed_out,
@@ -87,9 +90,11 @@ class Trial:
         return found
 
     @property
-    def is_wall_missing(self) -> bool:
-        """Whether the policy admitted the command and a layer of the wall could not be put up."""
-        return isinstance(self.refusal, LaunchError)
+    def exit_code(self) -> int:
+        """The command's own exit status; 126 when it was denied, 125 when a layer could not be put up."""
+        if self.outcome is not None:
+            return self.outcome.exit_code
+        return _SETUP_EXIT_CODE if isinstance(self.refusal, LaunchError) else _DENIED_EXIT_CODE
 
     def _denied_by(self) -> dict[str, Any] | None:
         if self.refusal is None:
