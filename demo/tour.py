@@ -255,8 +255,8 @@ def main() -> int:
         status = 1 if tour.failures else 0
         if status == 0:
             say(f"\n{paint('Every step went as it should.', '32')}")
-            finish(tour)
             if not once:
+                finish(tour)
                 status = wait_for_the_end(system)
         else:
             say(paint(f"\n{len(tour.failures)} of {tour.number} steps failed:", "31"))
