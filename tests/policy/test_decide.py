@@ -93,14 +93,14 @@ def test_json_has_the_published_shape() -> None:
     assert first["argv"] is None
     assert first["rule"] == "ls *"
     assert first["place"] == "policy:3"
-    assert first["span"] == [0, 14]
+    assert first["span"] == [0, 13]
     assert first["undecided_because"] is None
     assert second["undecided_because"]
 
 
 def test_a_rule_about_hours_needs_to_know_the_time() -> None:
     """What is not known never helps to allow, and never hinders a denial."""
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     text = """
 permission:
@@ -108,12 +108,12 @@ permission:
     - {match: ls, then: allow, when: {hours: "22:00-06:00", days: [mon]}}
 """
     policy = load_policy(text, name="p")
-    monday_night = datetime(2024, 1, 1, 23, 0)
-    tuesday_early = datetime(2024, 1, 2, 5, 59)
+    monday_night = datetime(2024, 1, 1, 23, 0, tzinfo=UTC)
+    tuesday_early = datetime(2024, 1, 2, 5, 59, tzinfo=UTC)
     assert decide(policy, "ls").verdict is DENY
     assert decide(policy, "ls", context=Context(now=monday_night)).verdict is ALLOW
     assert decide(policy, "ls", context=Context(now=tuesday_early)).verdict is ALLOW
-    assert decide(policy, "ls", context=Context(now=datetime(2024, 1, 2, 6, 0))).verdict is DENY
+    assert decide(policy, "ls", context=Context(now=datetime(2024, 1, 2, 6, 0, tzinfo=UTC))).verdict is DENY
     denying = load_policy(text.replace("then: allow", "then: deny") + "    - {match: id, then: allow}\n", name="p")
     assert decide(denying, "ls").verdict is DENY
 

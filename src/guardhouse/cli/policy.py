@@ -196,3 +196,181 @@ def _result_json(result: CaseResult) -> dict[str, Any]:
         "passed": result.passed,
         "because": result.because,
     }
+
+
+@policy.command()
+@click.argument("name_or_path", metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--strict", is_flag=True, help="Notes count as well.")
+def lint(name_or_path: str, *, as_json: bool, strict: bool) -> None:
+    """Find rules that never decide, and rules that let more through than they say: 0 clean, 1 findings."""
+    from guardhouse.policy.lint import lint_policy
+
+    findings = lint_policy(read_policy(name_or_path, with_examples=False))
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        for finding in findings:
+            source = f" [{finding.source}]" if finding.source else ""
+            click.echo(f"{finding.place}: {finding.level}: {finding.message} ({finding.code}){source}")
+    counted = [finding for finding in findings if strict or finding.level != "note"]
+    sys.exit(ExitCode.FAILED if counted else ExitCode.OK)
+
+
+@policy.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
+def diff(before: str, after: str, *, as_json: bool) -> None:
+    """Show what changes from policy A to B, each with a shortest witness: 0 B permits nothing more, 1 it does."""
+    from guardhouse.policy.compare import compare_policies
+
+    differences = compare_policies(read_policy(before, with_examples=False), read_policy(after, with_examples=False))
+    widens = any(difference.widens for difference in differences)
+    if as_json:
+        print_json({"widens": widens, "differences": [difference.as_json() for difference in differences]})
+    else:
+        for difference in differences:
+            mark = "WIDENS " if difference.widens else "narrows"
+            when = f" when {'; '.join(difference.conditions)}" if difference.conditions else ""
+            click.echo(
+                f"{mark} {difference.operation}: {difference.before.shown()} -> {difference.after.shown()}{when},"
+                f" for example: {difference.witness}"
+            )
+            for label, rule in (("before", difference.before_rule), ("after", difference.after_rule)):
+                click.echo(f"          {label}: {rule.says() if rule else 'no rule'}")
+        verdict = "permits something that A does not" if widens else "permits nothing that A does not"
+        click.echo(f"B {verdict}" if differences else "A and B say the same")
+    sys.exit(ExitCode.FAILED if widens else ExitCode.OK)
+
+
+@policy.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; 1 when a file is not in the fixed form.")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print instead of changing the files.")
+def fmt(files: tuple[Path, ...], *, only_check: bool, to_stdout: bool) -> None:
+    """Write policy FILES in one fixed form; what they say does not change, and comments stay."""
+    from guardhouse.policy.form import format_policy
+
+    changed = False
+    for path in files:
+        text = read_text(path)
+        formatted = format_policy(text, name=str(path))
+        if to_stdout:
+            click.echo(formatted, nl=False)
+        elif formatted != text:
+            changed = True
+            if only_check:
+                click.echo(f"{path}: not in the fixed form; run 'guardhouse policy fmt {path}'")
+            else:
+                _write_whole(path, formatted)
+    sys.exit(ExitCode.FAILED if changed and only_check else ExitCode.OK)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replace a file by a whole new one, or leave it as it was."""
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(path.stat().st_mode & 0o7777)
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise SetupError(f"cannot write {path}: {error.strerror}") from None
+
+
+@policy.command()
+@click.argument("records", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--policy", "policy_name", default=_DEFAULT_POLICY, show_default=True, metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print the proposals as JSON.")
+def learn(records: Path, policy_name: str, *, as_json: bool) -> None:
+    """Propose the smallest rules that would have allowed the commands in RECORDS (JSON lines); changes nothing."""
+    from guardhouse.policy.learn import parse_asked, propose_rules, render_proposals
+
+    proposals = propose_rules(read_policy(policy_name), parse_asked(read_text(records), name=str(records)))
+    if as_json:
+        print_json(
+            [
+                {
+                    "pattern": proposal.pattern,
+                    "seen": proposal.seen,
+                    "examples": list(proposal.examples),
+                    "refused_because": proposal.refused_because,
+                }
+                for proposal in proposals
+            ]
+        )
+    else:
+        click.echo(render_proposals(proposals), nl=False)
+
+
+@policy.command()
+@click.argument("private_key", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the key's id as JSON.")
+def keygen(private_key: Path, *, as_json: bool) -> None:
+    """Make a key pair for signing policies: PRIVATE_KEY (mode 0600) and PRIVATE_KEY.pub. Replaces nothing."""
+    from guardhouse.policy.signing import generate_keys, key_id, parse_public_key
+
+    private, public = generate_keys()
+    public_path = private_key.with_name(private_key.name + ".pub")
+    _create(private_key, private, mode=0o600)
+    _create(public_path, public, mode=0o644)
+    name = key_id(parse_public_key(public, name=str(public_path)))
+    if as_json:
+        print_json({"key_id": name, "private_key": str(private_key), "public_key": str(public_path)})
+    else:
+        click.echo(f"key {name}: {private_key} (keep it off the runners), {public_path}")
+
+
+def _create(path: Path, text: str, *, mode: int) -> None:
+    try:
+        path.touch(mode=mode, exist_ok=False)
+        path.write_text(text, encoding="ascii")
+    except OSError as error:
+        raise SetupError(f"cannot create {path}: {error.strerror}") from None
+
+
+@policy.command()
+@click.argument("name_or_path", metavar="NAME|FILE")
+@click.option("--key", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.sig beside the policy.")
+@click.option("--json", "as_json", is_flag=True, help="Print the signature as JSON.")
+def sign(name_or_path: str, key: Path, out: Path | None, *, as_json: bool) -> None:
+    """Sign what a policy says, includes and all, with an Ed25519 private KEY."""
+    from guardhouse.policy.signing import sign_policy
+
+    signature = sign_policy(read_policy(name_or_path), read_text(key), name=str(key))
+    path = out or _signature_path(name_or_path)
+    try:
+        path.write_text(signature, encoding="ascii")
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}") from None
+    click.echo(signature if as_json else f"signed: {path}", nl=not as_json)
+
+
+@policy.command()
+@click.argument("name_or_path", metavar="NAME|FILE")
+@click.option(
+    "--key", "keys", required=True, multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "--signature", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.sig beside the policy."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print who signed as JSON.")
+def verify(name_or_path: str, keys: tuple[Path, ...], signature: Path | None, *, as_json: bool) -> None:
+    """Check a policy's signature against public KEYs: 0 signed by one of them, 125 not."""
+    from guardhouse.policy.signing import parse_public_key, verify_policy
+
+    found = read_policy(name_or_path)
+    path = signature or _signature_path(name_or_path)
+    trusted = [parse_public_key(read_text(key), name=str(key)) for key in keys]
+    signer = verify_policy(found, read_text(path), trusted, name=str(path))
+    if as_json:
+        print_json({"ok": True, "key_id": signer, "digest": found.digest})
+    else:
+        click.echo(f"{found.name}: signed by {signer}; sha256 {found.digest}")
+
+
+def _signature_path(name_or_path: str) -> Path:
+    path = locate_policy(name_or_path)
+    return path.with_name(path.name + ".sig")

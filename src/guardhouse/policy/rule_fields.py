@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from guardhouse.policy.arguments import ArgumentRule, Values, compile_argument_rule
+from guardhouse.policy.language import Language
 from guardhouse.policy.model import ACTIONS, GATED, INHERIT, Condition, Examples, PolicyError, Rule
-from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
+from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode, node_of
 from guardhouse.policy.patterns import PatternError, parse_glob
 from guardhouse.policy.subjects import parse_subject_pattern
 from guardhouse.values import Verdict
 
-__all__ = ["build_glob_rule", "read_rule"]
+__all__ = ["build_glob_rule", "expanded_language", "read_rule"]
 
 _RULE_KEYS: Final = ("match", "argv", "then", "because", "examples", "children", "profile", "timeout", "when")
 _BASH_ONLY: Final = ("argv", "children", "profile", "timeout")
@@ -110,6 +111,19 @@ def read_rule(operation: str, node: MappingNode, *, trusted_path: tuple[str, ...
         source={"argv": argv_source, "then": action, **source},
         **fields,
     )
+
+
+def expanded_language(rule: Rule, trusted_path: tuple[str, ...]) -> Language:
+    """Return everything that a rule matches, a program's trusted paths included: what a comparison needs.
+
+    A matcher asks about a command under each of its names instead and is given the smaller ``rule.language``.
+    """
+    if rule.operation != "bash":
+        return rule.language
+    if rule.is_glob:
+        return parse_glob(rule.match, trusted_path=trusted_path, with_paths=True).language
+    argument_rule, _ = _read_argv(node_of(rule.source["argv"], place=rule.place))
+    return compile_argument_rule(argument_rule, trusted_path=trusted_path, with_paths=True)
 
 
 def _text(node: Node, what: str) -> str:

@@ -36,6 +36,7 @@ __all__ = [
     "normalise_url",
     "parse_subject_pattern",
     "path_below",
+    "safe_segment",
     "without_dots",
 ]
 
@@ -121,10 +122,10 @@ def path_below(directory: str) -> Language:
     """
     if normalise_path(directory) != directory:
         raise PatternError(f"{directory!r} is not a normal path; write {normalise_path(directory)!r}")
-    tail = Repeat(concat([Repeat("/", 1), _safe_segment()]))
+    tail = Repeat(concat([Repeat("/", 1), safe_segment()]))
     end = optional(Repeat("/", 1))
     if directory == "/":
-        return concat([Repeat("/", 1), optional(concat([_safe_segment(), tail, end]))])
+        return concat([Repeat("/", 1), optional(concat([safe_segment(), tail, end]))])
     if directory == ".":
         plain_first = choice(
             [
@@ -137,15 +138,15 @@ def path_below(directory: str) -> Language:
     return concat([directory, tail, end])
 
 
-def _safe_segment() -> Language:
-    """One part of a path that is neither empty nor ``..``."""
+def safe_segment(*, with_dot: bool = True) -> Language:
+    """One part of a path that is neither empty nor ``..``, nor ``.`` without ``with_dot``."""
     not_dot = Chars(frozenset("/."), negated=True)
     return choice(
         [
             concat([not_dot, Repeat(_SEGMENT_CHAR)]),
             concat([".", not_dot, Repeat(_SEGMENT_CHAR)]),
             concat(["..", _SEGMENT_CHAR, Repeat(_SEGMENT_CHAR)]),
-            ".",
+            *(["."] if with_dot else []),
         ]
     )
 

@@ -245,7 +245,6 @@ _BY_OPTION: Final[dict[str, Escape]] = {
     "tc": Escape(
         "reads commands from a file, runs a command", "tc(8): -batch, exec", words=frozenset({"exec"}), starts=("-b",)
     ),
-    "top": Escape("reads settings that may hold commands", "top(1): toprc inspect entries", short="w"),
     "iftop": Escape("starts a shell on a key press", "iftop(8): '!'", always=True),
     "htop": Escape("starts strace and lsof on a key press", "htop(1)", always=True),
     "atop": Escape("starts programs for modules", "atop(1)", always=True),
@@ -306,7 +305,7 @@ HARMLESS: Final = frozenset(
         *("read", "readelf", "readlink", "readonly", "realpath", "renice", "return", "rev", "rm"),
         *("rmdir", "seq", "set", "sha1sum", "sha224sum", "sha256sum", "sha384sum", "sha512sum", "shift"),
         *("shred", "shuf", "size", "slabtop", "sleep", "ss", "stat", "strings", "stty"),
-        *("sum", "sync", "tac", "tail", "tee", "test", "times", "touch", "tr"),
+        *("sum", "sync", "tac", "tail", "tee", "test", "times", "top", "touch", "tr"),
         *("tracepath", "traceroute", "true", "truncate", "tsort", "tty", "type", "typeset", "ulimit"),
         *("umask", "uname", "unexpand", "uniq", "unlink", "unset", "uptime", "users", "vdir"),
         *("vmstat", "w", "wait", "wc", "whereis", "who", "whoami", "xxd", "yes"),

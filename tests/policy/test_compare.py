@@ -1,0 +1,131 @@
+"""What a comparison of two policies finds, and that it agrees with trying every short text."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardhouse.policy import load_policy, policy_from_pairs
+from guardhouse.policy.automaton import TooManyStates
+from guardhouse.policy.compare import compare_policies, narrows
+from guardhouse.policy.language import ANYTHING
+from guardhouse.policy.model import Context
+from guardhouse.policy.possible import NO_RULE, possible_winners
+from guardhouse.policy.rulebook import action_of, rulebook_of
+
+KUBECTL = policy_from_pairs([["*", "deny"], ["kubectl get *", "allow"]])
+
+
+def test_a_witness_is_a_shortest_command() -> None:
+    """Each difference names the shortest command that shows it."""
+    wider = policy_from_pairs([["*", "deny"], ["kubectl *", "allow"], ["kubectl delete *", "deny"]])
+    (difference,) = compare_policies(KUBECTL, wider)
+    assert (difference.witness, difference.widens) == ("kubectl", True)
+    assert [found.widens for found in compare_policies(wider, KUBECTL)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([["*", "deny"], ["ls *", "allow"]], [["ls *", "allow"]]),
+        ([["ls *", "allow"]], [["ls", "allow"], ["ls *", "allow"]]),
+        ([["ls *", "allow"]], [["ls *", "allow"], ["/usr/bin/ls *", "allow"]]),
+        ([["a *", "allow"], ["a b", "deny"], ["a b", "allow"]], [["a *", "allow"]]),
+        ([["a*b*", "allow"]], [["a*b", "allow"], ["a*b*", "allow"]]),
+        ([], [["*", "deny"]]),
+    ],
+)
+def test_equal_policies_in_other_words(before: list, after: list) -> None:
+    """No difference is found where there is none, however the rules are written."""
+    assert compare_policies(policy_from_pairs(before), policy_from_pairs(after)) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "widens"),
+    [
+        ("{match: ls, then: allow}", "{match: ls, then: ask}", False),
+        ("{match: ls, then: ask}", "{match: ls, then: allow}", True),
+        ("{match: ls, then: allow, timeout: 5s}", "{match: ls, then: allow, timeout: 6s}", True),
+        ("{match: ls, then: allow, timeout: 5s}", "{match: ls, then: allow, timeout: 4s}", False),
+        ("{match: ls, then: allow, profile: operate}", "{match: ls, then: allow, profile: isolate}", False),
+        ("{match: ls, then: allow, profile: isolate}", "{match: ls, then: allow, profile: operate}", True),
+        ("{match: ls, then: allow, profile: isolate}", "{match: ls, then: allow}", True),
+        ("{match: ls, then: allow}", "{match: ls, then: allow, children: inherit}", True),
+        ("{match: ls, then: allow, when: {days: [mon]}}", "{match: ls, then: allow}", True),
+        ("{match: ls, then: allow}", "{match: ls, then: allow, when: {days: [mon]}}", False),
+        ("{match: ls, then: deny, when: {days: [mon]}}", "{match: ls, then: deny}", False),
+    ],
+)
+def test_what_counts_as_wider(before: str, after: str, widens: bool) -> None:
+    """Everything that a rule grants is compared, not its action alone."""
+    policies = [load_policy(f"permission: {{bash: [{rule}]}}", name="p") for rule in (before, after)]
+    assert bool(narrows(*policies)) is widens
+
+
+def test_other_operations_are_compared() -> None:
+    """A section that is taken away leaves the operation to the wall, which permits more."""
+    old = load_policy("permission: {bash: {}, read: {'/var/log/**': allow}}", name="p")
+    new = load_policy("permission: {bash: {}}", name="p")
+    (difference,) = narrows(old, new)
+    assert difference.operation == "read"
+    assert narrows(new, old) == ()
+
+
+ALPHABET = "ab \0"
+patterns = st.text(alphabet="ab *?", min_size=1, max_size=5).filter(lambda text: text.strip())
+policies = st.lists(st.tuples(patterns, st.sampled_from(["allow", "deny", "ask"])), max_size=4).map(
+    lambda pairs: policy_from_pairs([list(pair) for pair in pairs])
+)
+
+
+def verdicts(policy: object, subjects: list) -> list:
+    book = rulebook_of(policy)
+    return [action_of(book.find([subject], Context()).winner) for subject in subjects]
+
+
+SUBJECTS = [
+    "".join(chars)
+    for length in range(1, 5)
+    for chars in product("ab\0", repeat=length)
+    if not "".join(chars).startswith("\0")
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(policies, policies)
+def test_comparison_agrees_with_trying(before: object, after: object) -> None:
+    """A difference on some short command is found, and a found one is there with no shorter."""
+    tried = {
+        (first, second)
+        for first, second in zip(verdicts(before, SUBJECTS), verdicts(after, SUBJECTS), strict=True)
+        if first is not second
+    }
+    found = {(difference.before.action, difference.after.action) for difference in compare_policies(before, after)}
+    assert tried <= found
+    for difference in compare_policies(before, after):
+        import shlex
+
+        subject = "\0".join(shlex.split(difference.witness))
+        assert verdicts(before, [subject]) == [difference.before.action]
+        assert verdicts(after, [subject]) == [difference.after.action]
+
+
+@settings(max_examples=80, deadline=None)
+@given(policies)
+def test_possible_winners_are_exact(policy: object) -> None:
+    """Over every text, exactly the rules that can win are named."""
+    languages = [rule.language for rule in policy.rules()]
+    found = possible_winners(ANYTHING, languages)
+    book = rulebook_of(policy)
+    seen = {book.find([subject], Context()).position for subject in ["", *SUBJECTS]}
+    assert seen <= found
+    for index in found - seen:
+        assert index == NO_RULE or len(policy.rules()[index].match) > 1
+
+
+def test_a_bound_on_states_is_kept() -> None:
+    """A question that is too large says so."""
+    languages = [rule.language for rule in policy_from_pairs([["*a?????????????b", "allow"]]).rules()]
+    with pytest.raises(TooManyStates):
+        possible_winners(ANYTHING, languages, max_states=50)
