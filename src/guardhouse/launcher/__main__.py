@@ -1,7 +1,10 @@
-"""PROCESS: the launcher. Started as ``python -I -S __main__.py SOCKET BUNDLE WARM LIBRARY`` with an empty environment.
+"""PROCESS: the launcher.
 
-SOCKET and BUNDLE are descriptor numbers: the runner's socket and the sealed memory file with the bundle. WARM is a
-comma-separated list of profiles to prepare at once, LIBRARY the directory with third-party packages for workers.
+Started with an empty environment as ``python -I -S __main__.py SOCKET BUNDLE SETTINGS WARM LIBRARY``.
+
+The first three are descriptor numbers: the runner's socket, and sealed memory files with the bundle and with the
+files worker's settings. WARM is a comma-separated list of profiles to prepare at once, LIBRARY the directory with
+third-party packages for workers.
 
 Only the directory that holds `guardhouse` is on the path: no site directory, no ``.pth`` file, no third-party code.
 """
@@ -25,6 +28,7 @@ from guardhouse.kernel.sealed import read_sealed  # noqa: E402
 from guardhouse.launcher.cgroup import find_home  # noqa: E402
 from guardhouse.launcher.supervise import Supervisor  # noqa: E402
 from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
+from guardhouse.launcher.workers import WorkerCode  # noqa: E402
 from guardhouse.sandbox.bundle import Bundle  # noqa: E402
 
 _EXIT_SETUP: Final = 78  # EX_CONFIG of sysexits.h
@@ -48,16 +52,18 @@ def _check_identity(bundle: Bundle) -> None:
 
 def main(arguments: list[str]) -> int:
     """Serve one runner; return the exit status."""
-    control_fd, bundle_fd = int(arguments[0]), int(arguments[1])
-    warm = tuple(name for name in arguments[2].split(",") if name)
-    descriptors.close_all_but((0, 1, 2, control_fd, bundle_fd))
+    control_fd, bundle_fd, settings_fd = (int(word) for word in arguments[:3])
+    warm = tuple(name for name in arguments[3].split(",") if name)
+    descriptors.close_all_but((0, 1, 2, control_fd, bundle_fd, settings_fd))
     os.set_inheritable(control_fd, False)  # noqa: FBT003 - os takes it by position only
     # The end is told by the socket, not by the terminal: a Ctrl-C for the runner must let it end us in order.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
         bundle = Bundle.from_json(read_sealed(bundle_fd, limit_bytes=limits.LAUNCH_BUNDLE_MAX_BYTES))
+        code = WorkerCode(arguments[4], read_sealed(settings_fd, limit_bytes=limits.LAUNCH_DATAGRAM_MAX_BYTES))
         os.close(bundle_fd)
+        os.close(settings_fd)
         _check_identity(bundle)
         home = find_home()
     except (SetupError, ValueError) as error:
@@ -69,7 +75,7 @@ def main(arguments: list[str]) -> int:
     runner = socket.socket(fileno=control_fd)
     gc.collect()
     gc.freeze()
-    Supervisor(bundle, runner, home, warm=warm, library=arguments[3]).run()
+    Supervisor(bundle, runner, home, warm=warm, code=code).run()
     if sweeper is not None:
         sweeper.finish()
     return 0

@@ -47,6 +47,11 @@ class Group:
         self._kills_seen = 0
         self._peak_seen = 0
 
+    @property
+    def bounds_pids(self) -> bool:
+        """Whether a pids controller is here and took its limit."""
+        return "pids" in self._directories and "pids" not in self.missing
+
     def begin(self) -> None:
         """Start counting for the next command."""
         if self._peak_fd < 0:

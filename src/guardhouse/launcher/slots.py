@@ -156,6 +156,7 @@ def make_slot(bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, now
         launcher_ids=(os.getuid(), os.getgid()),
         cgroup_files=() if group is None else group.procs_files,
         kept=(theirs.fileno(),),
+        pids_in_cgroup=group is not None and group.bounds_pids,
     )
     try:
         pid, pidfd = namespaces.clone_process(

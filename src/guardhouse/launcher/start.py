@@ -6,6 +6,8 @@ token) is in its memory. Called at boot, once, and again when a launcher has die
 """
 
 import importlib.util
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -43,11 +45,18 @@ class LauncherHandle:
             return self.process.wait()
 
 
-def start_launcher(bundle: Bundle, *, warm: tuple[str, ...] = (), interpreter: str = sys.executable) -> LauncherHandle:
+def start_launcher(
+    bundle: Bundle,
+    *,
+    warm: tuple[str, ...] = (),
+    files_settings: bytes | None = None,
+    interpreter: str = sys.executable,
+) -> LauncherHandle:
     """Start the launcher with this bundle; it serves as soon as it has read it.
 
     Args:
         warm: profiles for which one init process is prepared at once, ahead of the first command.
+        files_settings: JSON object of `worker.settings.FilesSettings`; by default only the workspace's path.
         interpreter: the Python to run it with; the running one by default.
 
     Raises:
@@ -55,15 +64,18 @@ def start_launcher(bundle: Bundle, *, warm: tuple[str, ...] = (), interpreter: s
     """
     ours, theirs = channel.make_pair()
     memory = seal_memory("guardhouse-bundle", bundle.to_json().encode("ascii"))
+    if files_settings is None:
+        files_settings = json.dumps({"root_path": bundle.workspace}).encode("ascii")
+    settings = seal_memory("guardhouse-settings", files_settings)
     main = Path(__file__).resolve().parent / "__main__.py"
-    arguments = [str(theirs.fileno()), str(memory), ",".join(warm), _library_directory()]
+    arguments = [str(theirs.fileno()), str(memory), str(settings), ",".join(warm), _library_directory()]
     try:
         process = subprocess.Popen(
             [interpreter, "-I", "-S", str(main), *arguments],
             env={},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), memory),
+            pass_fds=(theirs.fileno(), memory, settings),
             cwd="/",
             start_new_session=True,
         )
@@ -72,7 +84,8 @@ def start_launcher(bundle: Bundle, *, warm: tuple[str, ...] = (), interpreter: s
         raise SetupError(f"cannot start the launcher with {interpreter}: {error}") from error
     finally:
         theirs.close()
-        socket.close(memory)
+        os.close(memory)
+        os.close(settings)
     return LauncherHandle(ours, process)
 
 

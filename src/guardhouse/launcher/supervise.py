@@ -36,7 +36,7 @@ from guardhouse.launcher.messages import (
 )
 from guardhouse.launcher.outcome import lost_outcome, make_outcome
 from guardhouse.launcher.slots import Slot, make_slot, missing_layers
-from guardhouse.launcher.workers import WORKER_PROFILES, Worker, make_worker
+from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
 from guardhouse.sandbox.bundle import Bundle
 
 __all__ = ["Supervisor"]
@@ -62,12 +62,12 @@ class Supervisor:
     """Serves one runner until its socket closes; `run` returns when nothing is left."""
 
     def __init__(
-        self, bundle: Bundle, runner: socket.socket, home: CgroupHome | None, *, warm: tuple[str, ...], library: str
+        self, bundle: Bundle, runner: socket.socket, home: CgroupHome | None, *, warm: tuple[str, ...], code: WorkerCode
     ) -> None:
         self._bundle = bundle
         self._runner = runner
         self._home = home
-        self._library = library
+        self._code = code
         self._warm = tuple(name for name in warm if name in bundle.profiles)
         self._slots: dict[int, Slot] = {}  # by control descriptor
         self._by_pidfd: dict[int, Slot] = {}
@@ -345,7 +345,7 @@ class Supervisor:
             self._answer(Refused(identifier, layer, why))
             return
         try:
-            worker, descriptor = make_worker(self._bundle, plan, kind, self._home, library=self._library)
+            worker, descriptor = make_worker(self._bundle, plan, kind, self._home, code=self._code)
         except SetupError as error:
             layer, _, why = str(error).partition(": ")
             self._answer(Refused(identifier, layer, why))

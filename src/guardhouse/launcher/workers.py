@@ -1,6 +1,6 @@
 """Workers: our own code that meets hostile input, cloned from the launcher and confined like a command.
 
-A worker is pid 1 of its own namespaces, sees what its profile shows, and never execs. Its code is imported
+A worker has namespaces of its own, sees what its profile shows, and never execs. Its code is imported
 before it is confined; from then on it holds one socket and one directory. Runs in the launcher (`make_worker`) and
 as the worker process itself.
 """
@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -21,13 +22,27 @@ from guardhouse.launcher.confine import Confinement, confine_thread
 from guardhouse.launcher.prepare import Place, prepare
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
-__all__ = ["WORKER_PROFILES", "Worker", "make_worker"]
+__all__ = ["WORKER_PROFILES", "Worker", "WorkerCode", "make_worker"]
 
 # The kind that a request names: its profile in the bundle, which no command can be started with.
 WORKER_PROFILES: Final = {"files": "files_worker"}
 _MODULES: Final = {"files": "guardhouse.worker.files"}
+_SETTINGS_MODULE: Final = "guardhouse.worker.settings"
 _CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})
 _EXIT_BROKEN: Final = 70
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCode:
+    """What a worker needs beyond its profile.
+
+    Attributes:
+        library: directory of third-party packages.
+        settings: the operator's, a JSON object that the worker's own module parses.
+    """
+
+    library: str
+    settings: bytes
 
 
 @dataclass(slots=True)
@@ -52,7 +67,7 @@ class Worker:
 
 
 def make_worker(
-    bundle: Bundle, plan: ProfilePlan, kind: str, home: CgroupHome | None, *, library: str
+    bundle: Bundle, plan: ProfilePlan, kind: str, home: CgroupHome | None, *, code: WorkerCode
 ) -> tuple[Worker, int]:
     """Start a worker; return it and the descriptor of the socket (SOCK_STREAM) that leads to it.
 
@@ -70,6 +85,7 @@ def make_worker(
         launcher_ids=(os.getuid(), os.getgid()),
         cgroup_files=() if group is None else group.procs_files,
         kept=(theirs.fileno(),),
+        pids_in_cgroup=group is not None and group.bounds_pids,
     )
     try:
         pid, pidfd = namespaces.clone_process(
@@ -82,34 +98,49 @@ def make_worker(
             group.remove()
         raise SetupError(f"namespaces: {error}") from error
     if pid == 0:
-        _be_worker(place, theirs, kind, library)
+        _be_worker(place, theirs, kind, code)
     theirs.close()
     return Worker(pid, pidfd, group), ours.detach()
 
 
-def _be_worker(place: Place, sock: socket.socket, kind: str, library: str) -> NoReturn:
-    """The child's side of the clone. What goes wrong before it serves shows as a closed socket and on stderr."""
+def _be_worker(place: Place, sock: socket.socket, kind: str, code: WorkerCode) -> NoReturn:
+    """The child's side of the clone: prepare as pid 1, then fork the worker and only wait for it.
+
+    The worker is not pid 1 itself: the kernel would ignore its own alarm, with which it bounds an expression that
+    never comes back.
+    """
+    error_fd = os.dup(2)
     try:
         credentials.set_parent_death_signal(signal.SIGKILL)
-        if library not in sys.path:
+        if code.library not in sys.path:
             # Its parsers (msgspec, re2) are third-party code, which the launcher itself never imports.
-            sys.path.append(library)
+            sys.path.append(code.library)
         module = importlib.import_module(_MODULES[kind])
+        settings = importlib.import_module(_SETTINGS_MODULE).parse_settings(code.settings)
+        place.kept = (sock.fileno(), error_fd)
         prepare(place)
-        workspace_fd = os.open(place.bundle.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        confine_thread(
-            Confinement(
-                bundle=place.bundle,
-                plan=place.plan,
-                drops_ids=place.drops_ids,
-                private_parts=place.private_parts,
-                counts_denials=False,
+        worker = os.fork()
+        if worker == 0:
+            workspace_fd = os.open(place.bundle.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            confine_thread(
+                Confinement(
+                    bundle=place.bundle,
+                    plan=place.plan,
+                    drops_ids=place.drops_ids,
+                    private_parts=place.private_parts,
+                    counts_denials=False,
+                )
             )
-        )
-        module.main(workspace_fd, sock.detach(), module.FilesSettings(root_path=place.bundle.workspace))
+            os.close(error_fd)
+            os._exit(module.main(workspace_fd, sock.detach(), settings))
+        sock.close()
+        os.close(error_fd)
+        _, status = os.waitpid(worker, 0)
+        os._exit(0 if status == 0 else 1)
     except BaseException:
         # Whatever it was, this process must not go on into the launcher's loop; say it, then leave.
-        sys.excepthook(*sys.exc_info())
+        with contextlib.suppress(OSError):
+            os.write(error_fd, f"guardhouse {kind} worker: {traceback.format_exc()}".encode())
         raise
     finally:
-        os._exit(_EXIT_BROKEN if sys.exc_info()[0] is not None else 0)
+        os._exit(_EXIT_BROKEN)
