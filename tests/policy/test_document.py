@@ -95,7 +95,7 @@ def test_a_bomb_of_aliases_is_refused() -> None:
 
 def test_depth_is_bounded() -> None:
     """A document cannot nest without bound."""
-    with pytest.raises(PolicyError, match="levels deep|not YAML"):
+    with pytest.raises(PolicyError, match=r"levels deep|not YAML"):
         load_policy("permission: " + "[" * 500 + "]" * 500, name="f.yaml")
 
 

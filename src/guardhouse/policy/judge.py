@@ -132,6 +132,8 @@ class Judge:
         self, command: SimpleCommand, argv: tuple[str, ...], names: tuple[str, ...], match: Match
     ) -> CommandDecision | None:
         """A path written with ``..`` must also be allowed as the path that it means."""
+        if not any(".." in word for word in argv):
+            return None
         normalised = tuple(without_dots(word) for word in argv[1:])
         program = without_dots(argv[0])
         if normalised == argv[1:] and program == argv[0]:
@@ -259,7 +261,7 @@ class Judge:
             because = f"{reason}; with '..' in it, it could name a path that no rule allows"
             return _undecided(command, None, rule, tried, because)
         weakest = next((rule for rule in tried if rule.children != INHERIT or not rule.programs), tried[0])
-        position = min(self._book.rules.index(rule) for rule in tried)
+        position = min(self._book.position(rule) for rule in tried)
         arguments = [
             None if word.value is None and _may_be_option(word) else word.value or "x" for word in command.words[1:]
         ]
@@ -324,12 +326,9 @@ class Judge:
                 rules = self._book.find_possible(concat([head, *rest]), self._context)
             except TooManyStates:
                 return None
-            positions.append([self._position(rule) for rule in rules])
+            positions.append([self._book.position(rule) for rule in rules])
         floor = max(min(each) for each in positions)
-        return [rule for rule in found if self._position(rule) >= floor]
-
-    def _position(self, rule: Rule | None) -> int:
-        return next((index for index, kept in enumerate(self._book.rules) if kept is rule), -1)
+        return [rule for rule in found if self._book.position(rule) >= floor]
 
 
 def _only_declares(arguments: Sequence[str]) -> bool:

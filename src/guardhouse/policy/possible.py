@@ -15,7 +15,7 @@ from guardhouse.policy.automaton import Machine, State, TooManyStates
 from guardhouse.policy.language import ANYTHING, SEPARATOR, Language, literal_prefix
 from guardhouse.policy.patterns import OPTIONAL_ARGUMENTS
 
-__all__ = ["NO_RULE", "possible_winners"]
+__all__ = ["NO_RULE", "fixed_program", "possible_winners"]
 
 # Stands for "no rule matches" among the winners.
 NO_RULE = -1
@@ -35,6 +35,15 @@ def possible_winners(
     if len(candidates) == 1 and _always_matches(*literal_prefix(command), *literal_prefix(rules[candidates[0]])):
         return {candidates[0]}
     return _walk(command, rules, candidates, max_states)
+
+
+def fixed_program(language: Language) -> str | None:
+    """Return the first word when every text of the language has that very first word, as far as shape tells."""
+    prefix, rest = literal_prefix(language)
+    head, boundary, _ = prefix.partition(SEPARATOR)
+    if boundary or rest is None or rest == OPTIONAL_ARGUMENTS:
+        return head
+    return None
 
 
 def _candidates(command: Language, rules: Sequence[Language]) -> list[int]:

@@ -14,7 +14,7 @@ from guardhouse.policy.decision import strictest
 from guardhouse.policy.language import ANYTHING, Language, is_anything
 from guardhouse.policy.matcher import Matcher
 from guardhouse.policy.model import Condition, Context, Policy, Rule
-from guardhouse.policy.possible import NO_RULE, possible_winners
+from guardhouse.policy.possible import NO_RULE, fixed_program, possible_winners
 from guardhouse.policy.subjects import parse_subject_pattern
 from guardhouse.values import Verdict
 
@@ -41,7 +41,9 @@ def rulebook_of(policy: Policy, operation: str = "bash") -> "Rulebook | None":
 
     None when the document has no section for it. ``bash`` always has one: without a section it denies everything.
     """
-    books = _BOOKS.setdefault(policy, {})
+    books = _BOOKS.get(policy)
+    if books is None:
+        books = _BOOKS[policy] = {}
     if operation not in books:
         if operation not in policy.sections and operation != "bash":
             return None
@@ -60,6 +62,7 @@ class Rulebook:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self._languages: tuple[Language, ...] = tuple(rule.language for rule in rules)
+        self._everything = list(range(len(self.rules)))
         self._has_conditions = any(rule.when for rule in rules)
         self._overall: dict[tuple[bool | None, ...] | None, frozenset[Verdict]] = {}
 
@@ -98,10 +101,38 @@ class Rulebook:
             TooManyStates: the answer would take too long.
         """
         winners: set[int] = set()
-        for active in self._active_sets(context):
+        near = self._near(command)
+        for everything in self._active_sets(context):
+            if near is None:
+                active = everything
+            elif everything is self._everything:
+                active = sorted(near)
+            else:
+                active = [index for index in everything if index in near]
             found = possible_winners(command, [self._languages[index] for index in active])
             winners |= {active[index] if index != NO_RULE else NO_RULE for index in found}
         return [self.rules[index] if index != NO_RULE else None for index in sorted(winners)]
+
+    @cached_property
+    def _by_program(self) -> tuple[dict[str, set[int]], set[int]]:
+        """Positions of the rules that fix their program's name as written, and of all the others."""
+        named: dict[str, set[int]] = {}
+        open_rules: set[int] = set()
+        for index, language in enumerate(self._languages):
+            program = fixed_program(language)
+            if program is None:
+                open_rules.add(index)
+            else:
+                named.setdefault(program, set()).add(index)
+        return named, open_rules
+
+    def _near(self, command: Language) -> set[int] | None:
+        """The rules that a command with a known program can match; None when its program is not known."""
+        program = fixed_program(command)
+        if program is None:
+            return None
+        named, open_rules = self._by_program
+        return open_rules | named.get(program, set())
 
     def verdicts_overall(self, context: Context) -> frozenset[Verdict]:
         """Return every verdict that some subject gets; one alone means that the section says only that."""
@@ -109,6 +140,14 @@ class Rulebook:
         if key not in self._overall:
             self._overall[key] = self._compute_overall(context)
         return self._overall[key]
+
+    def position(self, rule: Rule | None) -> int:
+        """Where a rule of this book stands; `NO_RULE` for none."""
+        return NO_RULE if rule is None else self._positions[id(rule)]
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {id(rule): index for index, rule in enumerate(self.rules)}
 
     def allows_everything(self, context: Context) -> bool:
         """Whether every subject whatever is allowed."""
@@ -129,7 +168,7 @@ class Rulebook:
 
     def _active_sets(self, context: Context) -> list[list[int]]:
         if not self._has_conditions:
-            return [list(range(len(self.rules)))]
+            return [self._everything]
         states = [_holds(rule.when, context) for rule in self.rules]
         unknown = [index for index, state in enumerate(states) if state is None]
         # The winner under any choice of the unknown conditions also wins when every unknown rule behind it is off.
