@@ -131,6 +131,7 @@ async def create_environment(call: Call) -> Reply:
 
     record = await services.database.write(insert)
     services.credentials.add_runner_token(token)
+    services.links.forget_known()
     return Reply(
         schemas.EnvironmentCreated(environment=_view(call, record), token=secret, connect_url=services.connect_url),
         status=201,
@@ -181,6 +182,7 @@ async def update_environment(call: Call) -> Reply:
         return record
 
     record = await call.services.database.write(change)
+    call.services.links.forget_known()
     if record is None:
         raise environment_not_found(call.path["environment"])
     return Reply(_view(call, record))
@@ -205,6 +207,7 @@ async def delete_environment(call: Call) -> Reply:
         )
 
     await services.database.write(remove)
+    services.links.forget_known()
     services.links.close(found.id, reason="the environment was deleted")
     await services.board.lose_environment(found.id, reason="the environment was deleted")
     return Reply(None, status=204)

@@ -6,7 +6,7 @@ import trio
 
 from guardhouse.hub.api import schemas, views
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.api.environments import find_environment
+from guardhouse.hub.api.environments import environment_not_found, find_environment
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.tasks import TaskRecord
@@ -34,7 +34,9 @@ async def create_task(call: Call) -> Reply:
     """Start a task; answer at once, or with the result when it comes within ``wait_s``."""
     body: schemas.TaskCreate = call.body
     query: schemas.WaitQuery = call.query
-    environment = await find_environment(call, body.environment_id)
+    environment = await call.services.links.lookup(body.environment_id)
+    if environment is None:
+        raise environment_not_found(body.environment_id)
     record = await call.services.board.create(
         TaskRequested(
             environment=environment,

@@ -287,7 +287,9 @@ class RunnerLink:
         )
         if first_ever or info is not None:
             try:
-                await self._database.write(partial(environments.record_heartbeat, facts=facts), durable=False)
+                name = await self._database.write(partial(environments.record_heartbeat, facts=facts), durable=False)
+                if name != self._environment.name:
+                    self._links.forget_known()
             except StoreUnavailable as error:
                 self._log.warning("heartbeat_not_written", error=str(error))
         else:

@@ -13,7 +13,7 @@ from guardhouse.errors import Refusal
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
-from guardhouse.hub.store.environments import HeartbeatFacts
+from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
 from guardhouse.hub.tasks.board import Runner
 
 __all__ = ["AlreadyConnected", "Link", "Links"]
@@ -24,6 +24,7 @@ _log = structlog.get_logger("guardhouse.hub.gateway")
 TAKEOVER_PROBE_S: Final = 3.0
 # Heartbeats are kept in memory and written together: after a crash the last one may be so much older.
 HEARTBEAT_FLUSH_S: Final = 10.0
+KNOWN_MAX: Final = 20_000
 
 
 class AlreadyConnected(Refusal):
@@ -52,6 +53,8 @@ class Links:
         self._links: dict[str, Link] = {}
         self._claiming: dict[str, trio.Lock] = {}
         self._heartbeats: dict[str, HeartbeatFacts] = {}
+        self._known: dict[str, EnvironmentRecord] = {}
+        self._generation = 0
 
     def __len__(self) -> int:
         return len(self._links)
@@ -68,6 +71,24 @@ class Links:
         """Return what people are shown of the environment's link, or None."""
         link = self._links.get(environment_id)
         return link.instance if link is not None else None
+
+    async def lookup(self, reference: str) -> EnvironmentRecord | None:
+        """Return an environment by id or name as it was last read: who it is, not how it is now.
+
+        Spares the way of every task a trip to the store; `forget_known` follows every change of name.
+        """
+        found = self._known.get(reference)
+        if found is None:
+            generation = self._generation
+            found = await self._database.read(partial(environments.find_environment, id_or_name=reference))
+            if found is not None and generation == self._generation and len(self._known) < KNOWN_MAX:
+                self._known[reference] = found
+        return found
+
+    def forget_known(self) -> None:
+        """Let every environment be read anew: one was made, renamed or deleted."""
+        self._known.clear()
+        self._generation += 1
 
     async def check_free(self, environment_id: str) -> None:
         """Make room for a new connection, or refuse it.
