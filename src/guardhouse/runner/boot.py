@@ -16,6 +16,7 @@ import trio
 
 from guardhouse import __version__
 from guardhouse.errors import SetupError
+from guardhouse.kernel.credentials import set_dumpable
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.policy import Policy
 from guardhouse.runner.commands import CommandService
@@ -25,6 +26,7 @@ from guardhouse.runner.dial import Fault
 from guardhouse.runner.dispatch import Dispatcher
 from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.facts import HostReporter
+from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.identity import become, resolve_account
 from guardhouse.runner.journal import Journal, Recovered, open_journal
@@ -94,10 +96,12 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         protected_paths=(journal_directory, *_real_files(config.token_file, *protected_paths)),
     )
     try:
+        # From here on this process knows the token: nobody of its account may look into it, and its memory goes to
+        # no disk (prctl(2) PR_SET_DUMPABLE, core(5)).
+        set_dumpable(dumpable=False)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         token = read_token(config.token_file)
         hide_in_logs(token)
-        # No memory of a process that knows the token goes to disk; core(5).
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         become(account)
         os.umask(0o077)
         journal, recovered = open_journal(journal_directory)
@@ -145,6 +149,7 @@ async def _serve(
                 nursery=nursery,
                 commands=commands,
                 files=files,
+                file_gate=FileGate(policy, workspace=config.workspace),
                 journal=JournalWriter(journal),
                 max_tasks=config.max_tasks,
             )

@@ -16,8 +16,10 @@ from guardhouse.errors import PeerError, Refusal
 from guardhouse.launcher.messages import StopReason
 from guardhouse.limits import BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
 from guardhouse.policy.decision import CommandDenied
+from guardhouse.policy.operation import OperationDenied
 from guardhouse.runner.bash_result import make_bash_result
 from guardhouse.runner.commands import CommandRequest, CommandService, NotAdmitted, StopSignal
+from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.journal import AcceptedTask
 from guardhouse.runner.journal_writer import JournalWriter
@@ -27,8 +29,9 @@ from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
 from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
 from guardhouse.wire.messages_v1 import RejectCode
-from guardhouse.wire.operations import BashArgs, parse_args
+from guardhouse.wire.operations import Args, BashArgs, GrepResult, parse_args
 from guardhouse.wire.paths import path_as_text
+from guardhouse.workspace.errors import WorkspaceRefusal
 
 __all__ = ["FILE_OPERATIONS", "Dispatcher"]
 
@@ -68,12 +71,14 @@ class Dispatcher:
         nursery: trio.Nursery,
         commands: CommandService,
         files: FilesService,
+        file_gate: FileGate,
         journal: JournalWriter,
         max_tasks: int,
     ) -> None:
         self._nursery = nursery
         self._commands = commands
         self._files = files
+        self._file_gate = file_gate
         self._journal = journal
         self._tasks: dict[str, _Task] = {}
         self._command_slots = trio.CapacityLimiter(max_tasks)
@@ -169,13 +174,17 @@ class Dispatcher:
                 if isinstance(args, BashArgs):
                     return await self._run_command(task, args)
                 if request.operation in FILE_OPERATIONS:
-                    async with self._file_slots:
-                        value = await self._files.request(request.operation, args)
-                    return _succeeded(request, value)
+                    return _succeeded(request, await self._do_file_operation(request.operation, args))
                 return _failed(request, Refusal(_unavailable(request.operation)), code="not_available")
         except (Refusal, PeerError) as error:
             return _failed(request, error)
         return _failed(request, Refusal("task cancelled before it finished"), code="cancelled")
+
+    async def _do_file_operation(self, operation: str, args: Args) -> Any:
+        self._file_gate.check(operation, args)
+        async with self._file_slots:
+            value = await self._files.request(operation, args)
+        return self._file_gate.only_readable(value) if isinstance(value, GrepResult) else value
 
     async def _run_command(self, task: _Task, args: BashArgs) -> TaskResult:
         request = task.request
@@ -246,8 +255,10 @@ def _failed(request: TaskRequest, error: Refusal | PeerError, *, code: str | Non
 def _error_code(error: Refusal | PeerError) -> str:
     if isinstance(error, PeerError):
         return error.code
-    if isinstance(error, CommandDenied | NotAdmitted):
+    if isinstance(error, CommandDenied | NotAdmitted | OperationDenied):
         return "denied"
+    if isinstance(error, WorkspaceRefusal):
+        return error.code.value
     return "refused"
 
 

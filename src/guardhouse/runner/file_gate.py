@@ -1,0 +1,107 @@
+"""The policy's rules for file operations, asked before the files worker is: each path under each name it is used by.
+
+A policy without a section for an operation leaves it to the workspace and the wall. Knows no file. Runs in the
+runner.
+"""
+
+import posixpath
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from guardhouse.errors import InvariantError, Refusal
+from guardhouse.policy import Context, OperationDecision, Policy, decide_operation
+from guardhouse.values import Verdict
+from guardhouse.wire import operations as wire
+
+__all__ = ["FileGate"]
+
+
+class FileGate:
+    """Asks one policy about file operations, always by the path relative to the workspace."""
+
+    def __init__(self, policy: Policy, *, workspace: Path) -> None:
+        self._policy = policy
+        self._root = str(workspace)
+
+    def check(self, operation: str, args: msgspec.Struct) -> None:
+        """Let an operation pass that the policy allows on every path it touches.
+
+        Raises:
+            OperationDenied: a rule, or the lack of one in a section that exists, denies.
+            Refusal: a person would have to be asked.
+        """
+        for kind, subject in _subjects(operation, args):
+            self._check_one(kind, subject)
+
+    def only_readable(self, result: wire.GrepResult) -> wire.GrepResult:
+        """Return a search's result without the lines of files that the policy does not let anybody read.
+
+        Raises:
+            Refusal: the whole was saved to a file, where it cannot be sifted any more.
+        """
+        if "read" not in self._policy.sections:
+            return result
+        kept = tuple(match for match in result.matches if self._is_allowed("read", match.path))
+        if len(kept) == len(result.matches) and not result.truncated:
+            return result
+        if result.truncated:
+            raise Refusal(
+                "grep denied: the policy has rules for read, and a result this large cannot be sifted by them;"
+                " search a smaller directory or a narrower pattern"
+            )
+        content = "".join(f"{match.path}:{match.line_number}:{match.content}\n" for match in kept)
+        left_out = result.left_out + len(result.matches) - len(kept)
+        return msgspec.structs.replace(result, matches=kept, content=content, left_out=left_out)
+
+    def _check_one(self, kind: str, subject: str) -> None:
+        decision = self._decide(kind, subject)
+        match decision.verdict:
+            case Verdict.ALLOW:
+                return
+            case Verdict.DENY:
+                raise decision.refusal()
+            case Verdict.ASK | Verdict.UNDECIDED:
+                raise Refusal(
+                    f"{kind} denied: {decision.because}: it needs a person's approval, which this runner cannot ask"
+                    " for yet; change the rule to allow, or use a path that is allowed"
+                )
+
+    def _is_allowed(self, kind: str, subject: str) -> bool:
+        return self._decide(kind, subject).verdict is Verdict.ALLOW
+
+    def _decide(self, kind: str, subject: str) -> OperationDecision:
+        # The worker takes `/workspace/a` for `a`; a rule must not be got round by the longer spelling.
+        plain = posixpath.normpath(subject) if subject.startswith("/") else subject
+        if kind != "skill" and (plain == self._root or plain.startswith(f"{self._root}/")):
+            subject = plain.removeprefix(self._root).lstrip("/") or "."
+        return decide_operation(self._policy, kind, subject, context=Context(now=datetime.now().astimezone()))
+
+
+def _subjects(operation: str, args: msgspec.Struct) -> Iterator[tuple[str, str]]:
+    """Yield (the policy's operation, path) for everything that an operation reads or changes."""
+    match args:
+        case wire.ReadArgs() | wire.StatArgs():
+            yield "read", args.path
+        case wire.WriteArgs() | wire.RemoveArgs():
+            yield "write", args.path
+        case wire.EditArgs():
+            yield "read", args.path
+            yield "write", args.path
+        case wire.MoveArgs():
+            yield "read", args.path
+            yield "write", args.path
+            yield "write", args.target
+        case wire.ListArgs():
+            yield "list", args.path or "."
+        case wire.GlobArgs():
+            yield "list", "."
+        case wire.GrepArgs():
+            yield "grep", args.path or "."
+        case wire.SyncSkillArgs():
+            yield "skill", args.skill_name
+            yield "write", args.skill_dir
+        case _:
+            raise InvariantError(f"the policy is not asked about {operation}")
