@@ -163,13 +163,14 @@ class FilesWorker:
         return msgspec.json.decode(reply.result, type=kind), content
 
     def _exactly(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            assert self._sock is not None
-            part = self._sock.recv(min(1 << 20, size - len(data)))
-            if not part:
+        assert self._sock is not None
+        data = bytearray(size)
+        rest = memoryview(data)
+        while rest:
+            got = self._sock.recv_into(rest)
+            if not got:
                 raise ConnectionError("the files worker is gone")
-            data += part
+            rest = rest[got:]
         return bytes(data)
 
 

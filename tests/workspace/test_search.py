@@ -71,6 +71,15 @@ def test_broken_globs_are_refused(pattern: str) -> None:
         GlobPattern(pattern)
 
 
+def test_names_that_are_not_utf8_never_break_a_match() -> None:
+    """A range of characters says nothing of such a name; stars and plain bytes do."""
+    with pytest.raises(WorkspaceRefusal):
+        GlobPattern(b"[!a:\xad-z]?")
+    assert not GlobPattern("[\u00e9-\u0101]").matches(b"\xff")
+    assert GlobPattern("*").matches(b"\xff")
+    assert GlobPattern(b"\xff?").matches(b"\xff\xfe")
+
+
 def test_globs_are_linear() -> None:
     """A pattern made to backtrack costs no more than any other."""
     began = time.monotonic()

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import platform
+from functools import lru_cache
 from typing import Final
 
 __all__ = [
@@ -53,12 +54,25 @@ _RACE_RETRIES: Final = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+# A function object of its own, so that its argument types are declared once: every path of the workspace goes
+# through it.
+_openat2 = _libc["syscall"]
+_openat2.restype = ctypes.c_long
+_openat2.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 _linkat = _libc.linkat
 _linkat.restype = ctypes.c_int
 
 
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_OPEN_HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
+
+
+@lru_cache(maxsize=64)
+def _open_how(flags: int, mode: int, resolve: int) -> _OpenHow:
+    return _OpenHow(flags, mode, resolve)
 
 
 class _Statx(ctypes.Structure):
@@ -93,15 +107,12 @@ def openat2(dir_fd: int, path: bytes, flags: int, *, mode: int = 0, resolve: int
     """
     if b"\0" in path:
         raise OSError(errno.EINVAL, "path holds a NUL")
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = _open_how(flags | os.O_CLOEXEC, mode, resolve)
     code = 0
     for _ in range(_RACE_RETRIES):
-        # SAFE: path is a bytes object kept alive by this frame and NUL-terminated by ctypes; how outlives the call and
-        # its size is passed; the kernel writes to neither.
-        result = _syscall(
-            ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(dir_fd), ctypes.c_char_p(path), ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )  # fmt: skip
+        # SAFE: path is a bytes object kept alive by this frame and NUL-terminated by ctypes; how is kept alive by this
+        # frame and its size is passed; the kernel writes to neither, so that one structure may serve many calls.
+        result = _openat2(_SYS_OPENAT2, dir_fd, path, ctypes.addressof(how), _OPEN_HOW_BYTES)
         if result >= 0:
             return int(result)
         code = ctypes.get_errno()

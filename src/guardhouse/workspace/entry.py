@@ -5,9 +5,8 @@ Knows stat(2). Knows nothing of how a path is resolved below the handle beyond a
 
 import os
 import stat
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 
@@ -38,8 +37,7 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One thing in the workspace.
 
     Attributes:

@@ -63,7 +63,7 @@ def find_paths(
     def enter(entry: Entry) -> bool:
         return not (start == b"." and entry.path == WORK_DIRECTORY)
 
-    walk = Walk(workspace, start, max_depth=None if unbounded else len(rest), enter=enter, tick=tick)
+    walk = Walk(workspace, start, max_depth=None if unbounded else len(rest), types_only=True, enter=enter, tick=tick)
     matches: list[bytes] = []
     left_out = 0
     name_bytes = 0

@@ -39,7 +39,7 @@ class GlobPattern:
             self._text_matcher = _compiled(raw.decode("utf-8"), latin=False)
         except UnicodeDecodeError:
             self._text_matcher = None
-        self._byte_matcher: Any = None
+        self._byte_matcher: Any = None if self._text_matcher is not None else self._compile_for_bytes()
 
     def matches(self, name: bytes) -> bool:
         """Say whether the whole of ``name`` matches."""
@@ -51,8 +51,17 @@ class GlobPattern:
             else:
                 return self._text_matcher.fullmatch(name) is not None
         if self._byte_matcher is None:
-            self._byte_matcher = _compiled(self.pattern.decode("latin-1"), latin=True)
-        return self._byte_matcher.fullmatch(name) is not None
+            self._byte_matcher = self._compile_for_bytes()
+        return self._byte_matcher is not False and self._byte_matcher.fullmatch(name) is not None
+
+    def _compile_for_bytes(self) -> Any:
+        """Return the matcher for names that are not UTF-8; False when the pattern has none."""
+        try:
+            return _compiled(self.pattern.decode("latin-1"), latin=True)
+        except WorkspaceRefusal:
+            if self._text_matcher is None:
+                raise
+            return False  # [é-ü] is a range of characters and none of bytes: no such name matches it
 
 
 @lru_cache(maxsize=512)

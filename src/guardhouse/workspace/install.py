@@ -135,7 +135,7 @@ def list_skills(
 ) -> list[SkillListed]:
     """Return the skills at most four levels below ``directory``: every directory that holds a SKILL.md."""
     start = plain_path(parse_path(workspace, directory or b"."))
-    walk = Walk(workspace, start, max_depth=_LIST_DEPTH, tick=tick)
+    walk = Walk(workspace, start, max_depth=_LIST_DEPTH, types_only=True, tick=tick)
     paths = [
         walked.entry.path.rpartition(b"/")[0] or b"."
         for walked in walk.entries()

@@ -20,6 +20,7 @@ __all__ = ["LINE_MAX_BYTES", "BinaryFile", "Line", "compile_pattern", "matching_
 LINE_MAX_BYTES: Final = 8 * 1024 * 1024
 # \\S, \\pL, \\p{Greek}, \\x{1F600}, \\x4A, (?P<Name>: capitals that stand for no letter of the text.
 _ESCAPES: Final = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x(?:\{[^}]*\}|..)|.)|\(\?P?<[^>]*>", re.DOTALL)
+_SMALL_BYTES: Final = 4_096
 _BLOCK_BYTES: Final = 1024 * 1024
 # Where ripgrep and git look for the NUL byte that tells a binary file.
 _BINARY_HEAD_BYTES: Final = 8_192
@@ -85,11 +86,13 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
         OSError: reading failed.
     """
     search = _Search(regex, context, tick)
+    # A buffer of the file's own size: most files are small, and a megabyte for each costs more than reading it.
+    room = min(_BLOCK_BYTES, max(os.fstat(fd).st_size + 1, _SMALL_BYTES))
     tail = b""
     first = True
     while True:
         tick()
-        block = os.read(fd, _BLOCK_BYTES)
+        block = os.read(fd, room)
         if first and block.find(b"\0", 0, _BINARY_HEAD_BYTES) >= 0:
             raise BinaryFile
         first = False

@@ -18,7 +18,8 @@ from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse
 
 __all__ = ["FilePart", "open_regular", "read_file"]
 
-_CHUNK_BYTES: Final = 1024 * 1024
+_CHUNK_BYTES: Final = 16 * 1024 * 1024
+_SMALL_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,12 @@ def _read_from(fd: int, offset: int, wanted: int, tick: Callable[[], None]) -> t
     """Return at most ``wanted`` bytes and whether the end of the file was met."""
     parts: list[bytes] = []
     got = 0
+    # One call for a whole small file; a file that says 0, or grows, is read in pieces all the same.
+    room = max(min(os.fstat(fd).st_size - offset + 1, _CHUNK_BYTES), _SMALL_BYTES)
     while got < wanted:
         tick()
         try:
-            part = os.pread(fd, min(_CHUNK_BYTES, wanted - got), offset + got)
+            part = os.pread(fd, min(room, wanted - got), offset + got)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EOVERFLOW) and offset > 0 and not got:
                 return b"", True  # an offset that no file can have lies past the end of this one

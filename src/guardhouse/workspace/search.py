@@ -97,7 +97,7 @@ def search_files(
         fd = open_regular(workspace, start, verb="search")
         _search_one(fd, start, regex, context, searched, budget, tick)
         return searched
-    walk = Walk(workspace, start, enter=enter, tick=tick)
+    walk = Walk(workspace, start, types_only=True, enter=enter, tick=tick)
     for walked in walk.entries():
         if walked.entry.kind is not Kind.FILE or not _included(globs, walked.entry.path):
             continue

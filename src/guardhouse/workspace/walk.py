@@ -8,10 +8,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse.workspace.descent import Descent
-from guardhouse.workspace.entry import Entry, entry_of
+from guardhouse.workspace.entry import Entry, entry_of, kind_of
 from guardhouse.workspace.errors import WorkspaceRefusal, refusal_of
 from guardhouse.workspace.handle import Workspace, open_beneath, open_placed
 
@@ -20,6 +20,8 @@ __all__ = ["Problem", "Walk", "Walked"]
 _TOP_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 _CHILD_FLAGS: Final = _TOP_FLAGS | os.O_NOFOLLOW
 _PROBLEMS_KEPT: Final = 100
+# Path from the top, st_mode (the type alone where only types are asked for), and all of stat's answer.
+_Child = tuple[bytes, int, os.stat_result | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,7 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Walked:
+class Walked(NamedTuple):
     """An entry and the handle on the directory that it was found in: use ``name`` below ``parent``, at once."""
 
     entry: Entry
@@ -47,6 +48,7 @@ class Walk:
         workspace: the handle.
         start: relative path of the directory to begin at; links in it are followed, links below it are not.
         max_depth: levels below ``start`` to descend; None is all.
+        types_only: leave sizes, modes and times out of the entries, which saves a call for each.
         enter: asked once for each directory met; False keeps the walk out of it.
         tick: called for each directory and every 256 entries; may raise to stop.
         problems: the first 100 places that could not be read.
@@ -56,6 +58,7 @@ class Walk:
     workspace: Workspace
     start: bytes
     max_depth: int | None = None
+    types_only: bool = False
     enter: Callable[[Entry], bool] = lambda _entry: True
     tick: Callable[[], None] = lambda: None
     problems: list[Problem] = field(default_factory=list)
@@ -74,21 +77,23 @@ class Walk:
         descent = Descent(top)
         try:
             # Depth first: what is on the stack below an entry are its later siblings and those of its ancestors.
-            todo = [(1, name, found) for name, found in reversed(self._children(top, b""))]
+            todo = [(1, below, mode, found) for below, mode, found in reversed(self._children(top, b""))]
+            parent, parent_names = self.workspace.at(top, self._top_place), b""
             while todo:
-                depth, below, found = todo.pop()
-                parent_names, _, name = below.rpartition(b"/")
+                depth, below, mode, found = todo.pop()
+                above, _, name = below.rpartition(b"/")
                 try:
-                    parent_fd = descent.directory(depth - 1, parent_names)
+                    parent_fd = descent.directory(depth - 1, above)
                 except OSError as error:
-                    self._note(parent_names, str(refusal_of(error, self._prefix + parent_names)))
+                    self._note(above, str(refusal_of(error, self._prefix + above)))
                     continue
                 if not self._may_read(below):
                     continue
-                parent = self.workspace.at(parent_fd, self._place_of(parent_names))
-                entry = self._entry(below, name, found, parent_fd)
+                if parent_names != above or parent.root_fd != parent_fd:
+                    parent, parent_names = self.workspace.at(parent_fd, self._place_of(above)), above
+                entry = self._entry(below, name, mode, found, parent_fd)
                 yield Walked(entry, parent, name)
-                if not stat.S_ISDIR(found.st_mode) or (self.max_depth is not None and depth >= self.max_depth):
+                if not stat.S_ISDIR(mode) or (self.max_depth is not None and depth >= self.max_depth):
                     continue
                 if not self.enter(entry):
                     continue
@@ -99,8 +104,8 @@ class Walk:
                     self._note(below, str(refusal))
                     continue
                 descent.push(depth, fd)
-                children = self._children(fd, below)
-                todo.extend((depth + 1, child, found) for child, found in reversed(children))
+                depth += 1
+                todo.extend((depth, *child) for child in reversed(self._children(fd, below)))
         finally:
             descent.close()
             os.close(top)
@@ -112,34 +117,36 @@ class Walk:
         self._top_place = opened.place
         return opened.fd
 
-    def _children(self, fd: int, below: bytes) -> list[tuple[bytes, os.stat_result]]:
-        """Return the sorted entries of the directory ``fd``, by their path from the top."""
-        children: list[tuple[bytes, os.stat_result]] = []
+    def _children(self, fd: int, below: bytes) -> list[_Child]:
+        """Return the entries of the directory ``fd`` in byte order, by their path from the top."""
+        children: list[_Child] = []
         prefix = below + b"/" if below else b""
         try:
-            names = sorted(os.fsencode(name) for name in os.listdir(fd))
+            with os.scandir(fd) as scanned:
+                found = sorted((os.fsencode(entry.name), entry) for entry in scanned)
         except OSError as error:
             self._note(below, str(refusal_of(error, self._prefix + below or b".")))
             return children
-        for number, name in enumerate(names):
+        for number, (name, entry) in enumerate(found):
             if not number % 256:
                 self.tick()
             try:
-                children.append((prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+                children.append(_child(prefix + name, name, entry, fd, types_only=self.types_only))
             except FileNotFoundError:
                 continue  # removed between the two calls: it is not there
             except OSError as error:
                 self._note(prefix + name, str(refusal_of(error, self._prefix + prefix + name)))
         return children
 
-    def _entry(self, below: bytes, name: bytes, found: os.stat_result, parent_fd: int) -> Entry:
+    def _entry(self, below: bytes, name: bytes, mode: int, found: os.stat_result | None, parent_fd: int) -> Entry:
+        path = self._prefix + below
         target = None
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(mode) and not self.types_only:
             try:
                 target = os.readlink(name, dir_fd=parent_fd)
             except OSError:  # replaced meanwhile: shown as the link that was seen, without its target
                 target = None
-        return entry_of(self._prefix + below, found, target=target)
+        return Entry(path, kind_of(mode), 0, 0, 0, 0) if found is None else entry_of(path, found, target=target)
 
     def _place_of(self, below: bytes) -> bytes:
         """Return the resolved path: only the start can hold links, what is below it was walked."""
@@ -159,3 +166,16 @@ class Walk:
         self.problem_count += 1
         if len(self.problems) < _PROBLEMS_KEPT:
             self.problems.append(Problem(self._prefix + below or b".", reason))
+
+
+def _child(below: bytes, name: bytes, entry: "os.DirEntry[str]", fd: int, *, types_only: bool) -> _Child:
+    if types_only:
+        # The directory itself tells the type on every usual file system; where it does not, DirEntry asks stat.
+        if entry.is_symlink():
+            return below, stat.S_IFLNK, None
+        if entry.is_dir(follow_symlinks=False):
+            return below, stat.S_IFDIR, None
+        if entry.is_file(follow_symlinks=False):
+            return below, stat.S_IFREG, None
+    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    return below, found.st_mode, found
