@@ -24,7 +24,7 @@ from guardhouse.runner.config import RunnerConfig
 from guardhouse.runner.credential import Token, keep_from_children, read_token
 from guardhouse.runner.dial import Fault
 from guardhouse.runner.dispatch import Dispatcher
-from guardhouse.runner.event_loop import run_in_trio
+from guardhouse.runner.event_loop import leaves, run_in_trio
 from guardhouse.runner.facts import HostReporter
 from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
@@ -201,7 +201,7 @@ async def _serve(
             await files.aclose()
             nursery.cancel_scope.cancel()
     except* Refused as group:
-        refused += [error for error in group.exceptions if isinstance(error, Refused)]
+        refused += leaves(group)
     finally:
         journal.close()
     if refused:

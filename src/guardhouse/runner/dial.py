@@ -20,6 +20,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from guardhouse.errors import PeerError
 from guardhouse.limits import MESSAGE_MAX_BYTES
 from guardhouse.runner.credential import Token
+from guardhouse.runner.event_loop import leaves
 from guardhouse.runner.hub_url import HubUrl
 from guardhouse.runner.tls import describe_tls_failure
 from guardhouse.wire import SUBPROTOCOL
@@ -40,7 +41,6 @@ _TCP_NOTSENT_LOWAT_BYTES: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final = 25
 
 T = TypeVar("T")
-E = TypeVar("E", bound=BaseException)
 
 
 class Form(StrEnum):
@@ -226,7 +226,7 @@ async def dial(
                 result = await outcome.acapture(converse, Connection(websocket, stream))
             nursery.cancel_scope.cancel()
     except* trio_websocket.ConnectionRejected as group:
-        rejections += _leaves(group)
+        rejections += leaves(group)
     except* (_EndedEarlyError, h11.ProtocolError, LocalProtocolError, RemoteProtocolError):
         # The library's reader gave up over bytes that are no HTTP or no WebSocket; said below in words.
         is_broken = True
@@ -294,18 +294,8 @@ def _reason(error: OSError) -> str:
     if error.strerror:
         return error.strerror
     if isinstance(error.__cause__, ExceptionGroup):
-        return ", ".join(sorted({_reason(cause) for cause in _leaves(error.__cause__) if isinstance(cause, OSError)}))
+        return ", ".join(sorted({_reason(cause) for cause in leaves(error.__cause__) if isinstance(cause, OSError)}))
     return str(error)
-
-
-def _leaves(group: BaseExceptionGroup[E]) -> list[E]:
-    found: list[E] = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            found += _leaves(error)
-        else:
-            found.append(error)
-    return found
 
 
 def _rejected(rejection: trio_websocket.ConnectionRejected, url: HubUrl) -> ConnectFailed:

@@ -10,9 +10,10 @@ import trio
 
 from guardhouse.errors import GuardhouseError
 
-__all__ = ["run_in_trio"]
+__all__ = ["leaves", "run_in_trio"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 Arguments = TypeVarTuple("Arguments")
 
 
@@ -29,7 +30,15 @@ def run_in_trio(program: Callable[[*Arguments], Awaitable[T]], *arguments: *Argu
         ours, others = group.split(GuardhouseError)
         if ours is None or others is not None:
             raise
-        first: BaseException = ours
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
+        raise leaves(ours)[0] from None
+
+
+def leaves(group: BaseExceptionGroup[E]) -> list[E]:
+    """Return the errors of a group and of the groups inside it, in order."""
+    found: list[E] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found += leaves(error)
+        else:
+            found.append(error)
+    return found

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from guardhouse.errors import PeerError
+from guardhouse.runner.event_loop import leaves
 from guardhouse.runner.logs import get_logger
 from guardhouse.values import Stream
 from guardhouse.wire.close_codes import NORMAL, close_code, close_reason
@@ -179,7 +180,7 @@ class Link:
                 await self._write(connection)
                 nursery.cancel_scope.cancel()
         except* PeerError as group:
-            failure = _first(group)
+            failure = leaves(group)[0]
         finally:
             self._session.disconnected()
             # What waited for this connection's credit looks again at what it may do without one.
@@ -284,8 +285,3 @@ def _render(message: Message) -> str:
 def _closing(failure: PeerError) -> tuple[int, str]:
     """Return what to close with; a connection that is closed already ignores it."""
     return close_code(failure), close_reason(failure)
-
-
-def _first(group: BaseExceptionGroup[PeerError]) -> PeerError:
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
