@@ -25,6 +25,7 @@ from guardhouse.launcher.messages import CommandOutcome, LaunchRequest
 from guardhouse.launcher.start import start_launcher
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
+from guardhouse.sandbox.facts import Surroundings
 from guardhouse.sandbox.load import load_profile
 
 from .table import ATTACKS
@@ -33,6 +34,8 @@ HERE = Path(__file__).resolve().parent
 ATTACKER = (HERE / "attacker.py").read_text(encoding="utf-8")
 DRIVER = ATTACKER + (HERE / "driver.py").read_text(encoding="utf-8")
 PYTHON = "/usr/bin/python3"
+# Of the start "root small": enough for Python, little enough to be filled in no time.
+SMALL_MEMORY_BYTES = 128 << 20
 # An account of nobody's, so that no other program of this machine counts towards its limits.
 ACCOUNT = 61184
 TRUSTED_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -93,6 +96,7 @@ class Arena:
             workspace=str(workspace),
             features=features,
             trusted_path=TRUSTED_PATH,
+            around=Surroundings(parameters={"memory_bytes": SMALL_MEMORY_BYTES} if "small" in start else {}),
         )
         if not (is_root() and start == "user"):
             return bundle, sys.executable

@@ -183,7 +183,7 @@ class ProfilePlan:
         network_addresses: addresses and networks (CIDR) granted although private, for the same proxy.
         proxy_port: TCP port on the command's own 127.0.0.1 where that proxy listens; 0 in other modes.
         rlimits: (soft, hard) by lower-case name (``nofile``), in the unit of setrlimit(2).
-        seccomp: by architecture as uname(2) has it: ``x86_64``, ``aarch64``.
+        seccomp: by architecture as uname(2) has it; a bundle carries the one of its host.
         environment: the whole environment; nothing is inherited.
         required_layers: names of `LAYERS` in `profile.py`; one that cannot be put up refuses the command.
         tmp_bytes: size of each private tmpfs; the number already stands in the mount options.

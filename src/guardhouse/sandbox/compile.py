@@ -118,7 +118,7 @@ def compile_plan(
         proxy_port=profile.network.proxy_port,
         mounts=mounts,
         landlock=plan_landlock(profile, mounts, abi=features.landlock_abi),
-        seccomp=_filters(profile, switches),
+        seccomp=_filters(profile, switches, features.architecture),
         rlimits=_rlimits(profile, features),
         cgroup=CgroupLimits(**{name: cgroup.get(name) for name in CGROUP_LIMITS}),
         environment=_environment(profile, words),
@@ -180,11 +180,10 @@ def _as_namespaces(names: set[str]) -> list[Namespace]:
     return [name for name in known if name in names]
 
 
-def _filters(profile: Profile, switches: frozenset[str]) -> dict[str, SeccompFilter]:
-    return {
-        architecture: compile_filter(resolve_rules(profile, architecture=architecture, switches=switches))
-        for architecture in ARCHITECTURES
-    }
+def _filters(profile: Profile, switches: frozenset[str], architecture: str) -> dict[str, SeccompFilter]:
+    if architecture not in ARCHITECTURES:
+        raise ProfileUnavailableError(profile.name, "seccomp", f"no filter is made for {architecture}")
+    return {architecture: compile_filter(resolve_rules(profile, architecture=architecture, switches=switches))}
 
 
 def _words(

@@ -19,6 +19,9 @@ __all__ = ["ProfileError", "Value", "read_document"]
 DOCUMENT_MAX_CHARS: Final = 1_000_000
 DOCUMENT_MAX_DEPTH: Final = 12
 
+# libyaml's parser where PyYAML was built with it: ten times as fast, the same events and nodes.
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
 _SIZE: Final = re.compile(r"(0|[1-9][0-9]{0,12}) ?(B|KiB|MiB|GiB)", re.ASCII)
 _SIZE_UNIT_BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -115,7 +118,7 @@ def read_document(text: str, *, name: str) -> Value:
         raise ProfileError(f"{name}:1:1", f"{len(text)} characters are more than {DOCUMENT_MAX_CHARS}")
     try:
         _check_events(text, name)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
@@ -130,7 +133,7 @@ def read_document(text: str, *, name: str) -> Value:
 def _check_events(text: str, name: str) -> None:
     """Refuse by the event stream what composing would already have acted on: aliases, tags, depth."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_LOADER):
         mark = event.start_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:

@@ -17,6 +17,11 @@ class HostFacts(Protocol):
     """What this host gives, as far as a plan depends on it."""
 
     @property
+    def architecture(self) -> str:
+        """As uname(2) has it; the only one that a bundle carries filters for."""
+        ...
+
+    @property
     def landlock_abi(self) -> int:
         """0 where there is none."""
         ...

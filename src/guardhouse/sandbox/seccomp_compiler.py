@@ -14,6 +14,7 @@ from typing import Any, Final
 from guardhouse.errors import SetupError
 from guardhouse.sandbox.bundle import GATE_TRACE_DATA, FilterVariant, SeccompFilter
 from guardhouse.sandbox.rules import NEWEST_CALLS, FilterRules, comparisons_of, digest_of_text, render_rules
+from guardhouse.sandbox.verify_filter import Answers, find_mismatch, same_but_for_returns
 
 __all__ = ["check_compiler", "compile_filter"]
 
@@ -32,6 +33,9 @@ _INSTRUCTION_BYTES: Final = 8
 _LOAD_WORD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
 _DATA_NR, _DATA_ARCH = 0, 4
 _RET_ERRNO: Final = 0x00050000
+_RET_NOTIFY: Final = 0x7FC00000
+_RET_TRACE: Final = 0x7FF00000
+_RET_ALLOW: Final = 0x7FFF0000
 
 
 def check_compiler() -> None:
@@ -48,16 +52,49 @@ def compile_filter(rules: FilterRules) -> SeccompFilter:
     """Compile every variant of one filter.
 
     Raises:
-        SetupError: the binding is missing, does not know the architecture, or the program is too long.
+        SetupError: the binding is missing, does not know the architecture, or what it compiled is too long or
+            does not do what the rules say (`verify_filter.py`).
     """
     seccomp = _binding()
     names = _known_calls(rules.architecture)
-    programs = {variant: _compile_variant(seccomp, rules, variant, names) for variant in VARIANTS}
-    return SeccompFilter(
-        programs={str(variant): program for variant, program in programs.items()},
-        names=dict(names),
-        digest=digest_of_text(render_rules(rules)),
+    wrong = ""
+    # 2: a binary tree over the numbers; 1: a list. Both are the same filter, if libseccomp makes no mistake.
+    for optimize in (2, 1):
+        programs = {variant: _compile_variant(seccomp, rules, variant, names, optimize) for variant in VARIANTS}
+        mismatch = _find_any_mismatch(programs, rules, names)
+        if mismatch is None:
+            return SeccompFilter(
+                programs={str(variant): program for variant, program in programs.items()},
+                names=dict(names),
+                digest=digest_of_text(render_rules(rules)),
+            )
+        wrong = mismatch
+    raise SetupError(
+        f"this libseccomp compiles the filter of profile {rules.profile!r} for {rules.architecture} wrongly:"
+        f" {wrong}; install another version of it"
     )
+
+
+def _find_any_mismatch(programs: dict[FilterVariant, bytes], rules: FilterRules, names: dict[str, int]) -> str | None:
+    """Simulate two variants; the other two must be the same but for what a denial returns."""
+    denied, asks = _RET_ERRNO | errno.EPERM, _RET_NOTIFY
+    for plain, asking, started in (
+        ("errno", "notify", _RET_ALLOW),
+        ("errno_gate", "notify_gate", _RET_TRACE | GATE_TRACE_DATA),
+    ):
+        if not same_but_for_returns(programs[plain], programs[asking], {denied: asks}):  # type: ignore[index]
+            return f"variants {plain} and {asking} differ in more than the answer to a denied call"
+        found = find_mismatch(
+            programs[plain],  # type: ignore[index]
+            rules,
+            audit_arch=_AUDIT_ARCH[rules.architecture],
+            names=names,
+            newest=_newest(names),
+            answers=Answers(denial=denied, started=started),
+        )
+        if found is not None:
+            return f"{plain}: {found}"
+    return None
 
 
 def _binding() -> Any:
@@ -95,7 +132,9 @@ def _known_calls(architecture: str) -> dict[str, int]:
     return found
 
 
-def _compile_variant(seccomp: Any, rules: FilterRules, variant: FilterVariant, names: dict[str, int]) -> bytes:
+def _compile_variant(
+    seccomp: Any, rules: FilterRules, variant: FilterVariant, names: dict[str, int], optimize: int
+) -> bytes:
     denial = seccomp.NOTIFY if variant.startswith("notify") else seccomp.ERRNO(errno.EPERM)
     compiled = seccomp.SyscallFilter(denial)
     arch = _architecture(seccomp, rules.architecture)
@@ -103,7 +142,7 @@ def _compile_variant(seccomp: Any, rules: FilterRules, variant: FilterVariant, n
         compiled.add_arch(arch)
         compiled.remove_arch(seccomp.Arch())
     compiled.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
-    compiled.set_attr(seccomp.Attr.CTL_OPTIMIZE, 2)  # a binary tree over the numbers instead of a list
+    compiled.set_attr(seccomp.Attr.CTL_OPTIMIZE, optimize)
     try:
         for rule in rules.allow:
             if rule.call not in names:
@@ -132,16 +171,20 @@ def _compile_variant(seccomp: Any, rules: FilterRules, variant: FilterVariant, n
     return program
 
 
-def _prefix(architecture: str, names: dict[str, int]) -> bytes:
+def _newest(names: dict[str, int]) -> int:
     newest = next((names[name] for name in NEWEST_CALLS if name in names), None)
     if newest is None:
         raise SetupError(f"this libseccomp knows none of {', '.join(NEWEST_CALLS)}; it is older than 2.5")
+    return newest
+
+
+def _prefix(architecture: str, names: dict[str, int]) -> bytes:
     instructions = (
         (_LOAD_WORD, 0, 0, _DATA_ARCH),
         (_JUMP_EQUAL, 0, 4, _AUDIT_ARCH[architecture]),
         (_LOAD_WORD, 0, 0, _DATA_NR),
         (_JUMP_AT_LEAST, 2, 0, _X32_BIT),
-        (_JUMP_GREATER, 0, 1, newest),
+        (_JUMP_GREATER, 0, 1, _newest(names)),
         (_RETURN, 0, 0, _RET_ERRNO | errno.ENOSYS),
     )
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
