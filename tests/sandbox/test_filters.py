@@ -122,8 +122,11 @@ def test_gate_variants_stop_programs_and_nothing_else(name, architecture):
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize(
     "call",
-    ["ptrace", "bpf", "mount", "unshare", "setns", "seccomp", "keyctl", "io_uring_setup", "userfaultfd", "perf_event_open",
-     "process_vm_writev", "pidfd_getfd", "reboot", "init_module", "kexec_load", "open_by_handle_at", "chroot", "pivot_root"],
+    [
+        "ptrace", "bpf", "mount", "unshare", "setns", "seccomp", "keyctl", "io_uring_setup", "userfaultfd",
+        "perf_event_open", "process_vm_writev", "pidfd_getfd", "reboot", "init_module", "kexec_load",
+        "open_by_handle_at", "chroot", "pivot_root",
+    ],
 )  # fmt: skip
 def test_dangerous_calls_are_in_no_shipped_profile(name, architecture, call):
     """No shipped profile allows these, under any arguments."""

@@ -152,7 +152,7 @@ def _check_events(text: str, name: str) -> None:
 def _convert(node: yaml.Node, name: str) -> Value:
     place = f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
     if isinstance(node, yaml.ScalarNode):
-        return Value(place, text=node.value, plain=node.style is None)
+        return Value(place, text=node.value, plain=not node.style)
     if isinstance(node, yaml.SequenceNode):
         return Value(place, items=tuple(_convert(item, name) for item in node.value))
     if not isinstance(node, yaml.MappingNode):
