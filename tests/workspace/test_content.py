@@ -178,6 +178,14 @@ def test_parts_are_seen_only_as_the_whole(workspace: Workspace, tmp_path: Path) 
     assert os.listdir(tmp_path / ".work" / "uploads") == []
 
 
+def test_unfinished_uploads_are_few(workspace: Workspace) -> None:
+    """So many uploads may gather and no more; one of them may go on."""
+    for number in range(16):
+        write_part(workspace, "f", b"x", upload_id=f"u{number}", offset=0, last=False)
+    assert code_of(write_part, workspace, "f", b"x", upload_id="one more", offset=0, last=False) is Code.QUOTA
+    write_part(workspace, "f", b"x", upload_id="u3", offset=1, last=False)
+
+
 @given(st.binary(max_size=200), st.integers(0, 250), st.integers(-5, 250))
 @settings(max_examples=100, deadline=None)
 def test_read_is_a_slice(tmp_path_factory: pytest.TempPathFactory, content: bytes, offset: int, limit: int) -> None:

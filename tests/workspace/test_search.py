@@ -192,12 +192,16 @@ def test_hostile_patterns_are_linear(workspace: Workspace, tmp_path: Path) -> No
 
 
 def test_binary_files_are_skipped_and_counted(workspace: Workspace, tmp_path: Path) -> None:
-    """A NUL near the start makes a file binary; one that is only not UTF-8 is text."""
+    """A NUL makes a file binary from there on; one that is only not UTF-8 is text."""
     (tmp_path / "binary").write_bytes(b"needle\0")
     (tmp_path / "latin").write_bytes(b"caf\xe9 needle\n")
-    (tmp_path / "long").write_bytes(b"x" * 9000 + b"\nneedle\0\n")
+    (tmp_path / "long").write_bytes(b"x" * 9000 + b"\nneedle\nneedle\0\nneedle\n")
+    with open(tmp_path / "sparse", "wb") as sparse:
+        sparse.write(b"needle\n" * 2000)
+        sparse.truncate(1 << 42)
     searched = search_files(workspace, "needle")
-    assert ([hit.path for hit in searched.hits], searched.binary_skipped) == ([b"latin", b"long"], 1)
+    assert [hit.path for hit in searched.hits][:2] == [b"latin", b"long"]
+    assert (len(searched.hits), searched.binary_skipped) == (2002, 3)
 
 
 def test_include(workspace: Workspace, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ workspace. It opens nothing outside its handle after `main` has started. A reque
 kernel (SIGALRM), and what a hostile pattern or archive breaks is this process and nothing else.
 """
 
+import codecs
 import os
 import select
 import signal
@@ -30,6 +31,9 @@ __all__ = ["main"]
 _ALARM_MARGIN_S: Final = 5.0
 _POLL_EVERY_S: Final = 0.02
 _ENCODER: Final = msgspec.json.Encoder()
+# Python imports a codec's module when it is first used. Once confined there is no file to import from, so it is now:
+# the names in zip archives, a byte order mark, bytes as they are.
+_CODECS: Final = tuple(map(codecs.lookup, ("ascii", "cp437", "latin-1", "utf-8", "utf-8-sig")))
 
 
 def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None) -> int:

@@ -39,8 +39,8 @@ PATH_MAX_BYTES: Final = 1024 * 1024
 _KERNEL_PATH_MAX: Final = 4095
 # MAXSYMLINKS of the kernel (include/linux/namei.h).
 _LINKS_MAX: Final = 40
-# Directories kept open while walking, so that ".." goes back over them. RLIMIT_NOFILE is 1024 by default.
-_CHAIN_KEPT: Final = 256
+# Directories kept open while walking, so that ".." goes back over them. The worker's RLIMIT_NOFILE is 256.
+_CHAIN_KEPT: Final = 100
 _SWAP_RETRIES: Final = 64
 
 

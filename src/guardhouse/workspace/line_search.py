@@ -27,7 +27,7 @@ _BINARY_HEAD_BYTES: Final = 8_192
 
 
 class BinaryFile(Exception):  # noqa: N818 - an outcome of looking at a file, always caught
-    """The file holds a NUL byte near its start."""
+    """The file holds a NUL byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
     """Yield the matching lines of the open file ``fd``, in order, each line once.
 
     Raises:
-        BinaryFile: before anything is yielded.
+        BinaryFile: a NUL byte: near the start, before anything is yielded; further on, after the lines before it, so
+            that the holes of a sparse file end the search instead of making it last for ever.
         OSError: reading failed.
     """
     search = _Search(regex, context, tick)
@@ -93,7 +94,10 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
     while True:
         tick()
         block = os.read(fd, room)
-        if first and block.find(b"\0", 0, _BINARY_HEAD_BYTES) >= 0:
+        nul = block.find(b"\0")
+        if nul >= 0 and (nul >= _BINARY_HEAD_BYTES or not first):
+            yield from search.lines_of((tail + block[:nul]).rpartition(b"\n")[0] + b"\n")
+        if nul >= 0:
             raise BinaryFile
         first = False
         if not block:

@@ -43,7 +43,7 @@ class Searched:
         hits: matching and surrounding lines, by path and number.
         left_out: matching lines beyond the bound; ``counting_stopped`` says that there may be more still.
         files: regular files looked into.
-        binary_skipped: files that hold a NUL byte near their start.
+        binary_skipped: files that hold a NUL byte; what stands before it is searched when it is not near the start.
         problems: first 100 of ``problem_count`` places that could not be read.
     """
 

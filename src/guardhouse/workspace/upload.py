@@ -20,6 +20,8 @@ from guardhouse.workspace.write import Written, check_replaceable, put_content
 __all__ = ["expire_uploads", "write_part"]
 
 _UPLOADS: Final = b".work/uploads"
+UNFINISHED_MAX: Final = 16
+"""Uploads that may be gathering at once: what they hold is in no quota until it is whole."""
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -67,6 +69,13 @@ def write_part(
     name = hashlib.sha256(upload_id.encode() + b"\0" + relative).hexdigest()[:40].encode()
     dir_fd = open_directory(workspace, _UPLOADS)
     try:
+        unfinished = os.listdir(dir_fd)
+        if name.decode() not in unfinished and len(unfinished) >= UNFINISHED_MAX:
+            raise WorkspaceRefusal(
+                f"{len(unfinished)} uploads are unfinished, as many as may be; finish them, or run"
+                " 'guardhouse workspace clean' when they are a day old",
+                code=Code.QUOTA,
+            )
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
         try:
             arrived = os.fstat(fd).st_size

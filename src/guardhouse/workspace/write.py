@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from guardhouse.limits import EDIT_MAX_BYTES, WRITE_MAX_BYTES
+from guardhouse.limits import EDIT_MAX_BYTES, UPLOAD_MAX_BYTES, WRITE_MAX_BYTES
 from guardhouse.workspace.entry import kind_of
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, shown
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
@@ -175,6 +175,12 @@ def _check_checksum(place: Place, asked: bytes, wanted: str) -> None:
         fd = open_beneath(place.workspace, place.name, os.O_RDONLY | os.O_NONBLOCK, follow=False)
         try:
             digest = hashlib.sha256()
+            if os.fstat(fd).st_size > UPLOAD_MAX_BYTES:
+                raise WorkspaceRefusal(
+                    f"{shown(asked)} is too large to compare: more than {UPLOAD_MAX_BYTES} bytes; write it without"
+                    " if_checksum",
+                    code=Code.TOO_LARGE,
+                )
             while chunk := os.read(fd, _CHUNK_BYTES):
                 digest.update(chunk)
             actual = digest.hexdigest()
