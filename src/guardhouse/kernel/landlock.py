@@ -5,8 +5,8 @@ Runs in the thread that becomes a command, and in workers.
 """
 
 import ctypes
+import functools
 import struct
-from collections.abc import Iterable
 from typing import Final
 
 from guardhouse.errors import SetupError
@@ -44,6 +44,7 @@ _ON_FILES: Final = (
     | ACCESS_FS["truncate"]
     | ACCESS_FS["ioctl_dev"]
 )
+_TABLES: Final = {"file access": ACCESS_FS, "network access": ACCESS_NET, "scope": SCOPED}
 _RULE_PATH_BENEATH: Final = 1
 _RULE_NET_PORT: Final = 2
 
@@ -52,7 +53,10 @@ _add = declare("landlock_add_rule", ctypes.c_int, ctypes.c_int, ctypes.c_char_p,
 _restrict = declare("landlock_restrict_self", ctypes.c_int, ctypes.c_uint)
 
 
-def _bits(names: Iterable[str], table: dict[str, int], what: str) -> int:
+@functools.cache
+def _bits(names: tuple[str, ...], what: str) -> int:
+    """Return the bits of ``names``; cached, since each command asks for the same few dozen sets again."""
+    table = _TABLES[what]
     total = 0
     for name in names:
         if name not in table:
@@ -61,11 +65,11 @@ def _bits(names: Iterable[str], table: dict[str, int], what: str) -> int:
     return total
 
 
-def create_ruleset(*, handled_fs: Iterable[str], handled_net: Iterable[str], scoped: Iterable[str]) -> int:
+def create_ruleset(*, handled_fs: tuple[str, ...], handled_net: tuple[str, ...], scoped: tuple[str, ...]) -> int:
     """Return the descriptor (close-on-exec) of a ruleset that denies all it handles until rules allow it."""
-    fs = _bits(handled_fs, ACCESS_FS, "file access")
-    net = _bits(handled_net, ACCESS_NET, "network access")
-    scope = _bits(scoped, SCOPED, "scope")
+    fs = _bits(handled_fs, "file access")
+    net = _bits(handled_net, "network access")
+    scope = _bits(scoped, "scope")
     words = [fs, net, scope]
     # An older kernel answers E2BIG to a longer struct whose end is not zero: send only what is needed.
     while len(words) > 1 and words[-1] == 0:
@@ -75,9 +79,9 @@ def create_ruleset(*, handled_fs: Iterable[str], handled_net: Iterable[str], sco
     return _create(attributes, len(attributes), 0)
 
 
-def allow_path(ruleset_fd: int, path_fd: int, names: Iterable[str], *, is_directory: bool) -> None:
+def allow_path(ruleset_fd: int, path_fd: int, names: tuple[str, ...], *, is_directory: bool) -> None:
     """Allow the accesses ``names`` on what ``path_fd`` (O_PATH) names and, for a directory, all beneath."""
-    bits = _bits(names, ACCESS_FS, "file access")
+    bits = _bits(names, "file access")
     if not is_directory:
         bits &= _ON_FILES
     if bits == 0:
@@ -86,9 +90,9 @@ def allow_path(ruleset_fd: int, path_fd: int, names: Iterable[str], *, is_direct
     _add(ruleset_fd, _RULE_PATH_BENEATH, struct.pack("=Qi", bits, path_fd), 0)
 
 
-def allow_port(ruleset_fd: int, port: int, names: Iterable[str]) -> None:
+def allow_port(ruleset_fd: int, port: int, names: tuple[str, ...]) -> None:
     """Allow ``bind_tcp`` or ``connect_tcp`` on one TCP port."""
-    bits = _bits(names, ACCESS_NET, "network access")
+    bits = _bits(names, "network access")
     # SAFE: struct landlock_net_port_attr is two 64-bit words.
     _add(ruleset_fd, _RULE_NET_PORT, struct.pack("=QQ", bits, port), 0)
 

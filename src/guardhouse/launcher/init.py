@@ -134,7 +134,7 @@ class _Init:
     def serve(self) -> NoReturn:
         self._report({"event": "ready"})
         while True:
-            for descriptor, _events in self._poll.poll(self._timeout_ms()):
+            for descriptor, events in self._poll.poll(self._timeout_ms()):
                 if descriptor == self._control.fileno():
                     self._take_order()
                 elif descriptor == self._progress_fd:
@@ -142,8 +142,11 @@ class _Init:
                     self._vessel_progressed()
                 elif descriptor == self._children_fd:
                     _drain(descriptor)
-                else:
+                elif events & select.POLLIN:
                     self._answer_denied(descriptor)
+                else:
+                    # Nobody uses the filter any more; the descriptor would be reported until it is closed.
+                    self._close_listener()
             self._reap()
             self._announce()
 
@@ -271,6 +274,9 @@ class _Init:
             except ChildProcessError:
                 break
             if pid == 0:
+                if running.status is not None and not running.killing:
+                    running.killing = True
+                    _kill_everything(signal.SIGKILL)
                 return
             self._count(running, pid, status, usage)
         # No child is left, and every process of this namespace descends from us: it is empty.
@@ -284,8 +290,6 @@ class _Init:
             running.status = status
             running.ended_s = time.monotonic()
             running.announce_s = None
-            running.killing = True
-            _kill_everything(signal.SIGKILL)
         elif running.killing and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             running.killed += 1
 
@@ -325,12 +329,8 @@ class _Init:
 
     def _is_clean(self) -> bool:
         """Whether the next command would find this namespace as the last one did: empty, its pid 1 unchanged."""
-        try:
-            os.kill(-1, 0)
-        except ProcessLookupError:
-            pass
-        else:
-            return False
+        # That it is empty, wait4 has said: whatever else lives in this pid namespace descends from us. (Asking by
+        # kill(-1, 0) as well would walk every process of the host, which costs more than all the rest here.)
         soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
         if soft != resource.RLIM_INFINITY and time.process_time() > soft * _CPU_SHARE_BEFORE_RETIRING:
             return False
