@@ -226,3 +226,36 @@ async def test_newer_database_is_refused(start_hub, tmp_path):
     with pytest.raises(SetupError, match="'9999', which this version does not know"):
         async with start_hub():
             pass
+
+
+async def test_full_disk_is_said_and_survived(start_hub, monkeypatch):
+    """While nothing can be stored, requests answer 503 and results are not acknowledged; later all is well."""
+    from sqlalchemy.exc import OperationalError
+
+    from guardhouse.hub.database import Database
+
+    commit = Database._commit_together
+
+    def full(self, batch):
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_v1(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            started = await hub.start()
+            await runner.expect("task.request")
+            monkeypatch.setattr(Database, "_commit_together", full)
+            reply = await hub.http.post("/api/v1/environments", json={"name": "web-2"})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "store_unavailable")
+            await runner.result(started["id"], exit_code=4)
+            closed = await runner.expect_closed()
+            assert closed is not None
+            assert closed.code == 1013
+            assert started["id"] not in runner.acked
+        monkeypatch.setattr(Database, "_commit_together", commit)
+        held = {"task_id": started["id"], "state": "finished"}
+        async with connect_v1(hub.url, created["token"], tasks=[held]) as runner:
+            await runner.result(started["id"], exit_code=4)
+            await runner.expect("task.result.ack")
+            assert (await hub.result(started["id"]))["exit_code"] == 4

@@ -171,3 +171,26 @@ async def test_stop_tells_runners_and_takes_no_time(start_hub):
             assert closed is not None
             assert closed.code == 1001
             assert json.loads(json.dumps(closed.reason)).startswith("the hub is shutting down")
+
+
+async def test_renewed_certificate_is_shown_after_a_reload(start_hub, tmp_path, authority):
+    """New connections see the renewed certificate; a broken file changes nothing."""
+
+    async def serial() -> str:
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port(hub), ssl_context=hub.ssl_context)
+        await stream.do_handshake()
+        found = stream.getpeercert()["serialNumber"]
+        await trio.aclose_forcefully(stream)
+        return found
+
+    async with start_hub(tls=True) as hub:
+        before = await serial()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        (tmp_path / "chain.pem").write_bytes(b"broken")
+        hub.hub.reload_certificate()
+        assert await serial() == before
+        (tmp_path / "chain.pem").write_bytes(chain)
+        hub.hub.reload_certificate()
+        assert await serial() != before

@@ -39,11 +39,12 @@ class StoreUnavailable(GuardhouseError):  # noqa: N818 - a state of the disk, to
 class _Write(Generic[T]):
     """One write that waits for its commit."""
 
-    __slots__ = ("durable", "error", "finished", "operation", "value")
+    __slots__ = ("durable", "error", "finished", "is_awaited", "operation", "value")
 
-    def __init__(self, operation: Callable[[Connection], T], *, durable: bool) -> None:
+    def __init__(self, operation: Callable[[Connection], T], *, durable: bool, is_awaited: bool) -> None:
         self.operation = operation
         self.durable = durable
+        self.is_awaited = is_awaited
         self.finished = trio.Event()
         self.value: T | None = None
         self.error: Exception | None = None
@@ -103,7 +104,7 @@ class Database:
             StoreUnavailable: the disk is full or failing.
             Exception: whatever ``operation`` raises; nothing of it is stored then.
         """
-        write = self._enqueue(operation, durable=durable)
+        write = self._enqueue(operation, durable=durable, is_awaited=True)
         await write.finished.wait()
         if write.error is not None:
             raise write.error
@@ -111,12 +112,12 @@ class Database:
 
     def write_soon(self, operation: Callable[[Connection], object]) -> None:
         """Put ``operation`` in line, before all later writes; nobody waits for it, a failure is logged."""
-        self._enqueue(operation, durable=False)
+        self._enqueue(operation, durable=False, is_awaited=False)
 
-    def _enqueue(self, operation: Callable[[Connection], T], *, durable: bool) -> _Write[T]:
+    def _enqueue(self, operation: Callable[[Connection], T], *, durable: bool, is_awaited: bool) -> _Write[T]:
         if self._closing:
             raise StoreUnavailable("the hub is shutting down; try again in a moment")
-        write: _Write[T] = _Write(operation, durable=durable)
+        write: _Write[T] = _Write(operation, durable=durable, is_awaited=is_awaited)
         self._pending.append(write)
         self._wake.set()
         return write
@@ -133,7 +134,7 @@ class Database:
                 batch = [self._pending.popleft() for _ in range(min(BATCH_MAX, len(self._pending)))]
                 await trio.to_thread.run_sync(self._commit, batch)
                 for write in batch:
-                    if write.error is not None:
+                    if write.error is not None and (isinstance(write.error, StoreUnavailable) or not write.is_awaited):
                         _log.warning("write_failed", error=str(write.error))
                     write.finished.set()
             await trio.to_thread.run_sync(self._dispose)

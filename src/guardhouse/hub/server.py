@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from guardhouse import __version__
-from guardhouse.errors import InvariantError
+from guardhouse.errors import InvariantError, SetupError
 from guardhouse.hub.api.openapi import openapi_document
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.app import build_app
@@ -33,7 +33,7 @@ from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir, write_secret_file
 from guardhouse.hub.store import tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
-from guardhouse.hub.transport import Listener, bind_listener, serve_listener, server_context
+from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
 
 __all__ = ["RunningHub", "initialise", "open_hub", "run"]
 
@@ -50,6 +50,19 @@ class RunningHub:
     url: str
     services: Services
     stop: trio.Event
+    listener: Listener
+
+    def reload_certificate(self) -> None:
+        """Read the certificate's files again; a bad one is logged and the one before stays."""
+        config, context = self.services.config, self.listener.context
+        if context is None or config.tls_certificate is None or config.tls_key is None:
+            return
+        try:
+            load_certificate(context, config.tls_certificate, config.tls_key)
+        except SetupError as error:
+            _log.error("certificate_not_reloaded", error=str(error))
+        else:
+            _log.info("certificate_reloaded", path=str(config.tls_certificate))
 
 
 async def _ensure_owner_token(database: Database, state: StateDir) -> bool:
@@ -167,7 +180,7 @@ async def _serving(
             url = await serving.start(partial(serve_listener, cast(Any, app), listener, stop=until_stopped))
             _log.info("hub_listening", url=url, public_url=services.public_url, version=__version__)
             try:
-                yield RunningHub(url=url, services=services, stop=stop)
+                yield RunningHub(url=url, services=services, stop=stop, listener=listener)
             finally:
                 stop.set()
         links.flush_heartbeats()
@@ -196,6 +209,8 @@ async def _delete_old_tasks(database: Database, retention_days: int) -> None:
 def run(config: HubConfig, *, announce: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; a second signal ends the process at once.
 
+    SIGHUP reads the certificate's files again.
+
     Args:
         announce: told the address once the hub answers there.
 
@@ -209,12 +224,12 @@ def run(config: HubConfig, *, announce: Callable[[str], None]) -> int:
 
 
 async def _run(config: HubConfig, announce: Callable[[str], None]) -> int:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             async with open_hub(config) as hub:
                 announce(hub.url)
                 notify_service_manager("READY=1")
-                nursery.start_soon(_stop_on_signal, signals, hub.stop)
+                nursery.start_soon(_heed_signals, signals, hub)
                 await hub.stop.wait()
                 notify_service_manager("STOPPING=1")
             nursery.cancel_scope.cancel()
@@ -222,12 +237,15 @@ async def _run(config: HubConfig, announce: Callable[[str], None]) -> int:
     return 0
 
 
-async def _stop_on_signal(signals: AsyncIterator[int], stop: trio.Event) -> None:
+async def _heed_signals(signals: AsyncIterator[int], hub: RunningHub) -> None:
     async for number in signals:
         _log.info("signal_received", signal=signal.Signals(number).name)
-        if stop.is_set():
+        if number == signal.SIGHUP:
+            hub.reload_certificate()
+            continue
+        if hub.stop.is_set():
             os._exit(128 + number)
-        stop.set()
+        hub.stop.set()
 
 
 def notify_service_manager(state: str) -> None:

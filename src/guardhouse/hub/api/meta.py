@@ -52,12 +52,7 @@ async def show_readiness(call: Call) -> Reply:
             await services.database.read(count_api_tokens)
         except StoreUnavailable as error:
             reason = str(error)
-    body = schemas.Readiness(
-        status="not_ready" if reason else "ready",
-        reason=reason,
-        runners_connected=len(services.links),
-        tasks_live=len(services.board),
-    )
+    body = schemas.Readiness(status="not_ready" if reason else "ready", reason=reason)
     return Reply(body, status=503 if reason else 200)
 
 

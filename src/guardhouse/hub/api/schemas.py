@@ -378,8 +378,6 @@ class Readiness(Output, frozen=True):
 
     status: Literal["ready", "not_ready"]
     reason: str | None
-    runners_connected: int
-    tasks_live: int
 
 
 TASK_BODY_MAX_BYTES = limits.MESSAGE_MAX_BYTES + 64 * 1024

@@ -322,22 +322,30 @@ class TaskBoard:
                     "protocol": runner.protocol,
                     "memory_id": runner.memory_id,
                 }
-                live.is_stored = False
-                live.update(state=TaskState.SENT, **values)
-                moved = await self._database.write(
-                    partial(
-                        store.advance_task,
-                        task_id=live.id,
-                        to=TaskState.SENT,
-                        since=frozenset({TaskState.QUEUED}),
-                        **values,
-                    )
-                )
-                live.is_stored = True
-                if moved and not live.record.is_finished:
-                    self._send(live)
+                if not await self._give(live, values):
+                    return
         finally:
             self._dispatching.discard(environment_id)
+
+    async def _give(self, live: LiveTask, values: dict[str, Any]) -> bool:
+        """Store that a waiting task is sent, then send it; False, and back in line, where the store says no."""
+        live.is_stored = False
+        live.update(state=TaskState.SENT, **values)
+        since = frozenset({TaskState.QUEUED})
+        try:
+            moved = await self._database.write(
+                partial(store.advance_task, task_id=live.id, to=TaskState.SENT, since=since, **values)
+            )
+        except StoreUnavailable as error:
+            _log.warning("dispatch_not_stored", task_id=live.id, error=str(error))
+            live.is_stored = True
+            live.update(state=TaskState.QUEUED, sent_ms=None)
+            self._queues[live.record.environment_id].appendleft(live)
+            return False
+        live.is_stored = True
+        if moved and not live.record.is_finished:
+            self._send(live)
+        return True
 
     # What runners say.
 
@@ -489,7 +497,12 @@ class TaskBoard:
                 _log.warning("sweep_not_stored", error=str(error))
 
     async def sweep(self) -> None:
-        """Look once at every live task for a deadline that has passed."""
+        """Look once at every live task for a deadline that has passed, and at every line for what can go."""
+        for environment_id, queue in list(self._queues.items()):
+            if queue:
+                self.dispatch(environment_id)
+            elif environment_id not in self._dispatching:
+                del self._queues[environment_id]
         now_s, at_ms = trio.current_time(), now_ms()
         for environment_id in list(self._by_environment):
             if self._runners.find(environment_id) is not None:
@@ -522,8 +535,14 @@ class TaskBoard:
             self.ended(live.id, end)
 
     def _end_soon(self, live: LiveTask, state: TaskState, code: str, reason: str) -> None:
+        async def end() -> None:
+            try:
+                await self.end(live, state, code, reason)
+            except StoreUnavailable as error:
+                _log.warning("end_not_stored", task_id=live.id, error=str(error))
+
         if self._nursery is not None:
-            self._nursery.start_soon(self.end, live, state, code, reason)
+            self._nursery.start_soon(end)
 
     def ended(self, task_id: str, end: TaskEnd) -> None:
         """Note that an end was stored: wake who waits, and make room for the next."""

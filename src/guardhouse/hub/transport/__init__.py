@@ -4,7 +4,7 @@ Built on Hypercorn's trio worker; knows nothing of environments, tasks or tokens
 """
 
 from guardhouse.hub.transport.listen import Listener, bind_listener, serve_listener
-from guardhouse.hub.transport.tls import server_context
+from guardhouse.hub.transport.tls import load_certificate, server_context
 from guardhouse.hub.transport.websocket import Probe
 
-__all__ = ["Listener", "Probe", "bind_listener", "serve_listener", "server_context"]
+__all__ = ["Listener", "Probe", "bind_listener", "load_certificate", "serve_listener", "server_context"]

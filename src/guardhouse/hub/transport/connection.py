@@ -17,7 +17,7 @@ from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import ConnectionState, H11SendableEvent
 from hypercorn.utils import parse_socket_addr
 
 from guardhouse import limits
@@ -39,10 +39,26 @@ _PEER_FAULTS = (*_GONE, h11.ProtocolError, wsproto.utilities.ProtocolError)
 class Http1Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1 that stays HTTP/1.1 and makes our kind of WebSocket."""
 
+    # The head of a response whose body is whole and about to follow: one write instead of three.
+    _head: bytes = b""
+
     @property
     def is_websocket(self) -> bool:
         """Whether the connection has been handed to the WebSocket layer."""
         return isinstance(self.connection, H11WSConnection)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self._head + (self.connection.send(event) or b"")
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        self._head = b""
+        if isinstance(event, h11.Response) and any(name == b"content-length" for name, _ in event.headers):
+            self._head = data
+        elif data:
+            await self.send(RawData(data=data))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # An Upgrade to h2c may be ignored (RFC 9110 section 7.8); the HTTP/2 preface cannot.

@@ -1,6 +1,6 @@
 """The hub's server side of TLS: which versions, suites and certificate.
 
-Knows nothing of HTTP. Runs in the hub, once at start and again when SIGHUP asks for a renewed certificate.
+Knows nothing of HTTP. Runs in the hub, at start, and again when SIGHUP says that the certificate was renewed.
 """
 
 import ssl
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from guardhouse.errors import SetupError
 
-__all__ = ["server_context"]
+__all__ = ["load_certificate", "server_context"]
 
 # Mozilla's "intermediate" profile for TLS 1.2: forward secrecy and AEAD only. TLS 1.3 has its own three suites.
 _TLS12_SUITES = (
@@ -33,6 +33,16 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.set_ciphers(_TLS12_SUITES)
     # HTTP/2 would let one connection open thousands of streams; nothing here needs it.
     context.set_alpn_protocols(["http/1.1"])
+    load_certificate(context, certificate, key)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Let ``context`` show this certificate from now on; connections that stand keep theirs.
+
+    Raises:
+        SetupError: as `server_context`; the one before stays in use.
+    """
     for path, option in ((certificate, "--tls-cert"), (key, "--tls-key")):
         if not path.is_file():
             raise SetupError(f"{option} {str(path)!r} is not a file; give the path of a PEM file")
@@ -43,4 +53,3 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             f"cannot use certificate {str(certificate)!r} with key {str(key)!r}: {error};"
             " both must be PEM, readable, and belong together"
         ) from error
-    return context
