@@ -96,7 +96,8 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
         block = os.read(fd, room)
         nul = block.find(b"\0")
         if nul >= 0 and (nul >= _BINARY_HEAD_BYTES or not first):
-            yield from search.lines_of((tail + block[:nul]).rpartition(b"\n")[0] + b"\n")
+            before = tail + block[:nul]
+            yield from search.lines_of(before[: before.rfind(b"\n") + 1])
         if nul >= 0:
             raise BinaryFile
         first = False
