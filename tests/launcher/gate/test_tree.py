@@ -30,7 +30,7 @@ def test_a_child_that_stops_before_its_parent_names_it_is_held() -> None:
     tree = started()
     assert tree.on_stop(Stop(CHILD, StopKind.ATTACHED, 5)) == ()
     assert tree.on_stop(Stop(SHELL, StopKind.NEW_CHILD), message=CHILD) == (Continue(CHILD), Continue(SHELL))
-    assert tree.on_stop(Stop(CHILD, StopKind.EXEC_ENTRY)) == (JudgeEntry(CHILD, 0),)
+    assert tree.on_stop(Stop(CHILD, StopKind.EXEC_ENTRY)) == (JudgeEntry(CHILD, tree.records[0]),)
 
 
 def test_an_exec_of_a_grandchild_names_the_program_that_started_it() -> None:
@@ -40,7 +40,7 @@ def test_an_exec_of_a_grandchild_names_the_program_that_started_it() -> None:
     tree.on_stop(Stop(CHILD, StopKind.ATTACHED, 5))
     tree.on_stop(Stop(CHILD, StopKind.NEW_CHILD), message=CHILD + 1)
     tree.on_stop(Stop(CHILD + 1, StopKind.ATTACHED, 5))
-    assert tree.on_stop(Stop(CHILD + 1, StopKind.EXEC), message=CHILD + 1) == (JudgeExec(CHILD + 1, 0),)
+    assert tree.on_stop(Stop(CHILD + 1, StopKind.EXEC), message=CHILD + 1) == (JudgeExec(CHILD + 1, tree.records[0]),)
 
 
 def test_a_thread_that_execs_takes_the_id_of_its_process() -> None:
@@ -48,7 +48,7 @@ def test_a_thread_that_execs_takes_the_id_of_its_process() -> None:
     tree = started()
     tree.on_stop(Stop(SHELL, StopKind.NEW_CHILD), message=THREAD)
     tree.on_stop(Stop(THREAD, StopKind.ATTACHED, 5))
-    assert tree.on_stop(Stop(SHELL, StopKind.EXEC), message=THREAD) == (JudgeExec(SHELL, 0),)
+    assert tree.on_stop(Stop(SHELL, StopKind.EXEC), message=THREAD) == (JudgeExec(SHELL, tree.records[0]),)
     tree.ran(SHELL, "echo", now_s=1.0)
     assert tree.threads == (SHELL,)
     assert (tree.records[0].ended_s, tree.records[1].parent) == (1.0, 0)
@@ -88,3 +88,17 @@ def test_an_exec_of_nobody_we_know_is_our_own_defect() -> None:
     """A thread that was never announced cannot be let run: the monitor stops, and with it the command."""
     with pytest.raises(InvariantError, match="thread 999"):
         ProcessTree().on_stop(Stop(999, StopKind.EXEC_ENTRY))
+
+
+def test_programs_past_the_bound_are_judged_like_any_other() -> None:
+    """Beyond the bound a program is not kept for the record, but its children still know it as their parent."""
+    tree = ProcessTree(records_max=1)
+    tree.attach(SHELL)
+    tree.on_stop(Stop(SHELL, StopKind.EXEC), message=SHELL)
+    tree.ran(SHELL, "bash", now_s=0.0)
+    tree.on_stop(Stop(SHELL, StopKind.NEW_CHILD), message=CHILD)
+    tree.on_stop(Stop(CHILD, StopKind.ATTACHED, 5))
+    tree.on_stop(Stop(CHILD, StopKind.EXEC), message=CHILD)
+    second = tree.ran(CHILD, "env", now_s=1.0)
+    assert tree.on_stop(Stop(CHILD, StopKind.EXEC_ENTRY)) == (JudgeEntry(CHILD, second),)
+    assert ([record.judgement for record in tree.records], tree.left_out, second.index) == (["bash"], 1, 1)

@@ -8,6 +8,7 @@ Runs in the exec gate's monitor.
 
 from dataclasses import dataclass, field
 
+from guardhouse import limits
 from guardhouse.errors import InvariantError
 from guardhouse.kernel.ptrace import Stop, StopKind
 
@@ -34,7 +35,7 @@ class JudgeEntry:
     """``tid`` is at the entry of execve: look at what it asks for, then refuse it readably or let it go on."""
 
     tid: int
-    parent: int | None
+    parent: "ExecRecord | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class JudgeExec:
     """``tid`` is a new program that has not run an instruction: this is the check that counts."""
 
     tid: int
-    parent: int | None
+    parent: "ExecRecord | None"
 
 
 Action = Continue | Listen | JudgeEntry | JudgeExec
@@ -52,8 +53,8 @@ Action = Continue | Listen | JudgeEntry | JudgeExec
 class ExecRecord:
     """One program that ran, or was not let to. Times are seconds since the command's start.
 
-    ``parent`` is the index of the program whose process started it; None for the first. ``judgement`` is whatever
-    the judge handed in; the tree only keeps it.
+    ``index`` counts the command's programs; ``parent`` is the index of the one whose process started it, None for the
+    first. ``judgement`` is whatever the judge handed in; the tree only keeps it.
     """
 
     index: int
@@ -75,10 +76,15 @@ class ProcessTree:
     A new child is reported twice, by itself and by its parent, in either order (ptrace(2), "Attaching and detaching";
     the kernel wakes the child before the parent's stop). It is held until both are known, since only the parent's
     report says which program it still is.
+
+    ``records`` holds the first ``records_max`` programs; further ones are judged alike, but kept only while
+    they run, and counted in ``left_out``.
     """
 
+    records_max: int = limits.GATE_MAX_RECORDS
     records: list[ExecRecord] = field(default_factory=list)
-    _program: dict[int, int | None] = field(default_factory=dict)
+    left_out: int = 0
+    _program: dict[int, ExecRecord | None] = field(default_factory=dict)
     _early: set[int] = field(default_factory=set)
 
     def attach(self, tid: int) -> None:
@@ -137,15 +143,19 @@ class ProcessTree:
                 return (Continue(tid, stop.number),)
 
     def ran(self, tid: int, judgement: object, *, now_s: float) -> ExecRecord:
-        """Record that ``tid`` is a new program from now on, and return its record."""
+        """Take in that ``tid`` is a new program from now on, and return its record."""
         parent = self._program_of(tid)
         self._close_program(tid, parent, now_s)
-        record = ExecRecord(len(self.records), parent, tid, now_s, judgement)
-        self.records.append(record)
-        self._program[tid] = record.index
+        index = None if parent is None else parent.index
+        record = ExecRecord(len(self.records) + self.left_out, index, tid, now_s, judgement)
+        if len(self.records) < self.records_max:
+            self.records.append(record)
+        else:
+            self.left_out += 1
+        self._program[tid] = record
         return record
 
-    def _program_of(self, tid: int) -> int | None:
+    def _program_of(self, tid: int) -> ExecRecord | None:
         try:
             return self._program[tid]
         except KeyError:
@@ -158,17 +168,16 @@ class ProcessTree:
         self._early.discard(child)
         return (Continue(child), Continue(tid))
 
-    def _close_program(self, tid: int, index: int | None, now_s: float) -> None:
+    def _close_program(self, tid: int, record: ExecRecord | None, now_s: float) -> None:
         # A process that execs again ends its former program without an exit status.
-        if index is not None and self.records[index].pid == tid and self.records[index].ended_s is None:
-            self.records[index].ended_s = now_s
+        if record is not None and record.pid == tid and record.ended_s is None:
+            record.ended_s = now_s
 
     def _end(self, stop: Stop, *, now_s: float, cpu_s: float, peak: int) -> None:
         self._early.discard(stop.tid)
-        index = self._program.pop(stop.tid, None)
-        if index is None or self.records[index].pid != stop.tid:
+        record = self._program.pop(stop.tid, None)
+        if record is None or record.pid != stop.tid:
             return
-        record = self.records[index]
         record.ended_s, record.cpu_s, record.peak_memory_bytes = now_s, cpu_s, peak
         if stop.kind is StopKind.EXITED:
             record.exit_status = stop.number
