@@ -110,6 +110,10 @@ def bench_rules(count: int) -> dict[str, float]:
     }
 
 
+def time_reading(text: Callable[[], str]) -> float:
+    return time_us(lambda: read_command(text()), at_least_s=0.005)
+
+
 def bench_reading() -> list[dict[str, float]]:
     """The reader by length: the time for a character must stay about the same."""
     found = []
@@ -120,8 +124,7 @@ def bench_reading() -> list[dict[str, float]]:
             ("substitutions", 'echo "$(ls $x)"; '),
         ):
             body = (unit * (length // len(unit) + 1))[:length].rsplit(unit, 1)[0] + "ls"
-            text = fresh(body)
-            took = statistics.median(time_us(lambda: read_command(text()), at_least_s=0.005) for _ in range(3))
+            took = statistics.median(time_reading(fresh(body)) for _ in range(3))
             found.append({"text": name, "chars": len(body), "read_us": took, "ns_per_char": took * 1e3 / len(body)})
     return found
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardhouse.policy import load_policy, policy_from_pairs
-from guardhouse.policy.automaton import TooManyStates
+from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.compare import compare_policies, narrows
 from guardhouse.policy.language import ANYTHING
 from guardhouse.policy.model import Context
@@ -127,5 +127,5 @@ def test_possible_winners_are_exact(policy: object) -> None:
 def test_a_bound_on_states_is_kept() -> None:
     """A question that is too large says so."""
     languages = [rule.language for rule in policy_from_pairs([["*a?????????????b", "allow"]]).rules()]
-    with pytest.raises(TooManyStates):
-        possible_winners(ANYTHING, languages, max_states=50)
+    with pytest.raises(TooManySteps):
+        possible_winners(ANYTHING, languages, max_steps=50)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from guardhouse.policy.language import Chars, Choice, Concat, Language, Repeat
 
-__all__ = ["Machine", "State", "TooManyStates"]
+__all__ = ["Machine", "State", "TooManySteps"]
 
 State = frozenset[int]
 
 
-class TooManyStates(Exception):  # noqa: N818 - an answer of this package, turned into "undecided" or a message
-    """The question would visit more states than its bound."""
+class TooManySteps(Exception):  # noqa: N818 - an answer of this package, turned into "undecided" or a message
+    """The question would take more work than its bound."""
 
 
 @dataclass(slots=True)
@@ -31,9 +31,14 @@ class _Piece:
 
 
 class Machine:
-    """Positions of all languages, numbered through; language ``i`` begins at position ``starts[i]``."""
+    """Positions of all languages, numbered through; language ``i`` begins at position ``starts[i]``.
 
-    def __init__(self, languages: Sequence[Language]) -> None:
+    ``max_steps`` bounds the positions looked at over the machine's life, which is what its answers cost; the
+    positions themselves count as well. Past it, every question raises `TooManySteps`.
+    """
+
+    def __init__(self, languages: Sequence[Language], *, max_steps: int) -> None:
+        self._steps_left = max_steps
         self._chars: list[Chars] = []
         self._follow: list[set[int]] = []
         self.owner: list[int] = []
@@ -73,6 +78,7 @@ class Machine:
     def step(self, state: State, char: str) -> State:
         """The state after one more character."""
         chars = self._chars
+        self._spend(len(state))
         return frozenset(
             target for position in state for target in self._follow[position] if chars[target].admits(char)
         )
@@ -84,6 +90,7 @@ class Machine:
         stands for all.
         """
         targets = {target for position in state for target in self._follow[position]}
+        self._spend(len(targets))
         named: set[str] = set()
         open_ended = False
         for target in targets:
@@ -94,7 +101,13 @@ class Machine:
             yield _other_than(named)
         yield from sorted(named, key=_readability)
 
+    def _spend(self, steps: int) -> None:
+        self._steps_left -= steps
+        if self._steps_left < 0:
+            raise TooManySteps
+
     def _add(self, chars: Chars, owner: int) -> int:
+        self._spend(1)
         self._chars.append(chars)
         self._follow.append(set())
         self._final.append(False)
@@ -109,6 +122,7 @@ class Machine:
             return _Piece(nullable=False, first=[position], last=[position])
         if isinstance(language, Repeat):
             piece = self._build(language.inner, owner)
+            self._spend(len(piece.last) * len(piece.first))
             for position in piece.last:
                 self._follow[position].update(piece.first)
             return _Piece(piece.nullable or language.minimum == 0, piece.first, piece.last)
@@ -133,6 +147,7 @@ class Machine:
         whole = _Piece(nullable=True, first=[], last=[])
         for part in language.parts:
             piece = self._build(part, owner)
+            self._spend(len(whole.last) * len(piece.first))
             for position in whole.last:
                 self._follow[position].update(piece.first)
             whole = _Piece(

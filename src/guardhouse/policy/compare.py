@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
-from guardhouse.limits import POLICY_COMPARE_MAX_STATES
-from guardhouse.policy.automaton import Machine, State, TooManyStates
+from guardhouse.limits import POLICY_COMPARE_MAX_STEPS
+from guardhouse.policy.automaton import Machine, State, TooManySteps
 from guardhouse.policy.language import ANYTHING, SEPARATOR, WORD_CHAR, Chars, Language, Repeat, choice, concat, optional
 from guardhouse.policy.model import GATED, OPERATIONS, Condition, Policy, PolicyError, Rule
 from guardhouse.policy.rule_fields import expanded_language
@@ -82,7 +82,7 @@ class Difference:
 
 
 def compare_policies(
-    before: Policy, after: Policy, *, max_states: int = POLICY_COMPARE_MAX_STATES
+    before: Policy, after: Policy, *, max_steps: int = POLICY_COMPARE_MAX_STEPS
 ) -> tuple[Difference, ...]:
     """Return every kind of difference between two policies, each with a shortest witness, operations in order.
 
@@ -94,7 +94,7 @@ def compare_policies(
         differences.append(_path_difference(before, after))
     for operation in OPERATIONS:
         if before.sections.get(operation) or after.sections.get(operation) or operation == "bash":
-            differences += _compare_operation(operation, before, after, max_states)
+            differences += _compare_operation(operation, before, after, max_steps)
     return tuple(differences)
 
 
@@ -134,7 +134,7 @@ def _answer(rule: Rule | None, *, has_rule: bool) -> Answer:
     return Answer(rule.action, rule.profile, rule.timeout_s, rule.children)
 
 
-def _compare_operation(operation: str, before: Policy, after: Policy, max_states: int) -> Iterator[Difference]:
+def _compare_operation(operation: str, before: Policy, after: Policy, max_steps: int) -> Iterator[Difference]:
     old, new = _rules(before, operation), _rules(after, operation)
     conditions = _conditions(rule for rule, _ in (*old, *new))
     if len(conditions) > _CONDITIONS_MAX:
@@ -149,10 +149,10 @@ def _compare_operation(operation: str, before: Policy, after: Policy, max_states
         applies = _applies(holding)
         sides = [[entry for entry in side if applies(entry[0])] for side in (old, new)]
         try:
-            found = list(_walk(subject_space(operation), sides[0], sides[1], max_states))
-        except TooManyStates:
+            found = list(_walk(subject_space(operation), sides[0], sides[1], max_steps))
+        except TooManySteps:
             raise PolicyError(
-                f"the rules of {operation} are too many to compare within {max_states} states; compare the sections"
+                f"the rules of {operation} are too many to compare within {max_steps} steps; compare the sections"
                 " that changed by themselves",
                 place=after.name,
             ) from None
@@ -189,10 +189,12 @@ def _walk(
     space: Language,
     old: Sequence[tuple[Rule | None, Language]],
     new: Sequence[tuple[Rule | None, Language]],
-    max_states: int,
+    max_steps: int,
 ) -> Iterator[tuple[str, int, int]]:
     """Breadth first over the product of all rules: yields the first text for each differing pair of answers."""
-    machine = Machine([space, *(language for _, language in old), *(language for _, language in new)])
+    machine = Machine(
+        [space, *(language for _, language in old), *(language for _, language in new)], max_steps=max_steps
+    )
     border = 1 + len(old)
     start = _prune(machine, machine.start_state(), border)
     parents: dict[State, tuple[State, str] | None] = {start: None}
@@ -213,8 +215,6 @@ def _walk(
         for char in machine.alphabet(state):
             following = _prune(machine, machine.step(state, char), border)
             if following not in parents and 0 in machine.live(following):
-                if len(parents) >= max_states:
-                    raise TooManyStates
                 parents[following] = (state, char)
                 queue.append(following)
 

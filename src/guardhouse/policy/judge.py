@@ -10,7 +10,7 @@ Takes the reader's values; reads no text. Pure.
 from collections.abc import Sequence
 from typing import Final
 
-from guardhouse.policy.automaton import TooManyStates
+from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.decision import CommandDecision
 from guardhouse.policy.knowledge import is_known, why_starts_others
 from guardhouse.policy.language import ANYTHING, SEPARATOR, WORD_CHAR, Language, Repeat, choice, concat
@@ -222,7 +222,7 @@ class Judge:
         book = Rulebook(later)
         try:
             possible = book.find_possible(language, self._context)
-        except TooManyStates:
+        except TooManySteps:
             possible = list(later)
         hit = next((rule for rule in possible if rule is not None), None)
         if hit is None:
@@ -306,7 +306,7 @@ class Judge:
         for head in heads:
             try:
                 found += self._book.find_possible(concat([head, *rest]), self._context)
-            except TooManyStates:
+            except TooManySteps:
                 return None
         unique: list[Rule | None] = []
         for rule in found:
@@ -324,7 +324,7 @@ class Judge:
         for head in heads:
             try:
                 rules = self._book.find_possible(concat([head, *rest]), self._context)
-            except TooManyStates:
+            except TooManySteps:
                 return None
             positions.append([self._book.position(rule) for rule in rules])
         floor = max(min(each) for each in positions)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from guardhouse.limits import POLICY_COMPARE_MAX_STATES
-from guardhouse.policy.automaton import TooManyStates
+from guardhouse.limits import POLICY_COMPARE_MAX_STEPS
+from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.compare import subject_space
 from guardhouse.policy.knowledge.tables import ESCAPES, Escape
 from guardhouse.policy.language import (
@@ -27,7 +27,7 @@ from guardhouse.policy.language import (
 )
 from guardhouse.policy.model import Policy, Rule
 from guardhouse.policy.patterns import parse_glob
-from guardhouse.policy.possible import possible_winners
+from guardhouse.policy.possible import NO_RULE, possible_winners
 from guardhouse.policy.rule_fields import expanded_language
 from guardhouse.policy.shell.wrappers import WRAPPERS
 from guardhouse.values import Verdict
@@ -84,33 +84,28 @@ def _find_idle(operation: str, rules: tuple[Rule, ...], languages: list[Language
     plain = [index for index, rule in enumerate(rules) if rule.when is None]
     space = subject_space(operation)
     try:
-        winners = {
-            plain[index]
-            for index in possible_winners(
-                space, [languages[index] for index in plain], max_states=POLICY_COMPARE_MAX_STATES
-            )
-            if index >= 0
-        }
-    except TooManyStates:
+        found = _winners(space, [languages[index] for index in plain])
+        winners = {plain[index] for index in found if index != NO_RULE}
+        for index in plain:
+            if index not in winners:
+                yield _idle(space, index, plain, languages, rules)
+    except TooManySteps:
         yield Finding("note", "too-large", rules[0].place, f"the rules of {operation} are too many to find idle ones")
-        return
-    for index in plain:
-        if index in winners:
-            continue
-        if possible_winners(space, [languages[index]]) == {-1}:
-            yield Finding("error", "never-matches", rules[index].place, f"{rules[index].match!r} can match nothing")
-            continue
-        shadow = _first_shadow(space, index, plain, languages)
-        by = f"by {rules[shadow].says()}" if shadow is not None else "by later rules together"
-        yield Finding("error", "shadowed", rules[index].place, f"{rules[index].match!r} never decides: outranked {by}")
 
 
-def _first_shadow(space: Language, index: int, plain: list[int], languages: list[Language]) -> int | None:
-    del space
-    for later in plain:
-        if later > index and possible_winners(languages[index], [languages[later]]) == {0}:
-            return later
-    return None
+def _idle(space: Language, index: int, plain: list[int], languages: list[Language], rules: tuple[Rule, ...]) -> Finding:
+    rule = rules[index]
+    if _winners(space, [languages[index]]) == {NO_RULE}:
+        return Finding("error", "never-matches", rule.place, f"{rule.match!r} can match nothing")
+    shadow = next(
+        (later for later in plain if later > index and _winners(languages[index], [languages[later]]) == {0}), None
+    )
+    by = f"by {rules[shadow].says()}" if shadow is not None else "by later rules together"
+    return Finding("error", "shadowed", rule.place, f"{rule.match!r} never decides: outranked {by}")
+
+
+def _winners(command: Language, languages: list[Language]) -> set[int]:
+    return possible_winners(command, languages, max_steps=POLICY_COMPARE_MAX_STEPS)
 
 
 def _find_missing(rule: Rule) -> Iterator[Finding]:
@@ -147,7 +142,7 @@ def _find_crossing(rule: Rule) -> Iterator[Finding]:
                 " with operands: {below: […]} or {match: […]} says one word",
             )
             return
-    if any(word == (words[-1][0],) and word[0].kind == "star" for word in words[1:-1]):
+    if any(len(word) == 1 and word[0].kind == "star" for word in words[1:-1]):
         yield Finding(
             "warning",
             "star-crosses",
@@ -203,7 +198,7 @@ def _lets_through(program: str, escape: Escape, index: int, rules: tuple[Rule, .
         dangerous = concat([program, arguments, SEPARATOR, _dangerous_word(escape), arguments])
     try:
         return index in possible_winners(dangerous, [other.language for other in rules])
-    except TooManyStates:
+    except TooManySteps:
         return True
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from guardhouse.limits import POLICY_PATTERN_MAX_CHARS
 from guardhouse.policy.language import (
     ANY,
     ANYTHING,
@@ -79,6 +80,8 @@ def parse_glob(source: str, *, trusted_path: Sequence[str] = (), with_paths: boo
     Raises:
         PatternError: the pattern is empty, or holds NUL or U+10FFFF, or ends in a lone backslash.
     """
+    if len(source) > POLICY_PATTERN_MAX_CHARS:
+        raise PatternError(f"the pattern has {len(source)} characters; at most {POLICY_PATTERN_MAX_CHARS} are read")
     words = _split_words(source)
     if not words:
         raise PatternError("the pattern is empty; write '*' to match every command")

@@ -8,10 +8,10 @@ Knows nothing of shells. Pure.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from guardhouse.limits import POLICY_UNKNOWN_MAX_STATES
-from guardhouse.policy.automaton import Machine, State, TooManyStates
+from guardhouse.limits import POLICY_UNKNOWN_MAX_STEPS
+from guardhouse.policy.automaton import Machine, State
 from guardhouse.policy.language import ANYTHING, SEPARATOR, Language, literal_prefix
 from guardhouse.policy.patterns import OPTIONAL_ARGUMENTS
 
@@ -22,19 +22,25 @@ NO_RULE = -1
 
 
 def possible_winners(
-    command: Language, rules: Sequence[Language], *, max_states: int = POLICY_UNKNOWN_MAX_STATES
+    command: Language,
+    rules: Sequence[Language],
+    *,
+    max_steps: int = POLICY_UNKNOWN_MAX_STEPS,
+    is_enough: Callable[[set[int]], bool] = lambda winners: False,  # noqa: ARG005
 ) -> set[int]:
     """Return the index of every rule that is the last match of some text of ``command``; `NO_RULE` for none.
 
+    ``is_enough`` may end the search early, when the winners so far answer the caller's question.
+
     Raises:
-        TooManyStates: the bound was reached before the answer was certain.
+        TooManySteps: the bound was reached before the answer was certain.
     """
     candidates = _candidates(command, rules)
     if not candidates:
         return {NO_RULE}
     if len(candidates) == 1 and _always_matches(*literal_prefix(command), *literal_prefix(rules[candidates[0]])):
         return {candidates[0]}
-    return _walk(command, rules, candidates, max_states)
+    return _walk(command, rules, candidates, max_steps, is_enough)
 
 
 def fixed_program(language: Language) -> str | None:
@@ -77,8 +83,14 @@ def _prefixes_agree(one: str, one_rest: Language | None, other: str, other_rest:
     return other.startswith(one) and one_rest is not None
 
 
-def _walk(command: Language, rules: Sequence[Language], candidates: list[int], max_states: int) -> set[int]:
-    machine = Machine([command, *(rules[index] for index in candidates)])
+def _walk(
+    command: Language,
+    rules: Sequence[Language],
+    candidates: list[int],
+    max_steps: int,
+    is_enough: Callable[[set[int]], bool],
+) -> set[int]:
+    machine = Machine([command, *(rules[index] for index in candidates)], max_steps=max_steps)
     winners: set[int] = set()
     start = _prune(machine, machine.start_state())
     queue: deque[State] = deque([start])
@@ -89,13 +101,11 @@ def _walk(command: Language, rules: Sequence[Language], candidates: list[int], m
         if 0 in accepted:
             best = max(accepted)
             winners.add(candidates[best - 1] if best else NO_RULE)
-        if len(winners) == len(candidates) + 1:
+        if len(winners) == len(candidates) + 1 or is_enough(winners):
             break
         for char in machine.alphabet(state):
             following = _prune(machine, machine.step(state, char))
             if following not in seen and 0 in machine.live(following):
-                if len(seen) >= max_states:
-                    raise TooManyStates
                 seen.add(following)
                 queue.append(following)
     return winners

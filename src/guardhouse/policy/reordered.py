@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from guardhouse.policy.automaton import TooManyStates
+from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.knowledge.options import FLAGS, SAME_OPTIONS
 from guardhouse.policy.language import (
     ANYTHING,
@@ -54,7 +54,7 @@ class Spellings:
         """Whether each language holds some text of the command; True also where that cannot be found out."""
         try:
             return all(0 in possible_winners(command, [language]) for language in self.languages)
-        except TooManyStates:
+        except TooManySteps:
             return True
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from guardhouse.policy.automaton import TooManyStates
+from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.decision import strictest
 from guardhouse.policy.language import ANYTHING, Language, is_anything
 from guardhouse.policy.matcher import Matcher
@@ -98,7 +98,7 @@ class Rulebook:
         """Return every rule that decides some text of ``command``; None among them where some text matches none.
 
         Raises:
-            TooManyStates: the answer would take too long.
+            TooManySteps: the answer would take too long.
         """
         winners: set[int] = set()
         near = self._near(command)
@@ -135,7 +135,7 @@ class Rulebook:
         return open_rules | named.get(program, set())
 
     def verdicts_overall(self, context: Context) -> frozenset[Verdict]:
-        """Return every verdict that some subject gets; one alone means that the section says only that."""
+        """Return verdicts that subjects get: one alone means that the section says only that, two that it does not."""
         key = tuple(_holds(rule.when, context) for rule in self.rules) if self._has_conditions else None
         if key not in self._overall:
             self._overall[key] = self._compute_overall(context)
@@ -190,11 +190,18 @@ class Rulebook:
         return frozenset(verdicts)
 
     def _exact_overall(self, live: list[int], actions: set[Verdict]) -> set[Verdict]:
+        def actions_of(winners: set[int]) -> set[Verdict]:
+            return {self._action_at(live[index]) if index != NO_RULE else Verdict.DENY for index in winners}
+
         try:
-            found = possible_winners(ANYTHING, [self._languages[index] for index in live])
-        except TooManyStates:
+            found = possible_winners(
+                ANYTHING,
+                [self._languages[index] for index in live],
+                is_enough=lambda winners: len(actions_of(winners)) > 1,
+            )
+        except TooManySteps:
             return actions
-        return {self._action_at(live[index]) if index != NO_RULE else Verdict.DENY for index in found}
+        return actions_of(found)
 
 
 def _holds(condition: Condition | None, context: Context) -> bool | None:

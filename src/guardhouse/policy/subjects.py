@@ -17,6 +17,7 @@ Knows nothing of rules. Pure.
 from typing import Final
 from urllib.parse import urlsplit
 
+from guardhouse.limits import POLICY_PATTERN_MAX_CHARS
 from guardhouse.policy.language import (
     ANY,
     ANYTHING,
@@ -53,6 +54,8 @@ def parse_subject_pattern(operation: str, pattern: str) -> Language:
     """
     if not pattern:
         raise PatternError("the pattern is empty; write '*' to match everything")
+    if len(pattern) > POLICY_PATTERN_MAX_CHARS:
+        raise PatternError(f"the pattern has {len(pattern)} characters; at most {POLICY_PATTERN_MAX_CHARS} are read")
     for char in pattern:
         if char in REFUSED_CHARS:
             raise PatternError(f"a pattern cannot hold U+{ord(char):04X}")

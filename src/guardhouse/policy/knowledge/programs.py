@@ -30,10 +30,12 @@ _SED_SAFE: Final = re.compile(
 
 def is_known(program: str) -> bool:
     """Whether the table says of this program all that it can start: nothing, or only with the options it lists."""
+    if program in _AWKS or program in _SEDS:
+        return True
     escape = ESCAPES.get(program)
     if escape is not None:
         return not escape.always
-    return program in HARMLESS or program in _AWKS or program in _SEDS
+    return program in HARMLESS
 
 
 def why_starts_others(program: str, arguments: Sequence[str | None]) -> str | None:

@@ -129,6 +129,13 @@ _DATABASES: Final = _always(
     *("msfconsole", "nmap", "nikto", "hping3", "hydra", "sqlmap", "aws", "gcloud", "az", "helm", "kubectx", "k9s"),
 )
 
+# programs.py reads their languages: a plain program text of theirs is recognised and starts nothing.
+_LANGUAGES: Final = _always(
+    "has a language that starts programs and writes files",
+    "gawk(1): system, pipes, getline; sed(1): e, w, s///e, -i",
+    *("awk", "gawk", "mawk", "nawk", "original-awk", "sed", "gsed", "ssed"),
+)
+
 _BY_OPTION: Final[dict[str, Escape]] = {
     "git": Escape(
         "starts pagers, hooks, filters and helpers that the repository's own configuration names",
@@ -282,6 +289,7 @@ ESCAPES: Final[dict[str, Escape]] = {
     **_BUILD_TOOLS,
     **_PACKAGES,
     **_DATABASES,
+    **_LANGUAGES,
     **_BY_OPTION,
 }
 
