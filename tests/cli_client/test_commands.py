@@ -103,6 +103,7 @@ async def test_exec_prints_what_a_plain_runner_only_puts_in_its_result(hub, cli)
         pytest.param({"success": False, "error": "command denied: rm"}, 126, id="denied in words"),
         pytest.param({"success": False, "error": "no", "error_code": "denied"}, 126, id="denied in code"),
         pytest.param({"success": True, "result": {"timed_out": True, "exit_code": 124}}, 124, id="timed out"),
+        pytest.param({"success": False, "error": "command not started: x", "error_code": "refused"}, 125, id="no wall"),
         pytest.param({"success": False, "error": "broken"}, 1, id="failed"),
         pytest.param({"success": True, "exit_code": 137}, 137, id="killed"),
     ],

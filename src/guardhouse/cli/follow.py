@@ -77,6 +77,9 @@ def write_bytes(stream: str, data: bytes) -> None:
 def exit_status(found: dict[str, Any]) -> int:
     """Return the exit status for a finished task: the command's own where it ran to its end."""
     state, exit_code = found["state"], found["exit_code"]
+    if (found["error"] or "").startswith("command not started"):
+        # The launcher's words when a layer of the wall cannot be put up: nobody denied anything.
+        return ExitCode.SETUP
     if is_denied(found):
         return ExitCode.DENIED
     if state == "timed_out":
