@@ -100,7 +100,7 @@ def plan(name, mounts, workspace, *, network="none", seccomp=None, count_denials
         mounts=mounts,
         landlock=landlock(workspace),
         seccomp=seccomp or {},
-        rlimits={"core": (0, 0), "nofile": (1024, 1024)},
+        rlimits={"core": (0, 0), "nofile": (1024, 1024), "nproc": (200, 200)},
         cgroup=CgroupLimits(256 << 20, None, 64, 100, None, None),
         environment={
             "HOME": "/tmp",

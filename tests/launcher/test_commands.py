@@ -204,6 +204,24 @@ def test_usage(client):
     assert outcome.duration_s > 0.3
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a memory controller, which an ordinary user has not here")
+def test_out_of_memory(client):
+    """A command beyond its memory limit is killed, the outcome names the reason, and the next one runs."""
+    text = "python3 -c 'x = bytearray(900 << 20); print(len(x))'"
+    outcome = run(client, LaunchRequest("isolate", ("bash", "-c", f"{text}; exit 3"), timeout_s=30)).outcome
+    assert outcome.oom_killed
+    assert outcome.exit_code in (3, 137)
+    assert "out of memory" in outcome.reason
+    assert run(client, shell("exit 7")).outcome.exit_code == 7
+
+
+def test_fork_bomb(client):
+    """A fork bomb ends at its time limit with everything it made, and the next command runs."""
+    outcome = run(client, shell("bomb() { bomb | bomb & }; bomb; sleep 5", timeout_s=1, grace_s=0)).outcome
+    assert outcome.timed_out or outcome.exit_code != 0
+    assert run(client, shell("exit 7")).outcome.exit_code == 7
+
+
 def test_unknown_profile_and_worker_profile(client):
     """Only profiles of the bundle can be named."""
     with pytest.raises(LaunchError, match="unknown profile"):

@@ -295,13 +295,16 @@ def _limit_files(version: int, limits: CgroupLimits) -> list[tuple[str, str, lis
 
 
 def _remove_stale(parent: str) -> None:
-    """Kill and remove what launchers that are gone left below ``parent``."""
+    """Remove what launchers that are gone left below ``parent``; what still has members stays.
+
+    Their processes went with them. A launcher of another pid namespace could look gone from here, so nothing is
+    killed on the strength of a name.
+    """
     for entry in os.listdir(parent):
         if not entry.startswith(_PREFIX):
             continue
         pid, _, started = entry.removeprefix(_PREFIX).partition(".")
         if pid.isdecimal() and _start_time(int(pid)) != started:
-            _kill_members(f"{parent}/{entry}")
             _remove_tree(f"{parent}/{entry}")
 
 

@@ -59,6 +59,11 @@ class Slot:
     served: int = field(default=0)
     serving: int | None = field(default=None)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether ``deadline_s`` holds: it prepares itself, or is idle."""
+        return not self.is_dying and (self.serving is None or not self.is_ready)
+
     def run(self, identifier: int, request: LaunchRequest, stdio: tuple[int, ...]) -> None:
         """Order a command; the descriptors stay the caller's."""
         self.serving = identifier
@@ -73,9 +78,14 @@ class Slot:
         channel.send(self.control, json.dumps(order).encode("ascii"), stdio)
 
     def signal(self, number: int) -> None:
-        """Send a signal to every process of the command."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        """Send a signal to every process of the command, or, when its pid 1 takes no more orders, kill that."""
+        try:
             channel.send(self.control, json.dumps({"op": "signal", "number": number}).encode("ascii"))
+        except BlockingIOError:
+            self.destroy()
+        except (BrokenPipeError, ConnectionResetError):
+            # It is dead already; the pidfd says so.
+            return
 
     def destroy(self) -> None:
         """Kill pid 1, and so everything in its pid namespace. Its end shows on ``pidfd``."""
@@ -84,9 +94,10 @@ class Slot:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def receive(self) -> tuple[dict[str, Any], int] | None:
-        """Return the init's next report and the pid in its credentials; None when there is none to read.
+        """Return the init's next report and the pid in its credentials; None when it has closed.
 
         Raises:
+            BlockingIOError: nothing to read now.
             PeerError: not a report of ours; the slot is of no use any more.
         """
         try:
@@ -103,6 +114,10 @@ class Slot:
         if not isinstance(report, dict) or not isinstance(report.get("event"), str):
             raise PeerError(f"init {self.pid} sent no report")
         return report, received.pid
+
+    def is_dead(self) -> bool:
+        """Whether the process has ended; it stays a zombie until `bury`."""
+        return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def bury(self) -> bool:
         """Reap the dead process and let go of all that was its own; False when its group is still busy."""
@@ -149,6 +164,8 @@ def make_slot(bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, now
     notes = _notes(plan, group)
     ours, theirs = channel.make_pair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    # The launcher serves everybody: it never waits for one init, whatever state that is in.
+    os.set_blocking(ours.fileno(), False)
     # What the child needs to know of us is read before the clone: in its own user namespace it has no ids yet.
     place = Place(
         bundle=bundle,

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from guardhouse import limits
@@ -55,7 +55,6 @@ class _Job:
     slot: Slot
     lifetime: Lifetime
     began_s: float
-    pending: deque[Action] = field(default_factory=deque)
 
 
 class Supervisor:
@@ -95,7 +94,7 @@ class Supervisor:
     def _next_timeout_s(self) -> float | None:
         now_s = time.monotonic()
         due = [job.lifetime.deadline_s for job in self._jobs.values() if job.lifetime.deadline_s is not None]
-        due += [slot.deadline_s for slot in self._slots.values() if slot.serving is None or not slot.is_ready]
+        due += [slot.deadline_s for slot in self._slots.values() if slot.is_waiting]
         if self._dead:
             due.append(now_s + _TIDY_INTERVAL_S)
         return max(0.0, min(due) - now_s) if due else None
@@ -120,7 +119,7 @@ class Supervisor:
                 self._act(job, action)
                 action = job.lifetime.tick(now_s)
         for slot in list(self._slots.values()):
-            if slot.is_dying or now_s < slot.deadline_s or (slot.serving is not None and slot.is_ready):
+            if not slot.is_waiting or now_s < slot.deadline_s:
                 continue
             if not slot.is_ready:
                 self._refuse_slot(slot, "namespaces", f"not ready within {limits.SLOT_PREPARE_TIMEOUT_S} s")
@@ -180,6 +179,8 @@ class Supervisor:
             layer, _, why = str(error).partition(": ")
             self._answer(Refused(identifier, layer, why))
             return
+        except BlockingIOError:
+            slot.destroy()
         except (BrokenPipeError, ConnectionResetError):
             # Its pid 1 died this very moment; `_slot_died` answers as soon as the kernel says so.
             pass
@@ -248,6 +249,9 @@ class Supervisor:
                 self._epoll.unregister(slot.control.fileno())
                 return
             self._handle_report(slot, *taken)
+        except BlockingIOError:
+            # An event for an earlier holder of this descriptor number, of the same batch.
+            return
         except PeerError as error:
             _say(str(error))
             slot.destroy()
@@ -297,6 +301,8 @@ class Supervisor:
             slot.serving = None
 
     def _slot_died(self, slot: Slot) -> None:
+        if not slot.is_dead():
+            return
         # Its last report may still wait in the socket.
         while slot.control.fileno() in self._slots and not slot.is_dying:
             try:
@@ -304,7 +310,7 @@ class Supervisor:
                 if taken is None:
                     break
                 self._handle_report(slot, *taken)
-            except PeerError:
+            except (BlockingIOError, PeerError):
                 break
         self._forget(slot)
         if slot.serving is not None:
