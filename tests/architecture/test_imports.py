@@ -33,6 +33,7 @@ TABLE: dict[str, Rule] = {
     "wire": Rule(EVERYONE, ACTING, "a decision never acts: testable and fuzzable anywhere"),
     "policy": Rule(EVERYONE, ACTING, "a decision never acts: testable and fuzzable anywhere"),
     "skills": Rule(EVERYONE, ACTING, "an archive is judged as a list before a byte is written"),
+    "redaction": Rule(EVERYONE, ACTING, "bytes in, bytes out: a secret is found the same way everywhere"),
     "sandbox": Rule(EVERYONE, ACTING, "a plan is made here and carried out in the launcher"),
     "kernel": Rule(EVERYONE, PROGRAMS | {"trio", "yaml"}, "the one door to raw system calls"),
     "launcher": Rule(
