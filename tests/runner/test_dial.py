@@ -170,3 +170,11 @@ async def test_a_silent_tls_server_is_left_in_time(tmp_path, authority, monkeypa
         with trio.fail_after(5):
             failure = await fails(parse_hub_url(f"wss://127.0.0.1:{port}/x"), client_context(tmp_path, authority))
     assert "did not finish the TLS handshake" in str(failure)
+    assert failure.fault is Fault.NETWORK
+
+
+async def test_a_hang_up_during_the_handshake_is_no_verdict(tmp_path, authority) -> None:
+    """A hub that goes down in the middle of a handshake is waited for, not given up."""
+    async with raw_server(hangs_up) as port:
+        failure = await fails(parse_hub_url(f"wss://127.0.0.1:{port}/x"), client_context(tmp_path, authority))
+    assert failure.fault is Fault.NETWORK

@@ -1,7 +1,6 @@
 """What ends `guardhouse run` at once: each with its words and exit status, and with nothing left running."""
 
 import os
-import ssl
 
 import pytest
 from tests.support.certificates import make_authority, make_server_context
@@ -64,10 +63,8 @@ async def test_protocol_v1_keeps_the_token_out_of_the_address(directory) -> None
         pytest.param({"hosts": ("other.example",)}, "is for another host", id="wrong host"),
         pytest.param({"self_signed": True}, "is self-signed", id="self-signed"),
         pytest.param({"starts_in_days": 0.5}, "is not valid yet", id="not yet valid"),
-        pytest.param({"tls_maximum": ssl.TLSVersion.TLSv1_2}, "accept 1.2 by --tls-min-version", id="TLS 1.2"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.*:DeprecationWarning")
 async def test_bad_certificate(directory, tmp_path, fault, words) -> None:
     """A certificate that cannot be verified ends the first start with status 5; the token stays here."""
     authority = make_authority()

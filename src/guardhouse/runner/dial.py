@@ -272,17 +272,17 @@ async def _open_stream(url: HubUrl, context: ssl.SSLContext) -> trio.abc.Stream:
         await trio.aclose_forcefully(tcp)
         raise ConnectFailed(
             f"failed to connect: {url.host}:{url.port} did not finish the TLS handshake within {TLS_TIMEOUT_S:g} s",
-            fault=Fault.TLS,
+            fault=Fault.NETWORK,
         ) from None
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(tcp)
         cause = error.__cause__
-        words = (
-            describe_tls_failure(cause, host=url.host)
-            if isinstance(cause, ssl.SSLError)
-            else f"{url.host}:{url.port} ended the connection during the TLS handshake"
-        )
-        raise ConnectFailed(f"failed to connect: {words}", fault=Fault.TLS) from None
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            words, fault = describe_tls_failure(cause, host=url.host), Fault.TLS
+        else:
+            # A hub that is just going down or a middlebox: it says nothing of the certificate, so it is tried again.
+            words, fault = f"{url.host}:{url.port} ended the connection during the TLS handshake", Fault.NETWORK
+        raise ConnectFailed(f"failed to connect: {words}", fault=fault) from None
     except BaseException:
         await trio.aclose_forcefully(tcp)
         raise
