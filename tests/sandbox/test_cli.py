@@ -1,0 +1,101 @@
+"""`guardhouse sandbox` and `guardhouse doctor` answer people and programs, with documented exit statuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from guardhouse.cli.doctor import doctor
+from guardhouse.cli.sandbox import sandbox
+from guardhouse.kernel.probe import probe_host
+from guardhouse.sandbox.profile import LAYERS
+
+from .conftest import SHIPPED
+
+
+def invoke(command, *arguments):
+    return CliRunner().invoke(command, arguments)
+
+
+def test_show_in_words_and_as_json():
+    """Show prints words for people, one object for programs, and the filter alone when asked."""
+    assert "Files covered" in invoke(sandbox, "show", "observe").output
+    assert json.loads(invoke(sandbox, "show", "observe", "--json").output)["network"]["mode"] == "host"
+    assert invoke(sandbox, "show", "isolate", "--filter", "aarch64").output.startswith(
+        "filter of profile isolate on aarch64"
+    )
+
+
+def test_list_names_every_shipped_profile():
+    """List has each profile with its summary."""
+    assert set(json.loads(invoke(sandbox, "list", "--json").output)["profiles"]) == set(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"), [("isolate", "observe", 1), ("isolate", "isolate", 0), ("observe", "operate", 1)]
+)
+def test_diff_says_by_its_status_whether_anything_widens(first, second, status):
+    """Exit status 1 when the second permits something that the first does not."""
+    done = invoke(sandbox, "diff", first, second, "--json")
+    assert done.exit_code == status
+    assert json.loads(done.output)["widens"] is bool(status)
+
+
+def test_compile_check_is_clean():
+    """The committed filters are up to date and libseccomp compiles each of them rightly."""
+    done = invoke(sandbox, "compile", "--check")
+    assert done.exit_code == 0, done.output
+
+
+def test_compile_check_notices_a_stale_text(tmp_path):
+    """A changed or missing text is named, with exit status 1; writing them anew mends it."""
+    from shutil import copytree
+
+    from guardhouse.data_files import shipped_directory
+
+    copytree(shipped_directory("sandbox"), tmp_path / "sandbox")
+    text = tmp_path / "sandbox" / "compiled" / "isolate.x86_64.txt"
+    text.write_text(text.read_text().replace("read: allow", "read: allow when quiet", 1))
+    directory = ("--directory", str(tmp_path / "sandbox"))
+    done = invoke(sandbox, "compile", "--check", *directory)
+    assert (done.exit_code, "isolate.x86_64.txt" in done.output) == (1, True)
+    assert invoke(sandbox, "compile", *directory).exit_code == 0
+    assert invoke(sandbox, "compile", "--check", *directory).exit_code == 0
+
+
+def test_try_keeps_output_and_status():
+    """Try runs the command behind the wall, with its own output and exit status."""
+    code = "from guardhouse.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sandbox", "try", "isolate", "--", "bash", "-c", "echo out; ls /home || exit 3"],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+
+
+def test_doctor_lists_every_layer_and_profile():
+    """Doctor --json has each layer and profile; its status is that of the profile chosen."""
+    done = invoke(doctor, "--json", "--profile", "isolate")
+    said = json.loads(done.output)
+    assert set(said["layers"]) == set(LAYERS)
+    assert set(said["profiles"]) == set(SHIPPED)
+    assert done.exit_code == (0 if said["runs"] else 1)
+    assert invoke(doctor).exit_code in (0, 1)
+
+
+def test_probe_leaves_nothing_behind():
+    """Probing twice gives the same answer, and no child, descriptor or mount of ours is left."""
+    before = (sorted(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text())
+    first, second = probe_host(), probe_host()
+    assert first == second
+    assert set(first.layers) == set(LAYERS)
+    assert (sorted(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text()) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
