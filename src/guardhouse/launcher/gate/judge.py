@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse.launcher.gate.facts import ExecFacts, File
-from guardhouse.launcher.gate.helpers import HELPERS
+from guardhouse.launcher.gate.helpers import HELPERS, MULTI_CALL
 from guardhouse.launcher.gate.trusted import TrustedPrograms
 from guardhouse.policy.exec_decision import ExecDecision, decide_exec
 from guardhouse.policy.model import INHERIT, Context, Policy
@@ -145,7 +145,7 @@ class ExecJudge:
         names = self._names(file)
         if file.inode < 0:
             names = frozenset({argv[0]})
-        return decide_exec(
+        decision = decide_exec(
             self._policy,
             argv,
             path=file.path,
@@ -153,6 +153,14 @@ class ExecJudge:
             workspace_path=self._in_workspace(file.path),
             context=context,
         )
+        if decision.verdict is not Verdict.ALLOW or len(names) < 2 or names & MULTI_CALL:
+            return decision
+        # One program under several names: python3 is python3.11. A no that names one of them means the file.
+        for name in sorted(names):
+            other = decide_exec(self._policy, (name, *argv[1:]), path=file.path, names={name}, context=context)
+            if other.verdict is not Verdict.ALLOW and other.rule is not None and other.rule.programs:
+                return other
+        return decision
 
     def _names(self, file: File | None) -> frozenset[str]:
         return frozenset() if file is None else self._trusted.names_of(file.identity, path=file.path)
