@@ -11,7 +11,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from driver import main
-
 from guardhouse.policy.shell import ShellReading, read_command
 
 # A megabyte a second would be a tenth of this; the rest is for a busy machine.
