@@ -353,3 +353,42 @@ async def test_works_over_tls(start_hub):
             assert found["stdout_bytes"] == 8
             assert "strict-transport-security" in (await hub.http.get("/healthz")).headers
             nursery.cancel_scope.cancel()
+
+
+async def test_repeated_key_on_a_connected_runner_starts_one_task(hub):
+    """Ten requests under one key at the same moment are one task, sent once."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        ids: set[str] = set()
+
+        async def ask() -> None:
+            ids.add((await hub.start("once", idempotency_key="k"))["id"])
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask)
+        assert len(ids) == 1
+        await hub.start("other")
+        await runner.expect("task.request")
+        await runner.expect("task.request")
+        requests = [frame["payload"] for frame in runner.heard if frame["type"] == "task.request"]
+        assert [one["args"]["command"] for one in requests] == ["once", "other"]
+
+
+async def test_silent_runner_is_given_nothing(hub, monkeypatch):
+    """A connection without heartbeats for the limit is offline, and takes no task."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        link = hub.hub.services.links.find(created["environment"]["id"])
+        monkeypatch.setattr(link._session, "is_offline", True)
+        body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "true"}}
+        reply = await hub.http.post("/api/v1/tasks", json=body)
+        assert reply.json()["error"]["code"] == "environment_unavailable"
+        await runner.heartbeat(environment=True)
+
+        async def takes_tasks() -> bool:
+            return (await hub.http.post("/api/v1/tasks", json=body)).status_code == 202
+
+        await hub.until(takes_tasks)

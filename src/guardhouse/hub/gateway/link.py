@@ -118,7 +118,8 @@ class RunnerLink:
     @property
     def is_ready(self) -> bool:
         """Whether it takes tasks now."""
-        return self._session.is_ready and not self._session.is_draining and self._close is None
+        session = self._session
+        return session.is_ready and not session.is_draining and not session.is_offline and self._close is None
 
     @property
     def protocol(self) -> str:

@@ -164,16 +164,15 @@ class TaskBoard:
         digest = hashlib.sha256(
             msgspec.json.encode([asked.environment.id, asked.operation, asked.profile, asked.args], order="sorted")
         ).digest()
-        if asked.idempotency_key is not None:
-            known = await self._database.read(
-                partial(store.find_idempotent_task, created_by=asked.created_by, key=asked.idempotency_key)
-            )
-            if known is not None:
-                return await self._same(known, digest)
         at_ms = now_ms()
         runner = self._runners.find(asked.environment.id)
         sent = self._can_send(asked.environment.id, runner)
         if not sent:
+            # A repeated request is answered with its task even where a new one would be refused. Where it would be
+            # sent at once, the store's own constraint finds the repetition.
+            known = await self._known(asked)
+            if known is not None:
+                return self._same(known, digest)
             self._check_may_queue(asked, runner)
         live = LiveTask(
             TaskRecord(
@@ -218,12 +217,10 @@ class TaskBoard:
             await self._database.write(insert)
         except IntegrityError:
             self._drop(live)
-            known = await self._database.read(
-                partial(store.find_idempotent_task, created_by=asked.created_by, key=asked.idempotency_key or "")
-            )
+            known = await self._known(asked)
             if known is None:
                 raise
-            return await self._same(known, digest)
+            return self._same(known, digest)
         except BaseException:
             self._drop(live)
             raise
@@ -235,7 +232,14 @@ class TaskBoard:
             self._send(live)
         return live.record
 
-    async def _same(self, known: TaskRecord, digest: bytes) -> TaskRecord:
+    async def _known(self, asked: TaskRequested) -> TaskRecord | None:
+        if asked.idempotency_key is None:
+            return None
+        return await self._database.read(
+            partial(store.find_idempotent_task, created_by=asked.created_by, key=asked.idempotency_key)
+        )
+
+    def _same(self, known: TaskRecord, digest: bytes) -> TaskRecord:
         if known.request_digest != digest:
             raise ApiError(
                 409,

@@ -9,7 +9,7 @@ from typing import Final
 from guardhouse import limits
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 
-__all__ = ["Verdict", "decide_overdue"]
+__all__ = ["Overdue", "decide_overdue"]
 
 # A plain runner drops what it finished while disconnected (SEED_FEATURES S100): after this nothing comes.
 PLAIN_LOST_AFTER_S: Final = limits.OFFLINE_AFTER_S
@@ -21,7 +21,7 @@ CANCEL_GRACE_S: Final = limits.STOP_GRACE_S + 50.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Overdue:
     """How the hub ends a task, or, with ``state`` None, that it should ask the runner to stop it."""
 
     state: TaskState | None
@@ -31,7 +31,7 @@ class Verdict:
 
 def decide_overdue(
     record: TaskRecord, *, now_ms: int, away_s: float | None, cancel_sent_s_ago: float | None
-) -> Verdict | None:
+) -> Overdue | None:
     """Return what to do with a live task, or None to go on waiting.
 
     Args:
@@ -40,22 +40,22 @@ def decide_overdue(
     """
     if record.state == TaskState.QUEUED:
         if record.queue_until_ms is not None and now_ms >= record.queue_until_ms:
-            return Verdict(TaskState.FAILED, "queue_timeout", "not started: no runner took it in the time it was given")
+            return Overdue(TaskState.FAILED, "queue_timeout", "not started: no runner took it in the time it was given")
         return None
     timeout_s = record.timeout_ms / 1000
     since_s = (now_ms - (record.started_ms or record.sent_ms or record.created_ms)) / 1000
     if away_s is not None:
         if record.protocol != "guardhouse.v1":
             if away_s >= PLAIN_LOST_AFTER_S:
-                return Verdict(
+                return Overdue(
                     TaskState.LOST, "lost", f"its runner has been gone for {away_s:.0f} s and keeps no results"
                 )
         elif away_s >= V1_LOST_AFTER_S and since_s >= timeout_s + RESULT_GRACE_S:
-            return Verdict(TaskState.LOST, "lost", f"its runner has been gone for {away_s:.0f} s")
+            return Overdue(TaskState.LOST, "lost", f"its runner has been gone for {away_s:.0f} s")
         return None
     if cancel_sent_s_ago is not None and cancel_sent_s_ago >= CANCEL_GRACE_S:
         asked = record.cancel_ms is not None
-        return Verdict(
+        return Overdue(
             TaskState.CANCELLED if asked else TaskState.TIMED_OUT,
             "unconfirmed",
             f"told to stop {cancel_sent_s_ago:.0f} s ago; the runner has not confirmed that it ended",
@@ -63,5 +63,5 @@ def decide_overdue(
     # Under v1 a task that waits in the runner is not late; one that runs, or that a plain runner has, is.
     counts = record.state == TaskState.RUNNING or record.protocol != "guardhouse.v1"
     if counts and cancel_sent_s_ago is None and since_s >= timeout_s + RESULT_GRACE_S:
-        return Verdict(None, "overdue", f"no result {RESULT_GRACE_S:.0f} s after its limit of {timeout_s:g} s")
+        return Overdue(None, "overdue", f"no result {RESULT_GRACE_S:.0f} s after its limit of {timeout_s:g} s")
     return None
