@@ -485,6 +485,23 @@ def test_rules_follow_the_place_not_the_name(method: str, tmp_path: Path) -> Non
         files.sync_skill("demo", "open/skill", ZIP)
 
 
+def test_a_move_takes_nothing_from_under_its_rule(method: str, tmp_path: Path) -> None:
+    """What may not be read is not moved to where it may, by itself or with a directory around it."""
+    (tmp_path / "a" / "secrets").mkdir(parents=True)
+    (tmp_path / "a" / "secrets" / "key").write_bytes(b"needle")
+    (tmp_path / "a" / "note").write_bytes(b"note")
+    with FilesWorker(tmp_path, method=method, read_deny=("a/secrets",), write_deny=("skill/keep",)) as files:
+        for path in ("a/secrets/key", "a/secrets", "a"):
+            assert refusal(files.move, path, "open").code is Code.RULE
+        files.move("a/note", "note")
+        files.sync_skill("demo", "skill", ZIP)
+        (tmp_path / "skill" / "keep").write_bytes(b"keep")
+        assert refusal(files.sync_skill, "demo", "skill", ZIP).code is Code.RULE
+        assert refusal(files.remove, "skill", recursive=True).code is Code.RULE
+        assert (tmp_path / "skill" / "keep").read_bytes() == b"keep"
+    assert (tmp_path / "a" / "secrets" / "key").exists()
+
+
 @pytest.mark.parametrize("checksum", ["", "0" * 64, "md5", "sha256:", "x" * 64, hashlib.md5(ZIP).hexdigest()])
 def test_a_skill_with_another_checksum_touches_nothing(checksum: str, files: FilesWorker, tmp_path: Path) -> None:
     """A checksum that is missing, of another kind or wrong is refused before anything is touched."""

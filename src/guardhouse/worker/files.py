@@ -74,6 +74,9 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
         except PeerError as error:
             sys.stderr.write(f"files worker: {error}\n")
             return 1
+        except _OutOfOrder:
+            sys.stderr.write("files worker: a second request came before the first was answered\n")
+            return 1
         except (ConnectionError, _ClientGone):
             return 0
         finally:
@@ -83,6 +86,10 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
 
 class _ClientGone(Exception):  # noqa: N818 - an event, seen only inside this file
     """The client closed the socket in the middle of a request."""
+
+
+class _OutOfOrder(Exception):  # noqa: N818 - an event, seen only inside this file
+    """A second request came before the first was answered; which answer belongs to which is lost."""
 
 
 class _Connection:
@@ -134,7 +141,7 @@ class _Connection:
             raise _ClientGone
         request, _ = received
         if request.operation != "cancel" or self._serving is None:
-            raise PeerError("a second request came before the first was answered", code="out_of_order")
+            raise _OutOfOrder
         if request.id == self._serving:
             raise WorkspaceRefusal("cancelled", code=Code.CANCELLED)
 

@@ -184,7 +184,7 @@ def _grep(session: Session, args: wire.GrepArgs, _body: Body) -> Served:
         case=args.case, max_matches=args.max_matches or GREP_MAX_MATCHES, tick=session.tick,
     )  # fmt: skip
     text = b"".join(
-        hit.path + (b"-%d-" if hit.line.is_context else b":%d:") % hit.line.number + hit.line.content + b"\n"
+        _one_line(hit.path) + (b"-%d-" if hit.line.is_context else b":%d:") % hit.line.number + hit.line.content + b"\n"
         for hit in searched.hits
     )
     bounded = session.bound(text, "grep")
@@ -200,6 +200,11 @@ def _grep(session: Session, args: wire.GrepArgs, _body: Body) -> Served:
             binary_skipped=searched.binary_skipped, problems=problems,
         )
     )  # fmt: skip
+
+
+def _one_line(path: bytes) -> bytes:
+    """Return ``path`` for a line of text: a line end in a name would make a line that no file has."""
+    return path.replace(b"\n", b"\\n").replace(b"\r", b"\\r")
 
 
 def _fitting(hits: list[Hit]) -> tuple[list[Hit], int]:

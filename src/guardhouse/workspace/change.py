@@ -3,9 +3,10 @@
 Runs in the files worker.
 """
 
+import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from guardhouse.kernel import files as kernel
 from guardhouse.workspace.descent import Descent
@@ -13,9 +14,9 @@ from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, show
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 from guardhouse.workspace.listing import plain_path
 from guardhouse.workspace.place import WORK_DIRECTORY, open_place
-from guardhouse.workspace.walk import Walk
+from guardhouse.workspace.walk import Walk, Walked
 
-__all__ = ["move_path", "remove_path", "remove_tree"]
+__all__ = ["check_tree_rules", "move_path", "remove_path", "remove_tree"]
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -33,7 +34,8 @@ def move_path(workspace: Workspace, path: PathLike, target: PathLike, *, overwri
     destination = parse_path(workspace, target)
     with open_place(workspace, _named(source)) as old:
         if old.found is None:
-            raise refusal_of(FileNotFoundError(2, ""), source)
+            raise refusal_of(FileNotFoundError(errno.ENOENT, ""), source)
+        check_tree_rules(old.workspace, old.name, old.found)
         with open_place(workspace, _named(destination), make_parents=True) as new:
             try:
                 if overwrite:
@@ -70,7 +72,7 @@ def remove_path(
     relative = parse_path(workspace, path)
     with open_place(workspace, _named(relative), protect=protect) as place:
         if place.found is None:
-            raise refusal_of(FileNotFoundError(2, ""), relative)
+            raise refusal_of(FileNotFoundError(errno.ENOENT, ""), relative)
         try:
             if not stat.S_ISDIR(place.found.st_mode):
                 os.unlink(place.name, dir_fd=place.dir_fd)
@@ -91,10 +93,7 @@ def remove_tree(parent: Workspace, name: bytes, *, tick: Callable[[], None] = la
     Raises:
         WorkspaceRefusal: what the file system says; what was removed before stays removed.
     """
-    if parent.rules is not None:
-        _check_rules(parent, name)
-        for walked in Walk(parent, name, tick=tick).entries():
-            _check_rules(walked.parent, walked.name)
+    _check_changes(parent, name, tick)
     removed = 0
     descent = Descent(parent.root_fd)
     try:
@@ -141,9 +140,40 @@ def _unlink_files(fd: int, tick: Callable[[], None]) -> tuple[list[bytes], int]:
     return directories, gone
 
 
-def _check_rules(here: Workspace, name: bytes) -> None:
-    if here.rules is not None:
-        here.rules.check_write(here.place + b"/" + name if here.place else name)
+def check_tree_rules(parent: Workspace, name: bytes, found: os.stat_result) -> None:
+    """Raise when a rule keeps ``name`` in ``parent``, or anything below it, from being read or changed.
+
+    Whatever gets another name this way is under other rules afterwards, so none of the present ones may speak of it.
+
+    Raises:
+        WorkspaceRefusal: RULE.
+    """
+    if parent.rules is None:
+        return
+    parent.rules.check_read(_place(parent, name))
+    parent.rules.check_write(_place(parent, name))
+    if stat.S_ISDIR(found.st_mode):
+        for walked in _walk_all(parent, name, lambda: None):
+            parent.rules.check_read(_place(walked.parent, walked.name))
+            parent.rules.check_write(_place(walked.parent, walked.name))
+
+
+def _check_changes(parent: Workspace, name: bytes, tick: Callable[[], None]) -> None:
+    if parent.rules is None:
+        return
+    parent.rules.check_write(_place(parent, name))
+    for walked in _walk_all(parent, name, tick):
+        parent.rules.check_write(_place(walked.parent, walked.name))
+
+
+def _walk_all(parent: Workspace, name: bytes, tick: Callable[[], None]) -> Iterator[Walked]:
+    """Walk what is below ``name``, shut to reading or not; the handles yielded know their places."""
+    unruled = Workspace(parent.root_fd, None, parent.method, parent.cross_mounts, parent.root_mount, None, parent.place)
+    return Walk(unruled, name, types_only=True, places=True, tick=tick).entries()
+
+
+def _place(parent: Workspace, name: bytes) -> bytes:
+    return parent.place + b"/" + name if parent.place else name
 
 
 def _named(path: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 
-__all__ = ["Entry", "Kind", "entry_of", "kind_of", "stat_path"]
+__all__ = ["Entry", "Kind", "cost_of", "entry_of", "kind_of", "stat_path"]
 
 
 class Kind(StrEnum):
@@ -59,6 +59,15 @@ class Entry(NamedTuple):
     links: int
     target: bytes | None = None
     occupied: int = 0
+
+
+def cost_of(name: bytes) -> int:
+    """Return how many bytes ``name`` may take in a message: JSON escapes and base64 are longer than the name."""
+    try:
+        plain = name.decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        plain = False
+    return len(name) if plain else 6 * len(name)
 
 
 def kind_of(mode: int) -> Kind:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse.limits import GLOB_MAX_MATCHES, NAMES_MAX_BYTES
-from guardhouse.workspace.entry import Entry, Kind
+from guardhouse.workspace.entry import Entry, Kind, cost_of
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, escapes
 from guardhouse.workspace.glob_pattern import GlobPattern
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
@@ -74,7 +74,7 @@ def find_paths(
                 continue
             if not compiled.matches(entry.path):
                 continue
-            name_bytes += len(entry.path)
+            name_bytes += cost_of(entry.path)
             if len(matches) >= max_matches or name_bytes > max_name_bytes:
                 left_out += 1
             else:

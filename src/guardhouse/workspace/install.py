@@ -23,7 +23,7 @@ from guardhouse.skills import (
     read_archive,
     read_content,
 )
-from guardhouse.workspace.change import remove_tree
+from guardhouse.workspace.change import check_tree_rules, remove_tree
 from guardhouse.workspace.entry import Kind
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, escapes, refusal_of, shown
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
@@ -100,6 +100,8 @@ def install_skill(
     temporaries = temporaries or Temporaries(workspace)
     with open_place(workspace, path, make_parents=True, protect=protect) as place:
         _check_replaceable(place, path)
+        if place.found is not None:
+            check_tree_rules(place.workspace, place.name, place.found)
         admit_growth(archive.total_size, len(archive.entries), path)
         beside = temporaries.name_in(place.path.rpartition(b"/")[0] or b".")
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from guardhouse.limits import LIST_MAX_ENTRIES, NAMES_MAX_BYTES
-from guardhouse.workspace.entry import Entry
+from guardhouse.workspace.entry import Entry, cost_of
 from guardhouse.workspace.glob_pattern import GlobPattern
 from guardhouse.workspace.handle import PathLike, Workspace, parse_path
 from guardhouse.workspace.walk import Problem, Walk
@@ -47,7 +47,7 @@ def list_directory(
         recursive: everything below, in any depth.
         ignore: globs on the base name; a directory that matches is left out with all below it.
         max_entries: entries answered; the rest is counted.
-        max_name_bytes: bytes of names and targets answered; the rest is counted.
+        max_name_bytes: bytes of names and targets answered, as a message holds them; the rest is counted.
         tick: called now and then; may raise to stop.
 
     Raises:
@@ -68,7 +68,7 @@ def list_directory(
         entry = walked.entry
         if patterns and ignored(entry):
             continue
-        name_bytes += len(entry.path) + len(entry.target or b"")
+        name_bytes += cost_of(entry.path) + cost_of(entry.target or b"")
         if len(entries) >= max_entries or name_bytes > max_name_bytes:
             left_out += 1
         else:

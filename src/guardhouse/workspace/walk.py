@@ -20,6 +20,7 @@ __all__ = ["Problem", "Walk", "Walked"]
 _TOP_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 _CHILD_FLAGS: Final = _TOP_FLAGS | os.O_NOFOLLOW
 _PROBLEMS_KEPT: Final = 100
+_PROBLEM_PATHS_MAX_BYTES: Final = 256 * 1024
 # Path from the top, st_mode (the type alone where only types are asked for), and all of stat's answer.
 _Child = tuple[bytes, int, os.stat_result | None]
 
@@ -49,9 +50,10 @@ class Walk:
         start: relative path of the directory to begin at; links in it are followed, links below it are not.
         max_depth: levels below ``start`` to descend; None is all.
         types_only: leave sizes, modes and times out of the entries, which saves a call for each.
+        places: make the resolved paths of the handles yielded right even where no rule needs them.
         enter: asked once for each directory met; False keeps the walk out of it.
         tick: called for each directory and every 256 entries; may raise to stop.
-        problems: the first 100 places that could not be read.
+        problems: the first places that could not be read: at most 100, and 256 KiB of their paths.
         problem_count: all of them.
     """
 
@@ -59,10 +61,12 @@ class Walk:
     start: bytes
     max_depth: int | None = None
     types_only: bool = False
+    places: bool = False
     enter: Callable[[Entry], bool] = lambda _entry: True
     tick: Callable[[], None] = lambda: None
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
+    _problem_bytes: int = 0
     _prefix: bytes = b""
     _top_place: bytes = b""
 
@@ -111,7 +115,7 @@ class Walk:
             os.close(top)
 
     def _open_top(self) -> int:
-        if self.workspace.rules is None:
+        if self.workspace.rules is None and not self.places:
             return open_beneath(self.workspace, self.start, _TOP_FLAGS)
         opened = open_placed(self.workspace, self.start, _TOP_FLAGS)
         self._top_place = opened.place
@@ -164,8 +168,10 @@ class Walk:
 
     def _note(self, below: bytes, reason: str) -> None:
         self.problem_count += 1
-        if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(Problem(self._prefix + below or b".", reason))
+        path = self._prefix + below or b"."
+        self._problem_bytes += len(path)
+        if len(self.problems) < _PROBLEMS_KEPT and self._problem_bytes <= _PROBLEM_PATHS_MAX_BYTES:
+            self.problems.append(Problem(path, reason))
 
 
 def _child(below: bytes, name: bytes, entry: "os.DirEntry[str]", fd: int, *, types_only: bool) -> _Child:
