@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guardhouse.policy.decide import decide
+    from guardhouse.policy.gate_one import decide
     from guardhouse.policy.decision import CommandDecision, CommandDenied, Concern, Decision, strictest
     from guardhouse.policy.document import dump_policy, load_policy, policy_from_pairs, restore_policy
     from guardhouse.policy.exec_decision import ExecDecision, decide_exec
@@ -47,7 +47,7 @@ _HOMES = {
     "Policy": "model",
     "PolicyError": "model",
     "Rule": "model",
-    "decide": "decide",
+    "decide": "gate_one",
     "decide_exec": "exec_decision",
     "decide_operation": "operation",
     "dump_policy": "document",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from guardhouse.policy.decide import decide
+from guardhouse.policy.gate_one import decide
 from guardhouse.policy.model import Context, Policy, PolicyError
 from guardhouse.policy.operation import decide_operation
 from guardhouse.values import Verdict

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from guardhouse.policy.decide import decide
+from guardhouse.policy.gate_one import decide
 from guardhouse.policy.knowledge import why_starts_others
 from guardhouse.policy.model import Policy, PolicyError
 from guardhouse.values import Verdict

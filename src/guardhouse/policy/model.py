@@ -1,6 +1,6 @@
 """What a loaded policy is: rules in written order for each operation, and the facts around them.
 
-Values only; loading is document.py, matching is matcher.py, deciding is decide.py. Runs in the runner, the hub and
+Values only; loading is document.py, matching is matcher.py, deciding is gate_one.py. Runs in the runner, the hub and
 the launcher, so nothing here needs YAML or a shell reader.
 """
 

@@ -6,7 +6,7 @@ The shadow never decides anything, and what goes wrong in it never reaches the c
 from dataclasses import dataclass
 from typing import Any
 
-from guardhouse.policy.decide import decide
+from guardhouse.policy.gate_one import decide
 from guardhouse.policy.decision import Decision
 from guardhouse.policy.model import Context, Policy
 
