@@ -4,7 +4,7 @@ Finds what this process may use: a cgroup v2 subtree that is delegated to it, or
 to, or nothing. Never touches a group outside its own. Runs in the launcher, before and beside commands.
 """
 
-# ruff: noqa: PTH103, PTH106, PTH110 - the launcher does without pathlib: it would double what each fork copies
+# ruff: noqa: PTH103, PTH106, PTH110, PTH119, PTH120 - the launcher does without pathlib: it would double what each fork copies
 import contextlib
 import os
 import signal
@@ -15,6 +15,7 @@ from guardhouse.sandbox.bundle import CgroupLimits
 __all__ = ["CgroupHome", "Group", "find_home"]
 
 _PREFIX: Final = "guardhouse."
+_LEAF: Final = "supervisor"
 _CPU_PERIOD_US: Final = 100_000  # the kernel's default for both versions
 _V1_CONTROLLERS: Final = ("memory", "pids", "cpu")
 _V2_CONTROLLERS: Final = ("memory", "pids", "cpu", "io")
@@ -208,12 +209,16 @@ def _find_v2(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> Cg
         if kind != "cgroup2" or "" not in own:
             continue
         parent = _below_mount(own[""], root, point) or point
+        # An earlier launcher of the same service has moved all of us already.
+        has_left = os.path.basename(parent) == _LEAF
+        if has_left:
+            parent = os.path.dirname(parent)
         controllers = _read_words(f"{parent}/cgroup.controllers")
         usable = [name for name in _V2_CONTROLLERS if name in controllers]
         if not usable or not os.access(f"{parent}/cgroup.subtree_control", os.W_OK):
             return None
         _remove_stale(parent)
-        if own[""] != "/" and not _leave_for_leaf(parent):
+        if own[""] != "/" and not has_left and not _leave_for_leaf(parent):
             return None
         base = f"{parent}/{_base_name()}"
         try:
@@ -234,7 +239,7 @@ def _leave_for_leaf(parent: str) -> bool:
     A v2 group that has processes cannot hand controllers to its children ("no internal processes",
     cgroup-v2.rst). With systemd's Delegate=yes the group holds this service's processes and no others.
     """
-    leaf = f"{parent}/supervisor"
+    leaf = f"{parent}/{_LEAF}"
     try:
         os.makedirs(leaf, exist_ok=True)
         for pid in _read_words(f"{parent}/cgroup.procs"):

@@ -1,0 +1,91 @@
+"""Groups of resource controllers: what is written where, what is missing, and what is left of the dead."""
+
+import os
+
+import pytest
+
+from guardhouse.launcher import cgroup
+from guardhouse.launcher.cgroup import find_home
+from guardhouse.sandbox.bundle import CgroupLimits
+
+LIMITS = CgroupLimits(
+    memory_bytes=1000, memory_swap_bytes=200, pids=30, cpu_weight=200, cpu_quota_percent=150, io_weight=50
+)
+NOTHING = CgroupLimits(None, None, None, None, None, None)
+
+
+def files(version, limits):
+    return {file: value for _, _, pairs in cgroup._limit_files(version, limits) for file, value in pairs}
+
+
+def test_files_of_version_2():
+    """Each limit becomes its file of cgroup v2, in the kernel's units; our own pid 1 and its thread are added."""
+    assert files(2, LIMITS) == {
+        "memory.max": "1000",
+        "memory.swap.max": "200",
+        "pids.max": "32",
+        "cpu.weight": "200",
+        "cpu.max": "150000 100000",
+        "io.weight": "50",
+    }
+
+
+def test_files_of_version_1():
+    """The same limits in cgroup v1's files: memory and swap together, shares for weight."""
+    found = files(1, LIMITS)
+    assert found.pop("io.weight") == "50"
+    assert found == {
+        "memory.limit_in_bytes": "1000",
+        "memory.memsw.limit_in_bytes": "1200",
+        "pids.max": "32",
+        "cpu.shares": "2048",
+        "cpu.cfs_period_us": "100000",
+        "cpu.cfs_quota_us": "150000",
+    }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_limit_no_file(version):
+    """What the plan leaves alone is not written."""
+    assert files(version, NOTHING) == {}
+
+
+def test_missing_controllers_are_named(tmp_path):
+    """A limit without a controller, or without the kernel's file, is reported by name and not silently dropped."""
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    (memory / "memory.limit_in_bytes").touch()
+    missing = cgroup._write_limits(1, {"memory": str(memory)}, LIMITS)
+    assert set(missing) == {"memory_swap", "pids", "cpu_weight", "cpu_quota", "io_weight"}
+    assert (memory / "memory.limit_in_bytes").read_text() == "1000"
+
+
+def test_stale_groups_go_and_live_ones_stay(tmp_path):
+    """A group of a launcher that is gone is removed; one of a living launcher, and any other directory, is not."""
+    own = f"guardhouse.{os.getpid()}.{cgroup._start_time(os.getpid())}"
+    reused = f"guardhouse.{os.getpid()}.1"
+    for name in (own, f"{own}/slot0", reused, f"{reused}/slot0", "guardhouse.999999999.5", "other", "guardhouse.x"):
+        (tmp_path / name).mkdir()
+    cgroup._remove_stale(str(tmp_path))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([own, "other", "guardhouse.x"])
+
+
+def test_below_mount():
+    """A group's path is found below a mount of the whole hierarchy and of a part of it."""
+    assert cgroup._below_mount("/a/b", "/", "/sys/fs/cgroup") == "/sys/fs/cgroup/a/b"
+    assert cgroup._below_mount("/a/b", "/a", "/sys/fs/cgroup") == "/sys/fs/cgroup/b"
+    assert cgroup._below_mount("/", "/", "/sys/fs/cgroup") == "/sys/fs/cgroup"
+
+
+def test_group_of_this_host():
+    """Where this host has controllers, a group can be made, used and removed without a rest."""
+    home = find_home()
+    if home is None:
+        pytest.skip("no cgroup controller can be used here")
+    group = home.make_group(CgroupLimits(64 << 20, None, 10, None, None, None))
+    group.begin()
+    _, oom_killed = group.usage()
+    assert not oom_killed
+    assert group.remove()
+    assert home.clear()
+    assert home.clear()
