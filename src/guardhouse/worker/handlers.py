@@ -297,6 +297,8 @@ def _clean(session: Session, args: protocol.CleanArgs, _body: Body) -> Served:
 
 
 def _list_entry(entry: Entry) -> wire.ListEntry:
+    if entry.kind is Kind.FILE and entry.path.isascii():
+        return wire.ListEntry(path=entry.path.decode("ascii"), is_dir=False, size=entry.size)
     plain = entry.kind in (Kind.FILE, Kind.DIRECTORY)
     return wire.ListEntry(
         path=path_as_text(entry.path), path_b64=path_b64(entry.path), is_dir=entry.kind is Kind.DIRECTORY,

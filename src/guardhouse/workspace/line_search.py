@@ -88,7 +88,8 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
     """
     search = _Search(regex, context, tick)
     # A buffer of the file's own size: most files are small, and a megabyte for each costs more than reading it.
-    room = min(_BLOCK_BYTES, max(os.fstat(fd).st_size + 1, _SMALL_BYTES))
+    size = os.fstat(fd).st_size
+    room = min(_BLOCK_BYTES, max(size + 1, _SMALL_BYTES))
     tail = b""
     first = True
     while True:
@@ -100,7 +101,11 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
             yield from search.lines_of(before[: before.rfind(b"\n") + 1])
         if nul >= 0:
             raise BinaryFile
+        whole = first and 0 < size == len(block)  # the end is known without asking for it
         first = False
+        if whole and not block.endswith(b"\n"):
+            yield from search.lines_of(block)
+            return
         if not block:
             if tail:
                 yield from search.lines_of(tail)
@@ -109,6 +114,8 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
         if cut:
             yield from search.lines_of(tail + block[:cut] if tail else block[:cut] if cut < len(block) else block)
             tail = block[cut:]
+            if whole:
+                return
         else:
             tail += block
             if len(tail) >= LINE_MAX_BYTES:
