@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 import trio_websocket
@@ -108,6 +109,34 @@ async def test_file_operations() -> None:
         escape = await peer.result_of(await peer.ask("read", {"path": "../../etc/passwd"}))
         assert escape["error"].startswith("path escapes workspace")
         assert (await peer.run("cat a/b.txt"))["result"]["stdout"] == "hello\n"
+
+
+async def test_workdir() -> None:
+    """A workdir is a place in the workspace, relative or spelt in full; anything else escapes and is refused."""
+    async with open_stub(TOKEN) as stub, start_runner(stub.url, token=TOKEN) as runner:
+        peer = await stub.peer()
+        root = str(runner.workspace)
+        await peer.run("mkdir -p sub/deep")
+        for workdir, place in (("", root), ("sub", f"{root}/sub"), (f"{root}/sub/deep", f"{root}/sub/deep")):
+            assert (await peer.run("pwd", workdir=workdir))["result"]["stdout"] == f"{place}\n"
+        for workdir in ("..", "sub/../..", "/etc", f"{root}-other"):
+            refused = await peer.run("pwd", workdir=workdir)
+            assert (refused["success"], refused["error"][:22]) == (False, "path escapes workspace"), workdir
+        missing = await peer.run("pwd", workdir="absent")
+        assert missing["success"] is False or missing["result"]["exit_code"] != 0
+
+
+async def test_the_launchers_death_ends_the_runner() -> None:
+    """Without its launcher a runner can keep no promise: it ends with status 125, and the commands are gone."""
+    async with open_stub(TOKEN) as stub, start_runner(stub.url, token=TOKEN) as runner:
+        peer = await stub.peer()
+        task_id = await peer.ask("bash", {"command": "echo begun; sleep 331"})
+        await peer.output_with(task_id, "begun")
+        (launcher,) = psutil.Process(runner.process.pid).children()
+        launcher.kill()
+        assert await runner.ended() == 125
+        assert "the launcher ended unexpectedly" in runner.text
+        assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and b"sleep\x00331" in _command_line(pid)]
 
 
 async def test_time_limit() -> None:
@@ -276,8 +305,9 @@ async def test_the_token_is_nowhere_a_command_can_look(source) -> None:
         assert TOKEN not in json.dumps(seen["result"])
         assert TOKEN not in runner.text
         for name in ("cmdline", "environ"):
-            shown = await trio.Path(f"/proc/{runner.process.pid}/{name}").read_bytes()
-            assert TOKEN.encode() not in shown
+            # Root can read it and must find nothing; the runner's own account cannot read it at all.
+            with contextlib.suppress(PermissionError):
+                assert TOKEN.encode() not in await trio.Path(f"/proc/{runner.process.pid}/{name}").read_bytes()
 
 
 async def test_malformed_frames_do_not_end_the_runner() -> None:

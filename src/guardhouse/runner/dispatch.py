@@ -191,7 +191,7 @@ class Dispatcher:
         _check_grants(args)
         command = CommandRequest(
             text=args.command,
-            workdir=path_as_text(args.workdir_bytes),
+            workdir=self._file_gate.relative(path_as_text(args.workdir_bytes)),
             timeout_s=min(args.timeout_s, BASH_TIMEOUT_MAX_S),
         )
 

@@ -72,11 +72,19 @@ class FileGate:
     def _is_allowed(self, kind: str, subject: str) -> bool:
         return self._decide(kind, subject).verdict is Verdict.ALLOW
 
+    def relative(self, path: str) -> str:
+        """Return ``path`` relative to the workspace where it is the longer spelling of a place in it.
+
+        The worker takes `/workspace/a` for `a`, and so do people; a rule must not be got round by it.
+        """
+        plain = posixpath.normpath(path) if path.startswith("/") else path
+        if plain == self._root or plain.startswith(f"{self._root}/"):
+            return plain.removeprefix(self._root).lstrip("/")
+        return path
+
     def _decide(self, kind: str, subject: str) -> OperationDecision:
-        # The worker takes `/workspace/a` for `a`; a rule must not be got round by the longer spelling.
-        plain = posixpath.normpath(subject) if subject.startswith("/") else subject
-        if kind != "skill" and (plain == self._root or plain.startswith(f"{self._root}/")):
-            subject = plain.removeprefix(self._root).lstrip("/") or "."
+        if kind != "skill":
+            subject = self.relative(subject) or "."
         return decide_operation(self._policy, kind, subject, context=Context(now=datetime.now().astimezone()))
 
 
