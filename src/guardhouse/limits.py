@@ -86,7 +86,7 @@ POLICY_COMPARE_MAX_STEPS: Final = 60_000_000
 # Memory of one RE2 set and its lazily built automaton; above it RE2 says so and each rule is asked by itself.
 POLICY_MATCHER_MAX_BYTES: Final = 64 * 1024 * 1024
 
-# Shell reader (gate one). Constructs within constructs; each level costs about ten Python frames of the 1,000 there are.
+# Shell reader (gate one). Constructs within constructs; each level costs about ten of Python's 1,000 frames.
 SHELL_DEPTH_MAX: Final = 32
 # Texts within texts (eval, bash -c, trap) and wrappers around wrappers (env nice timeout …).
 SHELL_TEXT_LEVELS_MAX: Final = 8
@@ -94,9 +94,10 @@ SHELL_WRAPPERS_MAX: Final = 16
 SHELL_COMMANDS_MAX: Final = 8_192
 SHELL_WORDS_MAX: Final = 65_536
 # Texts up to this length are remembered, this many of them; both bound the cache's memory.
-SHELL_CACHE_TEXT_CHARS: Final = 4_096
-SHELL_CACHE_ENTRIES: Final = 1_024
-# What a second reader is asked about: tree-sitter-bash took 32 s for 120 kB of open here-documents, growing quadratically.
+# A reading takes up to 600 bytes for each character of its text, so the cache stays below 40 MB.
+SHELL_CACHE_TEXT_CHARS: Final = 512
+SHELL_CACHE_ENTRIES: Final = 128
+# What a second reader is asked about: tree-sitter-bash took 32 s for 120 kB of open here-documents, quadratic.
 SHELL_SECOND_READER_MAX_BYTES: Final = 16 * 1024
 # bashlex manages 260 lines of 50 characters a second, and loops for ever on some: no answer by then means none.
 SHELL_PARSER_TIMEOUT_S: Final = 2.0

@@ -230,6 +230,29 @@ def test_found_by_fuzzing(text: str, why: str) -> None:
     assert any(why in reason for reason in reasons(text))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [": 'a[$(id)]'; echo $((_))", "w=-p; wait $w 'a[$(id)]'", "select x in a; do echo $((REPLY)); done",
+     "read x; [ $x ]", "x='-v a[$(id)]'; test $x"],
+)  # fmt: skip
+def test_text_evaluated_indirectly(text: str) -> None:
+    """A value that a person or a command chose is never taken for a number."""
+    assert reasons(text)
+
+
+@pytest.mark.parametrize("text", ["ls & p=$!; wait $p", "n=3; [ $n -gt 2 ] && ls", "sleep 1 & wait $!"])
+def test_numbers_are_followed(text: str) -> None:
+    """Its twin: a variable that can only hold a number is one."""
+    assert read_command(text, second=None).is_understood
+
+
+def test_builtins_of_bash_are_programs_to_sh() -> None:
+    """``sh`` may not have bash's builtins: the name is a program then, and judged as either."""
+    (_, inner) = read_command("sh -c 'mapfile -C id x'", second=None).commands
+    assert inner.resolution == "program"
+    assert reasons("sh -c 'mapfile -C id x'")
+
+
 def test_closing_redirection_ends_at_its_dash() -> None:
     """``2>&-ls`` runs ``ls``: found by the differential target."""
     assert argvs("2>&-ls -l") == [("ls", "-l")]

@@ -7,7 +7,7 @@ data. Source: bash(1), "Shell Builtin Commands"; ``compgen -b`` (a test compares
 
 from typing import Final
 
-__all__ = ["BUILTINS", "DECLARATIONS"]
+__all__ = ["BUILTINS", "DECLARATIONS", "POSIX_BUILTINS"]
 
 DECLARATIONS: Final = frozenset({"declare", "typeset", "local", "export", "readonly"})
 
@@ -74,3 +74,47 @@ BUILTINS: Final[dict[str, tuple[str, str]]] = {
     "fc": ("never", "runs an editor and commands of the history"),
     "history": ("arguments", "reads and writes files, expands history"),
 }
+
+# Builtins of dash as well; another name of the table is a program to it.
+POSIX_BUILTINS: Final = frozenset(
+    [
+        ".",
+        ":",
+        "[",
+        "alias",
+        "bg",
+        "break",
+        "cd",
+        "command",
+        "continue",
+        "echo",
+        "eval",
+        "exec",
+        "exit",
+        "export",
+        "false",
+        "fg",
+        "getopts",
+        "hash",
+        "jobs",
+        "kill",
+        "local",
+        "printf",
+        "pwd",
+        "read",
+        "readonly",
+        "return",
+        "set",
+        "shift",
+        "test",
+        "times",
+        "trap",
+        "true",
+        "type",
+        "ulimit",
+        "umask",
+        "unalias",
+        "unset",
+        "wait",
+    ]
+)

@@ -170,6 +170,7 @@ class CompoundScanner(SimpleCommandScanner):
 
     def _read_select(self) -> None:
         self.bash_only("select")
+        self.findings.assign("REPLY", self.source.span(self.pos, self.pos), number=False)
         self.skip_blanks()
         self._read_loop_words()
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from guardhouse import limits
-from guardhouse.policy.shell.builtins import BUILTINS
+from guardhouse.policy.shell.builtins import BUILTINS, POSIX_BUILTINS
 from guardhouse.policy.shell.expansions import NAME
 from guardhouse.policy.shell.findings import CannotRead, Findings, Found, Source
 from guardhouse.policy.shell.grammar import Grammar, read_source
@@ -44,7 +44,6 @@ _SHOPT_NAMES: Final = frozenset(
         "huponexit",
         "checkwinsize",
         "checkjobs",
-        "nocaseglob",
     ]
 )
 
@@ -76,10 +75,12 @@ class _Judge:
         resolution = self._resolve(name)
         self._judge_environment(name, resolution)
         reason = None
-        if resolution in ("builtin", "function_or_program") and name in BUILTINS:
+        # In another shell a name may be a program that bash has as a builtin: then both are judged.
+        either = resolution == "function_or_program" or (resolution == "program" and not self.found.wrapped)
+        if name in BUILTINS and (resolution == "builtin" or either):
             reason = self._judge_builtin(name)
         if resolution in ("program", "function_or_program"):
-            reason = self._judge_program(name)
+            reason = self._judge_program(name) or reason
         self._keep(resolution, reason)
 
     def _keep(self, resolution: Resolution, reason: str | None) -> None:
@@ -101,6 +102,8 @@ class _Judge:
             if certain and any(one.certain and one.order <= self.index for one in definitions):
                 return "function"
             return "function_or_program"
+        if self.found.source.dialect == "posix" and name not in POSIX_BUILTINS:
+            return "program"
         return "builtin" if name in BUILTINS else "program"
 
     def _judge_environment(self, name: str, resolution: Resolution) -> None:
@@ -375,9 +378,10 @@ class _Judge:
     def wait(self) -> str | None:
         for index, word in enumerate(self.words[1:], start=1):
             if word.value is None:
-                head = word.pattern[0] if word.pattern else None
-                # ``$!`` is a number or empty.
-                if head is None and word.text not in ("$!", '"$!"') and not _PID_VARIABLE.fullmatch(word.text):
+                variable = _ONE_VARIABLE.fullmatch(word.text.strip('"'))
+                if variable is not None:
+                    self.findings.use_in_arithmetic(variable[1] or variable[2], word.span)
+                elif word.text not in ("$!", '"$!"'):
                     return _UNKNOWN_ARGUMENT
             elif word.value.startswith("-") and "p" in word.value:
                 if word.value != "-p" or index + 1 >= len(self.words):
@@ -529,4 +533,3 @@ _EFFECTS: Final[dict[str, Callable[[_Judge], str | None]]] = {
 }
 _SAFE_ALONE: Final = frozenset({"at", "batch", "crontab", "tmux", "screen"})
 _ONE_VARIABLE: Final = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
-_PID_VARIABLE: Final = re.compile(r'"?\$(?:[a-z_]*pid[a-z_0-9]*|\{[a-z_]*pid[a-z_0-9]*\})"?')

@@ -205,7 +205,7 @@ class ExpansionScanner(Scanner):
                 # Inside double quotes the lexer takes the second dollar sign for the start of an expansion.
                 raise self.fail("$$ before a character that makes an expansion of its second half")
             split = following == "@" or (not quoted and following not in "#?$")
-            builder.unknown(VARIABLE, may_split=split, number=following in "#?$")
+            builder.unknown(VARIABLE, may_split=split, number=following in "#?$!")
         elif self.text.startswith(CONTINUATION, self.pos + 1):
             raise self.fail("a line continuation after a dollar sign")
         else:

@@ -77,7 +77,8 @@ class Findings:
     functions: list[Function] = field(default_factory=list)
     functions_by_name: dict[str, list[Function]] = field(default_factory=dict)
     undecided: list[Undecided] = field(default_factory=list)
-    texts: dict[str, Span] = field(default_factory=dict)
+    # ``$_`` is the last word of the command before, whatever that was.
+    texts: dict[str, Span] = field(default_factory=lambda: {"_": (0, 0)})
     arithmetic: dict[str, Span] = field(default_factory=dict)
     arrays: set[str] = field(default_factory=set)
     declared: dict[str, Span] = field(default_factory=dict)
