@@ -925,7 +925,7 @@ def _bombs() -> list[Attack]:
         ),
         Attack(
             "core-file",
-            "import resource; h = resource.getrlimit(resource.RLIMIT_CORE)[1]\n    if h == 0: raise PermissionError(errno.EPERM, '')\n    return h",
+            "import resource; h = resource.getrlimit(resource.RLIMIT_CORE)[1]\n    if h <= 1: raise PermissionError(errno.EPERM, '')\n    return h",
             (EPERM,),
             "import resource; return resource.getrlimit(resource.RLIMIT_STACK)",
         ),
