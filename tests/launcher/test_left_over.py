@@ -3,7 +3,11 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
+import pytest
+
+from guardhouse.errors import SetupError
 from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import LaunchRequest
 from guardhouse.launcher.start import start_launcher
@@ -123,6 +127,15 @@ def test_init_killed(workspace):
     assert client.wait(again).exit_code == 6
     handle.close()
     wait_until_gone(pids, handle.pid)
+
+
+def test_bundle_that_does_not_fit_is_refused_at_start(workspace, capfd):
+    """A bundle compiled for another kind of user ends the start with SetupError, and says why on stderr."""
+    found = bundle(workspace)
+    plans = {name: replace(plan, namespaces=plan.namespaces ^ {"user"}) for name, plan in found.profiles.items()}
+    with pytest.raises(SetupError, match="did not start"):
+        start_launcher(replace(found, profiles=plans))
+    assert "compile the bundle as the user who starts the launcher" in capfd.readouterr().err
 
 
 def test_launcher_terminated_from_a_terminal(workspace):

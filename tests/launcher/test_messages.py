@@ -14,6 +14,7 @@ from guardhouse.launcher.messages import (
     Exited,
     Launch,
     LaunchRequest,
+    Ready,
     Refused,
     Started,
     StartWorker,
@@ -49,6 +50,7 @@ MESSAGES = st.one_of(
     st.builds(Exited, IDS, st.just(OUTCOME)),
     st.builds(Refused, IDS, WORDS, WORDS),
     st.builds(WorkerStarted, IDS, st.integers(1, 2**31)),
+    st.builds(Ready, IDS),
 )
 
 

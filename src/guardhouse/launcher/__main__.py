@@ -25,7 +25,9 @@ from guardhouse import limits  # noqa: E402 - the path must be set first
 from guardhouse.errors import SetupError  # noqa: E402
 from guardhouse.kernel import credentials, descriptors  # noqa: E402
 from guardhouse.kernel.sealed import read_sealed  # noqa: E402
+from guardhouse.launcher import channel  # noqa: E402
 from guardhouse.launcher.cgroup import find_home  # noqa: E402
+from guardhouse.launcher.messages import Ready, render_message  # noqa: E402
 from guardhouse.launcher.supervise import Supervisor  # noqa: E402
 from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
 from guardhouse.launcher.workers import WorkerCode  # noqa: E402
@@ -73,6 +75,7 @@ def main(arguments: list[str]) -> int:
     credentials.set_dumpable(dumpable=False)
     sweeper = None if home is None else start_sweeper(home)
     runner = socket.socket(fileno=control_fd)
+    channel.send(runner, render_message(Ready(0)))
     gc.collect()
     gc.freeze()
     Supervisor(bundle, runner, home, warm=warm, code=code).run()

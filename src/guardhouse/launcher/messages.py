@@ -23,6 +23,7 @@ __all__ = [
     "LaunchError",
     "LaunchRequest",
     "Message",
+    "Ready",
     "Refused",
     "StartWorker",
     "Started",
@@ -175,7 +176,14 @@ class WorkerStarted:
     pid: int
 
 
-Message = Launch | Stop | StartWorker | Started | Exited | Refused | WorkerStarted
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Launcher: the bundle is read and accepted, requests are served from now on. ``id`` is 0."""
+
+    id: int
+
+
+Message = Launch | Stop | StartWorker | Started | Exited | Refused | WorkerStarted | Ready
 
 _KINDS: Final[dict[str, type]] = {
     "launch": Launch,
@@ -185,6 +193,7 @@ _KINDS: Final[dict[str, type]] = {
     "exited": Exited,
     "refused": Refused,
     "worker_started": WorkerStarted,
+    "ready": Ready,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
@@ -237,6 +246,8 @@ def parse_message(body: bytes) -> Message:
             message = Exited(identifier, _parse_outcome(reader.take_object("outcome")))
         case "refused":
             message = Refused(identifier, reader.take_text("layer", 256), reader.take_text("why", 16_384))
+        case "ready":
+            message = Ready(identifier)
         case _:
             message = WorkerStarted(identifier, reader.take_int("pid", 1, 2**31))
     reader.finish()

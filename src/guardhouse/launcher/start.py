@@ -15,9 +15,11 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from guardhouse.errors import SetupError
+from guardhouse.errors import PeerError, SetupError
 from guardhouse.kernel.sealed import seal_memory
 from guardhouse.launcher import channel
+from guardhouse.launcher.messages import Ready, parse_message
+from guardhouse.limits import LAUNCHER_START_TIMEOUT_S
 from guardhouse.sandbox.bundle import Bundle
 
 __all__ = ["LauncherHandle", "start_launcher"]
@@ -52,7 +54,7 @@ def start_launcher(
     files_settings: bytes | None = None,
     interpreter: str = sys.executable,
 ) -> LauncherHandle:
-    """Start the launcher with this bundle; it serves as soon as it has read it.
+    """Start the launcher with this bundle and return once it serves.
 
     Args:
         warm: profiles for which one init process is prepared at once, ahead of the first command.
@@ -60,7 +62,7 @@ def start_launcher(
         interpreter: the Python to run it with; the running one by default.
 
     Raises:
-        SetupError: the interpreter cannot be started.
+        SetupError: the interpreter cannot be started, or the launcher refuses the bundle.
     """
     ours, theirs = channel.make_pair()
     memory = seal_memory("guardhouse-bundle", bundle.to_json().encode("ascii"))
@@ -86,7 +88,23 @@ def start_launcher(
         theirs.close()
         os.close(memory)
         os.close(settings)
-    return LauncherHandle(ours, process)
+    handle = LauncherHandle(ours, process)
+    _wait_ready(handle)
+    return handle
+
+
+def _wait_ready(handle: LauncherHandle) -> None:
+    """Return once the launcher serves; a bundle that it refuses is a failure of the start, not of the first command."""
+    handle.sock.settimeout(LAUNCHER_START_TIMEOUT_S)
+    try:
+        received = channel.receive(handle.sock)
+        if received is not None and parse_message(received.body) == Ready(0):
+            handle.sock.settimeout(None)
+            return
+    except (TimeoutError, ConnectionResetError, PeerError):
+        received = None
+    status = handle.close(timeout_s=2.0)
+    raise SetupError(f"the launcher did not start (exit status {status}); what it wrote to stderr says why")
 
 
 def _library_directory() -> str:
