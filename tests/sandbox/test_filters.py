@@ -1,6 +1,7 @@
 """Every rule of every shipped filter, simulated: allowed arguments pass, each condition broken by itself is refused."""
 
 import errno
+import functools
 
 import pytest
 
@@ -19,6 +20,7 @@ SAMPLED_BITS = (0, 1, 3, 7, 10, 11, 13, 17, 19, 23, 26, 28, 30, 31, 32, 63)
 CASES = [(name, architecture) for name in SHIPPED for architecture in ARCHITECTURES]
 
 
+@functools.cache
 def build(name, architecture):
     rules = resolve_rules(load_profile(name, directory=DIRECTORY), architecture=architecture)
     return rules, compile_filter(rules)

@@ -1,9 +1,10 @@
 """Run a finished filter on questions whose answers follow from the rules, before anybody relies on it.
 
-A compiler between rules and kernel can be wrong: libseccomp 2.5.4 (as Debian 12 ships it) with its binary tree (CTL_OPTIMIZE=2) let
-socket(AF_INET, SOCK_STREAM, IPPROTO_ICMP) through on aarch64 although no rule says so, depending on the other rules
-of the filter. So every program is simulated: each call that the architecture has, and for conditional ones every
-combination of values that the rules name and their neighbours. Runs at boot and in the CLI.
+A compiler between rules and kernel can be wrong: libseccomp, as Debian 12 has it, with its binary tree
+(CTL_OPTIMIZE=2) let socket(AF_INET, SOCK_STREAM, IPPROTO_ICMP) through on aarch64 although no rule says so,
+depending on the other rules of the filter. So every program is simulated: each call that the architecture has, and
+for conditional ones every combination of values that the rules name and their neighbours. Runs at boot and in the
+CLI.
 """
 
 import errno
