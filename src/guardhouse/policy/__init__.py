@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guardhouse.policy.gate_one import decide
     from guardhouse.policy.decision import CommandDecision, CommandDenied, Concern, Decision, strictest
     from guardhouse.policy.document import dump_policy, load_policy, policy_from_pairs, restore_policy
     from guardhouse.policy.exec_decision import ExecDecision, decide_exec
+    from guardhouse.policy.gate_one import decide
     from guardhouse.policy.model import Context, Policy, PolicyError, Rule
     from guardhouse.policy.operation import OperationDecision, decide_operation
 

@@ -3,7 +3,7 @@
     argv:
       program: cat                   # or a list of programs
       words: [config, view]          # operands that must come first, in order; default none
-      flags: [-n, --number]          # options without a value; one-letter ones may be joined (-nA)
+      flags: [-A, --number]          # options without a value; one-letter ones may be joined (-bA)
       options: [--lines, -n]         # options with a value: `-n 5`, `-n5`, `--lines 5`, `--lines=5`
       any_options: true              # every option, for a program of which none is dangerous; then no flags, options
       operands: {below: [/var/log]}  # none (default) | any | {below: […]} | {match: [globs in one word]}

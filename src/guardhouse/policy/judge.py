@@ -238,7 +238,7 @@ class Judge:
             return _decided(command, None, Verdict.DENY, None, (), "the policy denies every command")
         possible = self._possible(command.words, names)
         unknown = next(word for word in command.words if word.value is None)
-        reason = f"{unknown.text!r}: {unknown.undecided_because or 'its value is not known from the text'}"
+        reason = f"{_unknown_shown(unknown)}: {unknown.undecided_because or 'its value is not known from the text'}"
         if possible is None:
             return _undecided(
                 command, None, None, (), f"{reason}; too many values are possible to compare with the rules"
@@ -253,7 +253,7 @@ class Judge:
             free = self._judge_function(command, tried)
             if free is not None:
                 return free
-            shown = f"whatever {unknown.text!r} is, {_lower_first(_why_rule((first or unknown.text,), rule))}"
+            shown = f"whatever {_unknown_shown(unknown)} is, {_lower_first(_why_rule((first or unknown.text,), rule))}"
             return _decided(command, None, verdict, rule, tried, shown)
         if names is None:
             return _undecided(command, None, rule, tried, f"{reason}; it names the program")
@@ -268,7 +268,7 @@ class Judge:
         doubt = self._doubt(command, names, arguments, Match(weakest, position, tried), is_unwrapped=is_unwrapped)
         if doubt:
             return _undecided(command, None, rule, tried, doubt)
-        because = f"whatever {unknown.text!r} is, {_lower_first(_why_rule((first or '',), rule or tried[0]))}"
+        because = f"whatever {_unknown_shown(unknown)} is, {_lower_first(_why_rule((first or '',), rule or tried[0]))}"
         return _decided(command, None, Verdict.ALLOW, rule, tried, because)
 
     def _allows_any_value(self, words: Sequence[Word], names: tuple[str, ...]) -> bool:
@@ -384,6 +384,11 @@ def _why_rule(argv: Sequence[str], rule: Rule | None) -> str:
         return f"No rule matches {shown!r}, and what no rule allows is denied"
     reason = f": {rule.because}" if rule.because else ""
     return f"{shown!r} matches {rule.says()}{reason}"
+
+
+def _unknown_shown(word: Word) -> str:
+    """A word as written; one that a wrapper appends from its input is written nowhere."""
+    return repr(word.text) if word.text else "a word from the input"
 
 
 def _lower_first(text: str) -> str:

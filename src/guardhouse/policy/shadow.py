@@ -6,8 +6,8 @@ The shadow never decides anything, and what goes wrong in it never reaches the c
 from dataclasses import dataclass
 from typing import Any
 
-from guardhouse.policy.gate_one import decide
 from guardhouse.policy.decision import Decision
+from guardhouse.policy.gate_one import decide
 from guardhouse.policy.model import Context, Policy
 
 __all__ = ["ShadowedDecision", "decide_with_shadow"]

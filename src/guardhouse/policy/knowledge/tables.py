@@ -136,6 +136,15 @@ _LANGUAGES: Final = _always(
     *("awk", "gawk", "mawk", "nawk", "original-awk", "sed", "gsed", "ssed"),
 )
 
+_LOADERS: Final = _always(
+    "loads a library, or starts helpers that its options or settings name",
+    "ssh-keygen(1) -D, ssh-agent(1), groff(1) pipelines, patch(1) -e, aspell(1) filters, bpftrace(8) system()",
+    *("ssh-agent", "ssh-add", "ssh-keygen", "ssh-copy-id", "groff", "nroff", "troff", "aspell", "hunspell", "ispell"),
+    *("patch", "bpftrace", "bpftool", "stap", "dstat", "cowsay", "cowthink", "run-mailcap", "see", "xdg-open", "wall"),
+    *("check_by_ssh", "gtester", "varnishncsa", "restic", "borg", "certbot", "knife", "facter", "rpmdb", "rpmquery"),
+    *("rpmverify", "wireshark", "tmate", "genisoimage", "xdotool", "objdump", "objcopy", "strip", "gcov", "gprof"),
+)
+
 _BY_OPTION: Final[dict[str, Escape]] = {
     "git": Escape(
         "starts pagers, hooks, filters and helpers that the repository's own configuration names",
@@ -171,6 +180,7 @@ _BY_OPTION: Final[dict[str, Escape]] = {
         "starts a compressor for its temporary files", "sort(1): --compress-program", long=("--compress-program",)
     ),
     "split": Escape("starts a filter for each part", "split(1): --filter", long=("--filter",)),
+    "install": Escape("starts a strip program", "install(1): --strip-program", long=("--strip-program",)),
     "zip": Escape("starts a test program", "zip(1): -T -TT", long=("--unzip-command",), short="T"),
     "unzip": Escape("starts a pager in place of more", "unzip(1): -M", short="M"),
     "7z": Escape("loads plug-ins", "7-Zip manual", starts=("-p",)),
@@ -290,6 +300,7 @@ ESCAPES: Final[dict[str, Escape]] = {
     **_PACKAGES,
     **_DATABASES,
     **_LANGUAGES,
+    **_LOADERS,
     **_BY_OPTION,
 }
 
