@@ -81,6 +81,8 @@ POLICY_PATTERN_MAX_CHARS: Final = 1_024
 # Steps of an automaton's positions that one question about all values of an unknown word may take before the answer
 # is "undecided": about 0.1 s, measured at 2 to 4 million a second.
 POLICY_UNKNOWN_MAX_STEPS: Final = 250_000
+# Such questions that one text may ask, equal ones counted once; past it, its unknown words are undecided.
+POLICY_UNKNOWN_MAX_QUESTIONS: Final = 400
 # The same for a comparison or lint of whole policies before it says that it could not finish: half a minute.
 POLICY_COMPARE_MAX_STEPS: Final = 60_000_000
 # Memory of one RE2 set and its lazily built automaton; above it RE2 says so and each rule is asked by itself.

@@ -8,6 +8,7 @@ under a policy that gives one answer to everything.
 Reads no clock, file or network: what a decision depends on is in its arguments. Pure.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -51,9 +52,8 @@ def decide(
     reading = reader(command_text)
     if reading.is_empty:
         return _answer(policy, command_text, (), (), override=(Verdict.DENY, "empty command"))
-    commands = tuple(
-        judge.judge(command, is_unwrapped=_is_unwrapped(command, reading.commands)) for command in reading.commands
-    )
+    unwrapped = _Unwrapped(reading.commands)
+    commands = tuple(judge.judge(command, is_unwrapped=unwrapped.shows(command)) for command in reading.commands)
     concerns = (
         *_judge_redirections(policy, reading, judge, context),
         *_judge_assignments(policy, reading, judge, context),
@@ -108,20 +108,28 @@ def _profile_of(rules: Sequence[Rule]) -> tuple[str | None, str | None]:
     return min(profiles, key=_PROFILES_BY_WIDTH.index), None
 
 
-def _is_unwrapped(command: SimpleCommand, commands: Sequence[SimpleCommand]) -> bool:
-    """Whether the reader lists what this command starts: a command reached through it, within its words."""
-    name = (command.words[0].value or "").rpartition("/")[2]
-    depth = len(command.via)
-    start, end = command.span
-    return any(
-        len(other.via) > depth
-        and other.via[:depth] == command.via
-        and _is_wrapper_step(other.via[depth], name)
-        and start <= other.span[0]
-        and other.span[1] <= end
-        for other in commands
-        if other is not command
-    )
+class _Unwrapped:
+    """The commands that the reader found behind others, by where they begin: a text may hold thousands."""
+
+    def __init__(self, commands: Sequence[SimpleCommand]) -> None:
+        self._inner = sorted((command for command in commands if command.via), key=lambda command: command.span[0])
+        self._starts = [command.span[0] for command in self._inner]
+
+    def shows(self, command: SimpleCommand) -> bool:
+        """Whether the reader lists what this command starts: a command reached through it, within its words."""
+        if not self._inner:
+            return False
+        name = (command.words[0].value or "").rpartition("/")[2]
+        depth = len(command.via)
+        start, end = command.span
+        return any(
+            other is not command
+            and len(other.via) > depth
+            and other.via[:depth] == command.via
+            and _is_wrapper_step(other.via[depth], name)
+            and other.span[1] <= end
+            for other in self._inner[bisect_left(self._starts, start) : bisect_right(self._starts, end)]
+        )
 
 
 def _is_wrapper_step(step: str, name: str) -> bool:

@@ -10,6 +10,7 @@ Takes the reader's values; reads no text. Pure.
 from collections.abc import Sequence
 from typing import Final
 
+from guardhouse.limits import POLICY_UNKNOWN_MAX_QUESTIONS
 from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.decision import CommandDecision
 from guardhouse.policy.knowledge import is_known, why_starts_others
@@ -65,6 +66,8 @@ class Judge:
         self._context = context
         self.allows_everything = book.allows_everything(context)
         self.denies_everything = book.denies_everything(context)
+        self._answers: dict[Language, list[Rule | None]] = {}
+        self._questions_left = POLICY_UNKNOWN_MAX_QUESTIONS
 
     def judge(self, command: SimpleCommand, *, is_unwrapped: bool) -> CommandDecision:
         """Decide one command.
@@ -221,6 +224,7 @@ class Judge:
         language = concat([_ANY_WORD, *(_argument_language(argument) for argument in arguments)])
         book = Rulebook(later)
         try:
+            self._spend_question()
             possible = book.find_possible(language, self._context)
         except TooManySteps:
             possible = list(later)
@@ -298,6 +302,22 @@ class Judge:
             return _decided(command, None, Verdict.ALLOW, None, tried, because)
         return None
 
+    def _ask(self, command: Language) -> list[Rule | None]:
+        """Ask the rules about every value of a command's unknown words; equal questions are asked once a text.
+
+        Raises:
+            TooManySteps: this question, or this text, asks too much.
+        """
+        if command not in self._answers:
+            self._spend_question()
+            self._answers[command] = self._book.find_possible(command, self._context)
+        return self._answers[command]
+
+    def _spend_question(self) -> None:
+        self._questions_left -= 1
+        if self._questions_left < 0:
+            raise TooManySteps
+
     def _possible(self, words: Sequence[Word], names: tuple[str, ...] | None) -> list[Rule | None] | None:
         """Every rule that may decide; None when that could not be found out."""
         rest = [_word_language(word) for word in words[1:]]
@@ -305,7 +325,7 @@ class Judge:
         found: list[Rule | None] = []
         for head in heads:
             try:
-                found += self._book.find_possible(concat([head, *rest]), self._context)
+                found += self._ask(concat([head, *rest]))
             except TooManySteps:
                 return None
         unique: list[Rule | None] = []
@@ -323,7 +343,7 @@ class Judge:
         positions: list[list[int]] = []
         for head in heads:
             try:
-                rules = self._book.find_possible(concat([head, *rest]), self._context)
+                rules = self._ask(concat([head, *rest]))
             except TooManySteps:
                 return None
             positions.append([self._book.position(rule) for rule in rules])
