@@ -115,3 +115,16 @@ def test_ports_mode_does_not_pretend_to_bound_udp(write_profile, library):
         load_profile(write_profile("mine", text), directory=DIRECTORY, library=library)
     text += "drop: [{syscalls: sockets_udp, why: not bounded}]\n"
     assert load_profile(write_profile("mine", text), directory=DIRECTORY, library=library).network.mode == "ports"
+
+
+def test_profile_shown_in_the_documentation_loads(write_profile, library):
+    """The example of docs/sandbox.md is a profile that loads as it stands there."""
+    from guardhouse.sandbox.compare import compare_profiles
+
+    document = DIRECTORY.parent / "docs" / "sandbox.md"
+    if not document.exists():
+        pytest.skip("an installed wheel has no docs/")
+    example = document.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    mine = load_profile(write_profile("cluster", example), directory=DIRECTORY, library=library)
+    observe = load_profile("observe", directory=DIRECTORY, library=library)
+    assert {change.direction for change in compare_profiles(observe, mine)} == {"widens", "narrows"}
