@@ -222,6 +222,7 @@ def test_harmless_variables(text: str) -> None:
         ('echo "$${x:-$(id)}"', "second half"),
         ('echo "${x#a<(id)}"', "quote or substitution inside"),
         ("bash ''", "runs the text of a file"),
+        ("jobs -x -x ls", "in a form that is not read"),
         ("x=(a); declare x=$y", "array"),
     ],
 )

@@ -509,7 +509,7 @@ class _Judge:
             return _UNKNOWN_ARGUMENT
         if not any(value.startswith("-") and "x" in value for value in values):
             return None
-        if values[0] == "-x" and len(values) > 1:
+        if values[0] == "-x" and len(values) > 1 and not values[1].startswith("-"):
             return self._add(Unwrapped(commands=(self.words[2:],)), "jobs", builtin=True)
         return "jobs -x in a form that is not read"
 

@@ -60,7 +60,8 @@ class WordBuilder:
         if self.reason is None:
             value = "".join(piece for piece in self.pieces if piece is not None)
             return Word(text, span, value, (value,))
-        return Word(text, span, None, tuple(self.pieces), self.reason, self.may_split)
+        pattern = tuple(piece for piece in self.pieces if piece != "")
+        return Word(text, span, None, pattern, self.reason, self.may_split)
 
 
 class Scanner:
