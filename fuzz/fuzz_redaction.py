@@ -1,10 +1,10 @@
 """Redaction of any bytes: the same however they are cut, nothing but secrets changed, and done again nothing new."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 from driver import main
-
 from guardhouse.data_files import shipped_directory
 from guardhouse.policy.nodes import MappingNode, Node, SequenceNode
 from guardhouse.policy.yaml_text import parse_yaml_text
@@ -39,7 +39,7 @@ def fuzz_one(data: bytes) -> None:
     whole, counts = _REDACTOR.redact_counted(text)
     stream = _REDACTOR.stream()
     cuts = [0, *range(phase, len(text), step), len(text)]
-    pieces = [stream.feed(text[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = [stream.feed(text[start:end]) for start, end in itertools.pairwise(cuts)]
     assert b"".join(pieces) + stream.flush() == whole
     assert stream.counts == counts
     assert (whole == text) == (not counts)

@@ -19,6 +19,8 @@ __all__ = ["MORE", "Entry", "Literal", "Match", "More", "Pattern", "Window", "la
 
 _WORD_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _SPACE: Final = re.compile(rb"[ \t\r\n\f\v]")
+_COUNTED: Final = re.compile(r"\{(\d+)(,?)(\d*)\}")
+_COUNTED_MAX: Final = 8
 _MAX_MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -59,6 +61,13 @@ def latin1_options() -> re2.Options:
 def marker(kind: str) -> bytes:
     """Return what stands in a secret's place: its kind; neither the value nor its length."""
     return b"[redacted: " + kind.encode("ascii") + b"]"
+
+
+def _loosen(counted: re.Match[str]) -> str:
+    least, _comma, most = counted.groups()
+    if int(most or least) <= _COUNTED_MAX:
+        return counted[0]
+    return f"{{{min(int(least), _COUNTED_MAX)},}}"
 
 
 def _compile(expression: str, place: str) -> re2._Regexp:
@@ -173,8 +182,12 @@ class Pattern:
 
     @property
     def search_expression(self) -> bytes:
-        """What RE2's set looks for: matches wherever `look` can, and sometimes where it does not."""
-        return self.expression.encode("latin-1")
+        """What RE2's set looks for: matches wherever `look` can, and sometimes where it does not.
+
+        Long counted repeats are made open-ended: an automaton has a state for each count, and all patterns together
+        then took a second to set up.
+        """
+        return _COUNTED.sub(_loosen, self.expression).encode("latin-1")
 
     def look(self, data: bytes, at: int, *, is_final: bool) -> Match | More | None:
         """Say whether a secret begins at the anchor at ``at``; `is_in_word` has been asked."""
