@@ -1,21 +1,24 @@
 """PROCESS: the launcher.
 
-Started with an empty environment as ``python -I -S __main__.py SOCKET BUNDLE SETTINGS WARM LIBRARY``.
+Started with an empty environment as ``python -I -S __main__.py SOCKET BUNDLE SETTINGS POLICY WARM LIBRARY``.
 
-The first three are descriptor numbers: the runner's socket, and sealed memory files with the bundle and with the
-files worker's settings. WARM is a comma-separated list of profiles to prepare at once, LIBRARY the directory with
-third-party packages for workers.
+The first four are descriptor numbers: the runner's socket, and sealed memory files with the bundle, with the files
+worker's settings, and with the policy of the exec gate (empty where there is no gate). WARM is a comma-separated list
+of profiles to prepare at once, LIBRARY the directory with third-party packages: for workers, and RE2 for the gate.
 
-Only the directory that holds `guardhouse` is on the path: no site directory, no ``.pth`` file, no third-party code.
+Only the directory that holds `guardhouse` is on the path: no site directory, no ``.pth`` file, and no third-party code
+but RE2, which is loaded only where there is a gate.
 """
 
 # ruff: noqa: PTH120 - no pathlib: what is imported here is copied by every fork
 import gc
+import importlib
+import json
 import os
 import signal
 import socket
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 _SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 if _SOURCE not in sys.path:
@@ -32,6 +35,9 @@ from guardhouse.launcher.supervise import Supervisor  # noqa: E402
 from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
 from guardhouse.launcher.workers import WorkerCode  # noqa: E402
 from guardhouse.sandbox.bundle import Bundle  # noqa: E402
+
+if TYPE_CHECKING:
+    from guardhouse.launcher.gate.judge import ExecJudge
 
 _EXIT_SETUP: Final = 78  # EX_CONFIG of sysexits.h
 
@@ -52,20 +58,44 @@ def _check_identity(bundle: Bundle) -> None:
             )
 
 
+def _make_gate(policy: bytes, bundle: Bundle, library: str) -> "ExecJudge | None":
+    """Return the exec gate's judge for a dumped policy, or None when there is none.
+
+    Raises:
+        SetupError: it is no policy that this version wrote.
+    """
+    if not policy:
+        return None
+    if library not in sys.path:
+        sys.path.append(library)
+    from guardhouse.launcher.gate.judge import ExecJudge
+    from guardhouse.launcher.gate.trusted import TrustedPrograms
+    from guardhouse.policy.document import restore_policy
+    from guardhouse.policy.exec_decision import decide_exec
+
+    restored = restore_policy(json.loads(policy))
+    # Imported and compiled once, before any monitor is forked: each of them finds its code and the patterns ready.
+    importlib.import_module("guardhouse.launcher.gate.monitor")
+    decide_exec(restored, ("true",), path="/usr/bin/true", names={"true"})
+    return ExecJudge(restored, TrustedPrograms(restored.trusted_path), workspace=bundle.workspace)
+
+
 def main(arguments: list[str]) -> int:
     """Serve one runner; return the exit status."""
-    control_fd, bundle_fd, settings_fd = (int(word) for word in arguments[:3])
-    warm = tuple(name for name in arguments[3].split(",") if name)
-    descriptors.close_all_but((0, 1, 2, control_fd, bundle_fd, settings_fd))
+    control_fd, bundle_fd, settings_fd, policy_fd = (int(word) for word in arguments[:4])
+    warm = tuple(name for name in arguments[4].split(",") if name)
+    library = arguments[5]
+    descriptors.close_all_but((0, 1, 2, control_fd, bundle_fd, settings_fd, policy_fd))
     os.set_inheritable(control_fd, False)  # noqa: FBT003 - os takes it by position only
     # The end is told by the socket, not by the terminal: a Ctrl-C for the runner must let it end us in order.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
         bundle = Bundle.from_json(read_sealed(bundle_fd, limit_bytes=limits.LAUNCH_BUNDLE_MAX_BYTES))
-        code = WorkerCode(arguments[4], read_sealed(settings_fd, limit_bytes=limits.LAUNCH_DATAGRAM_MAX_BYTES))
-        os.close(bundle_fd)
-        os.close(settings_fd)
+        code = WorkerCode(library, read_sealed(settings_fd, limit_bytes=limits.LAUNCH_DATAGRAM_MAX_BYTES))
+        gate = _make_gate(read_sealed(policy_fd, limit_bytes=limits.LAUNCH_BUNDLE_MAX_BYTES), bundle, library)
+        for descriptor in (bundle_fd, settings_fd, policy_fd):
+            os.close(descriptor)
         _check_identity(bundle)
         home = find_home()
     except (SetupError, ValueError) as error:
@@ -78,7 +108,7 @@ def main(arguments: list[str]) -> int:
     channel.send(runner, render_message(Ready(0)))
     gc.collect()
     gc.freeze()
-    Supervisor(bundle, runner, home, warm=warm, code=code).run()
+    Supervisor(bundle, runner, home, warm=warm, code=code, gate=gate).run()
     if sweeper is not None:
         sweeper.finish()
     return 0

@@ -45,6 +45,7 @@ class Confinement:
         drops_ids: the launcher was started by root, so ids change; otherwise they are the right ones already.
         private_parts: what of the view is made anew.
         counts_denials: somebody answers the notifications of denied calls.
+        is_gated: the exec gate's monitor follows this thread, so execve and execveat stop for it.
         listener_fd: out: where denied calls wait for an answer, -1 when the filter answers by itself.
     """
 
@@ -53,6 +54,7 @@ class Confinement:
     drops_ids: bool
     private_parts: tuple[PrivatePart, ...]
     counts_denials: bool
+    is_gated: bool = field(default=False)
     listener_fd: int = field(default=-1)
 
     @property
@@ -140,10 +142,11 @@ def _install_filter(confinement: Confinement) -> None:
     compiled = confinement.plan.seccomp.get(ARCHITECTURE)
     if compiled is None:
         raise SetupError(f"the profile has no filter for {ARCHITECTURE}; it has {sorted(confinement.plan.seccomp)}")
+    suffix = "_gate" if confinement.is_gated else ""
     if confinement.counts_denials:
-        confinement.listener_fd = seccomp.install(compiled.programs["notify"], listener=True)
+        confinement.listener_fd = seccomp.install(compiled.programs[f"notify{suffix}"], listener=True)
     else:
-        seccomp.install(compiled.programs["errno"], listener=False)
+        seccomp.install(compiled.programs[f"errno{suffix}"], listener=False)
 
 
 # Order is the design: each step takes away the means to undo the ones before it.

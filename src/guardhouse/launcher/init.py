@@ -22,10 +22,11 @@ import traceback
 from collections import Counter
 from typing import Any, Final, NoReturn
 
-from guardhouse.kernel import descriptors, seccomp
+from guardhouse.kernel import credentials, descriptors, seccomp
 from guardhouse.kernel.syscalls import ARCHITECTURE
 from guardhouse.launcher import channel
 from guardhouse.launcher.confine import Confinement, Program, StepFailedError, confine_thread, start_program
+from guardhouse.launcher.gate import ATTACH, FOLLOWED
 from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
 
 __all__ = ["run_init"]
@@ -53,7 +54,7 @@ class _Vessel:
         is_done: the thread has nothing more to do.
     """
 
-    def __init__(self, confinement: Confinement, progress_fd: int) -> None:
+    def __init__(self, confinement: Confinement, progress_fd: int, gate_fd: int) -> None:
         self.confinement = confinement
         self.program: Program | None = None
         self.failure: StepFailedError | None = None
@@ -61,6 +62,7 @@ class _Vessel:
         self.started_s = 0.0
         self.is_done = False
         self._progress_fd = progress_fd
+        self._gate_fd = gate_fd
         self._go = _thread.allocate_lock()
         self._go.acquire()
         _thread.start_new_thread(self._run, ())
@@ -79,6 +81,8 @@ class _Vessel:
 
     def _confine_and_start(self) -> None:
         try:
+            if self._gate_fd >= 0:
+                _be_followed(self._gate_fd)
             confine_thread(self.confinement)
             # Now the main thread can answer calls that the filter denies.
             os.eventfd_write(self._progress_fd, 1)
@@ -121,6 +125,7 @@ class _Init:
         self._place = place
         self._control = control
         self._running: _Running | None = None
+        self._gate = None if place.gate_fd < 0 else socket.socket(fileno=place.gate_fd)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
         self._progress_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -159,8 +164,10 @@ class _Init:
                 drops_ids=place.drops_ids,
                 private_parts=place.private_parts,
                 counts_denials=place.plan.count_denials,
+                is_gated=place.gate_fd >= 0,
             ),
             self._progress_fd,
+            place.gate_fd,
         )
 
     def _timeout_ms(self) -> float | None:
@@ -298,6 +305,7 @@ class _Init:
             self._close_listener()
         self._running = None
         vessel = running.vessel
+        execs = _gate_report(self._gate) if self._gate is not None else None
         is_clean = self._is_clean()
         if vessel.failure is not None:
             # A layer that failed once may fail again for a reason that lies in this process: it is not kept.
@@ -316,6 +324,7 @@ class _Init:
                     "largest_bytes": running.largest_bytes,
                     "killed": running.killed,
                     "denied": self._named(running.denied),
+                    "execs": execs,
                     "clean": is_clean,
                 }
             )
@@ -341,6 +350,34 @@ class _Init:
             channel.send(self._control, json.dumps(report).encode("ascii"), as_pid=as_pid)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(_EXIT_CLOSED)
+
+
+def _be_followed(gate_fd: int) -> None:
+    """Ask the exec gate's monitor to follow the calling thread, and return once it does.
+
+    Raises:
+        StepFailedError: the monitor is gone or cannot follow us; nothing may start without it.
+    """
+    # Only who may look into a process may follow it. Nothing of any command runs now; before one does we close again.
+    credentials.set_dumpable(dumpable=True)
+    try:
+        os.write(gate_fd, ATTACH)
+        answer = os.read(gate_fd, len(FOLLOWED))
+    except OSError as error:
+        raise StepFailedError("exec_gate", f"the monitor cannot be asked: {error.strerror}") from error
+    finally:
+        credentials.set_dumpable(dumpable=False)
+    if answer != FOLLOWED:
+        raise StepFailedError("exec_gate", "the monitor has ended; its last words are in the runner's log")
+
+
+def _gate_report(gate: socket.socket) -> dict[str, Any]:
+    """Return what the monitor saw of the command that has just ended; without it this process must not go on."""
+    received = channel.receive(gate)
+    if received is None:
+        os._exit(_EXIT_BROKEN)
+    report: dict[str, Any] = json.loads(received.body)
+    return report
 
 
 def _own_state() -> tuple[object, ...]:

@@ -100,6 +100,8 @@ class CommandOutcome:
             where neither is known.
         denied_syscalls: how often each call was denied, where the profile counts.
         killed_descendants: processes that were still there when the main one had ended.
+        execs: every program that ran (``ran``) or was refused (``refused``) as the exec gate saw it, and how many are
+            left out (``left_out``); None without a gate.
         notes: layers that this host lacks, what was killed, hints.
         reason: one line for a person when something other than the command itself ended it.
     """
@@ -117,6 +119,7 @@ class CommandOutcome:
     killed_descendants: int
     notes: tuple[str, ...]
     reason: str | None
+    execs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +359,7 @@ def _parse_outcome(raw: dict[str, Any]) -> CommandOutcome:
         killed_descendants=reader.take_int("killed_descendants", 0, 2**53),
         notes=reader.take_texts("notes"),
         reason=reader.take_optional_text("reason"),
+        execs=reader.take_optional_object("execs"),
     )
     reader.finish()
     return outcome
@@ -415,6 +419,12 @@ class _Reader:
             del self._raw[key]
             return None
         return self.take_text(key, 16_384)
+
+    def take_optional_object(self, key: str) -> dict[str, Any] | None:
+        if self._raw.get(key, 0) is None:
+            del self._raw[key]
+            return None
+        return self.take_object(key)
 
     def take_matching(self, key: str, pattern: re.Pattern[str]) -> str:
         value = self.take_text(key, 256)

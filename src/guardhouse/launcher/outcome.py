@@ -36,6 +36,7 @@ def make_outcome(
         denied = {str(name): int(count) for name, count in report["denied"].items()}
         killed = int(report["killed"])
         largest_bytes = int(report["largest_bytes"])
+        execs = report.get("execs")
         duration_s, user_s, system_s = (float(report[key]) for key in ("duration_s", "user_s", "system_s"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PeerError(f"init's report is incomplete: {error!r}") from error
@@ -62,6 +63,7 @@ def make_outcome(
         killed_descendants=killed,
         notes=tuple(all_notes),
         reason=_reason(signal_number, lifetime, oom_killed=oom_killed),
+        execs=execs,
     )
 
 

@@ -51,6 +51,7 @@ class Place:
         pids_in_cgroup: a pids controller bounds the command, so RLIMIT_NPROC is not needed. Without a user namespace
             the kernel counts that limit over every process of the account on the host: others would use it up.
         private_parts: out: see `build_view`.
+        gate_fd: socket to the exec gate's monitor; -1 where there is no gate.
     """
 
     bundle: Bundle
@@ -60,6 +61,7 @@ class Place:
     kept: tuple[int, ...]
     pids_in_cgroup: bool
     private_parts: tuple[PrivatePart, ...] = field(default=())
+    gate_fd: int = field(default=-1)
 
     @property
     def drops_ids(self) -> bool:

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from guardhouse import limits
 from guardhouse.errors import PeerError, SetupError
@@ -22,6 +22,10 @@ from guardhouse.launcher.init import run_init
 from guardhouse.launcher.messages import LaunchRequest
 from guardhouse.launcher.prepare import Place
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
+
+if TYPE_CHECKING:
+    # Only named here: it needs RE2, which a launcher without a gate does not load.
+    from guardhouse.launcher.gate.judge import ExecJudge
 
 __all__ = ["Slot", "make_slot", "missing_layers"]
 
@@ -58,6 +62,7 @@ class Slot:
     is_dying: bool = field(default=False)
     served: int = field(default=0)
     serving: int | None = field(default=None)
+    monitor_pid: int = field(default=0)
 
     @property
     def is_waiting(self) -> bool:
@@ -126,10 +131,15 @@ class Slot:
             self.pid = 0
             os.close(self.pidfd)
             self.control.close()
+        if self.monitor_pid:
+            # It ends by itself once nobody holds the other end of its socket; nothing is gained by waiting for that.
+            os.kill(self.monitor_pid, signal.SIGKILL)
+            os.waitpid(self.monitor_pid, 0)
+            self.monitor_pid = 0
         return self.group is None or self.group.remove()
 
 
-def missing_layers(plan: ProfilePlan, home: CgroupHome | None) -> dict[str, str]:
+def missing_layers(plan: ProfilePlan, home: CgroupHome | None, *, has_gate: bool) -> dict[str, str]:
     """Return the layers that ``plan`` requires and that cannot be put up here, each with what to do."""
     missing: dict[str, str] = {}
     controllers = () if home is None else home.controllers
@@ -143,16 +153,18 @@ def missing_layers(plan: ProfilePlan, home: CgroupHome | None) -> dict[str, str]
         missing["landlock"] = "the profile's plan has no Landlock rules; this kernel may lack Landlock"
     if "seccomp" in plan.required_layers and not plan.seccomp:
         missing["seccomp"] = "the profile's plan has no filter"
-    if "exec_gate" in plan.required_layers:
-        missing["exec_gate"] = "this launcher has no exec gate yet"
+    if "exec_gate" in plan.required_layers and not has_gate:
+        missing["exec_gate"] = "this host cannot follow execs, or the launcher was given no policy"
     for name in ("mount", "pid"):
         if name not in plan.namespaces:
             missing["namespaces"] = f"the plan lacks the {name!r} namespace, without which nothing can be killed whole"
     return missing
 
 
-def make_slot(bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, now_s: float) -> Slot:
-    """Clone an init process for ``plan``; it prepares itself meanwhile and then reports.
+def make_slot(
+    bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, gate: "ExecJudge | None", now_s: float
+) -> Slot:
+    """Clone an init process for ``plan``, with a monitor beside it when there is a gate; it prepares itself meanwhile.
 
     Raises:
         SetupError: no cgroup or no namespaces; the message names the layer first.
@@ -166,28 +178,41 @@ def make_slot(bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, now
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     # The launcher serves everybody: it never waits for one init, whatever state that is in.
     os.set_blocking(ours.fileno(), False)
+    gate_ours, gate_theirs = (None, None) if gate is None else channel.make_pair()
     # What the child needs to know of us is read before the clone: in its own user namespace it has no ids yet.
     place = Place(
         bundle=bundle,
         plan=plan,
         launcher_ids=(os.getuid(), os.getgid()),
         cgroup_files=() if group is None else group.procs_files,
-        kept=(theirs.fileno(),),
+        kept=(theirs.fileno(), *(() if gate_theirs is None else (gate_theirs.fileno(),))),
         pids_in_cgroup=group is not None and group.bounds_pids,
+        gate_fd=-1 if gate_theirs is None else gate_theirs.fileno(),
     )
     try:
         pid, pidfd = namespaces.clone_process(
             plan.namespaces & _CLONED, cgroup_fd=None if group is None else group.directory_fd
         )
     except OSError as error:
-        ours.close()
-        theirs.close()
+        for sock in (ours, theirs, gate_ours, gate_theirs):
+            if sock is not None:
+                sock.close()
         if group is not None:
             group.remove()
         raise SetupError(f"namespaces: {error}") from error
     if pid == 0:
         _be_init(place, theirs)
     theirs.close()
+    monitor_pid = 0
+    if gate is not None and gate_ours is not None and gate_theirs is not None:
+        gate_theirs.close()
+        from guardhouse.launcher.gate.monitor import fork_monitor
+
+        try:
+            monitor_pid = fork_monitor(gate, gate_ours, init_pid=pid, is_root=os.getuid() == 0)
+        finally:
+            # Without a monitor its init finds the socket closed and refuses to start anything.
+            gate_ours.close()
     return Slot(
         plan=plan,
         pid=pid,
@@ -196,6 +221,7 @@ def make_slot(bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, now
         group=group,
         notes=notes,
         deadline_s=now_s + limits.SLOT_PREPARE_TIMEOUT_S,
+        monitor_pid=monitor_pid,
     )
 
 

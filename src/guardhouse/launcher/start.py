@@ -52,6 +52,7 @@ def start_launcher(
     *,
     warm: tuple[str, ...] = (),
     files_settings: bytes | None = None,
+    gate_policy: bytes = b"",
     interpreter: str = sys.executable,
 ) -> LauncherHandle:
     """Start the launcher with this bundle and return once it serves.
@@ -59,6 +60,7 @@ def start_launcher(
     Args:
         warm: profiles for which one init process is prepared at once, ahead of the first command.
         files_settings: JSON object of `worker.settings.FilesSettings`; by default only the workspace's path.
+        gate_policy: JSON of `policy.dump_policy` for the exec gate; empty for none.
         interpreter: the Python to run it with; the running one by default.
 
     Raises:
@@ -69,15 +71,16 @@ def start_launcher(
     if files_settings is None:
         files_settings = json.dumps({"root_path": bundle.workspace}).encode("ascii")
     settings = seal_memory("guardhouse-settings", files_settings)
+    policy = seal_memory("guardhouse-policy", gate_policy)
     main = Path(__file__).resolve().parent / "__main__.py"
-    arguments = [str(theirs.fileno()), str(memory), str(settings), ",".join(warm), _library_directory()]
+    arguments = [str(theirs.fileno()), str(memory), str(settings), str(policy), ",".join(warm), _library_directory()]
     try:
         process = subprocess.Popen(
             [interpreter, "-I", "-S", str(main), *arguments],
             env={},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), memory, settings),
+            pass_fds=(theirs.fileno(), memory, settings, policy),
             cwd="/",
             start_new_session=True,
         )
@@ -86,8 +89,8 @@ def start_launcher(
         raise SetupError(f"cannot start the launcher with {interpreter}: {error}") from error
     finally:
         theirs.close()
-        os.close(memory)
-        os.close(settings)
+        for descriptor in (memory, settings, policy):
+            os.close(descriptor)
     handle = LauncherHandle(ours, process)
     _wait_ready(handle)
     return handle

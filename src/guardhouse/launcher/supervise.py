@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from guardhouse import limits
 from guardhouse.errors import PeerError, SetupError
@@ -39,6 +39,10 @@ from guardhouse.launcher.slots import Slot, make_slot, missing_layers
 from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
 from guardhouse.sandbox.bundle import Bundle
 
+if TYPE_CHECKING:
+    # Only named here: it needs RE2, which a launcher without a gate does not load.
+    from guardhouse.launcher.gate.judge import ExecJudge
+
 __all__ = ["Supervisor"]
 
 _STDIO_COUNT: Final = 3
@@ -61,12 +65,20 @@ class Supervisor:
     """Serves one runner until its socket closes; `run` returns when nothing is left."""
 
     def __init__(
-        self, bundle: Bundle, runner: socket.socket, home: CgroupHome | None, *, warm: tuple[str, ...], code: WorkerCode
+        self,
+        bundle: Bundle,
+        runner: socket.socket,
+        home: CgroupHome | None,
+        *,
+        warm: tuple[str, ...],
+        code: WorkerCode,
+        gate: "ExecJudge | None",
     ) -> None:
         self._bundle = bundle
         self._runner = runner
         self._home = home
         self._code = code
+        self._gate = gate
         self._warm = tuple(name for name in warm if name in bundle.profiles)
         self._slots: dict[int, Slot] = {}  # by control descriptor
         self._by_pidfd: dict[int, Slot] = {}
@@ -192,7 +204,7 @@ class Supervisor:
         if plan is None or profile in WORKER_PROFILES.values():
             known = ", ".join(sorted(set(self._bundle.profiles) - set(WORKER_PROFILES.values())))
             return "request", f"unknown profile {profile!r}; this launcher has {known}"
-        for layer, why in missing_layers(plan, self._home).items():
+        for layer, why in missing_layers(plan, self._home, has_gate=self._gate is not None).items():
             return layer, why
         if len(self._jobs) >= limits.LAUNCH_SLOTS_MAX:
             return "launcher", f"{limits.LAUNCH_SLOTS_MAX} commands run already; wait for one to end"
@@ -228,7 +240,7 @@ class Supervisor:
         return self._new_slot(profile, now_s)
 
     def _new_slot(self, profile: str, now_s: float) -> Slot:
-        slot = make_slot(self._bundle, self._bundle.profiles[profile], self._home, now_s=now_s)
+        slot = make_slot(self._bundle, self._bundle.profiles[profile], self._home, gate=self._gate, now_s=now_s)
         self._slots[slot.control.fileno()] = slot
         self._by_pidfd[slot.pidfd] = slot
         self._epoll.register(slot.control.fileno(), select.EPOLLIN)
@@ -347,7 +359,7 @@ class Supervisor:
             self._answer(Refused(identifier, "request", f"unknown worker {kind!r}"))
             return
         plan = self._bundle.profiles[profile]
-        for layer, why in missing_layers(plan, self._home).items():
+        for layer, why in missing_layers(plan, self._home, has_gate=False).items():
             self._answer(Refused(identifier, layer, why))
             return
         try:

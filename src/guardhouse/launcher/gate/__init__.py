@@ -1,1 +1,10 @@
 """The exec gate: every program of a command's process tree is judged before its first instruction."""
+
+from typing import Final
+
+__all__ = ["ATTACH", "FOLLOWED"]
+
+# What init's thread writes to the monitor, and what it waits for before it starts a program. Here and not in
+# `monitor.py`, so that init need not know what a policy is.
+ATTACH: Final = b"A"
+FOLLOWED: Final = b"F"

@@ -23,16 +23,13 @@ from guardhouse.errors import InvariantError
 from guardhouse.kernel import credentials, descriptors, ptrace
 from guardhouse.kernel.ptrace import StopKind
 from guardhouse.launcher import channel
+from guardhouse.launcher.gate import ATTACH, FOLLOWED
 from guardhouse.launcher.gate.facts import ExecFacts, FactsError, read_entry_facts, read_exec_facts
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
 from guardhouse.launcher.gate.tree import Continue, ExecRecord, JudgeEntry, JudgeExec, Listen, ProcessTree
 from guardhouse.policy.model import Context
 
-__all__ = ["ATTACH", "FOLLOWED", "fork_monitor"]
-
-# What init's thread writes, and what it waits for before it starts a program.
-ATTACH: Final = b"A"
-FOLLOWED: Final = b"F"
+__all__ = ["fork_monitor"]
 
 _EXIT_CLOSED: Final = 0
 _EXIT_BROKEN: Final = 70
