@@ -89,7 +89,7 @@ class Arena:
             identity = Identity(ACCOUNT, ACCOUNT, (), "tester", "/nonexistent")
         else:
             identity = Identity(os.getuid(), os.getgid(), tuple(os.getgroups()), "tester", "/nonexistent")
-        features = features_as_user() if is_root() and start == "user" else probe_host()
+        features = features_as_user() if is_root() and start.startswith("user") else probe_host()
         bundle = compile_bundle(
             [load_profile(profile, directory=shipped_directory("sandbox"))],
             identity=identity,
@@ -98,7 +98,7 @@ class Arena:
             trusted_path=TRUSTED_PATH,
             around=Surroundings(parameters={"memory_bytes": SMALL_MEMORY_BYTES} if "small" in start else {}),
         )
-        if not (is_root() and start == "user"):
+        if not (is_root() and start.startswith("user")):
             return bundle, sys.executable
         wrapper = self.directory / "as-user"
         wrapper.write_text(
