@@ -48,7 +48,7 @@ def test_observe_sees_processes_of_the_host_and_isolate_does_not(arena, start):
 
 @pytest.mark.xfail(reason="procps looks for its own number in the host's /proc; see docs/sandbox.md", strict=False)
 def test_ps_works_after_many_processes(arena):
-    """procps finds itself also when the command's pid namespace has counted past the host's small numbers."""
+    """Procps finds itself also when the command's pid namespace has counted past the host's small numbers."""
     loop = "for n in $(seq 3000); do (:); done; ps aux >/dev/null"
     _, outcome = arena.run("observe", "user fresh", ("bash", "-c", loop))
     assert outcome.exit_code == 0
