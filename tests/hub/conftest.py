@@ -59,7 +59,7 @@ class HubUnderTest:
 
     async def until_online(self, name: str = "web-1") -> None:
         async def is_online() -> bool:
-            return (await self.status(name))["status"] == "online"
+            return (await self.status(name)).get("status") == "online"
 
         await self.until(is_online)
 

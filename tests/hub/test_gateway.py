@@ -57,6 +57,7 @@ async def test_bad_token_is_refused_at_the_upgrade(hub, path, query):
     error = await refused(hub.url.replace("http", "ws") + path + query)
     assert error.status_code == 401
     assert json.loads(error.body)["error"]["code"] == "authentication_failed"
+    assert dict(error.headers)[b"www-authenticate"].startswith(b"Bearer")
 
 
 async def test_api_token_opens_no_gateway(hub):
@@ -392,3 +393,22 @@ async def test_silent_runner_is_given_nothing(hub, monkeypatch):
             return (await hub.http.post("/api/v1/tasks", json=body)).status_code == 202
 
         await hub.until(takes_tasks)
+
+
+async def test_a_request_that_no_message_carries_fails_and_the_runner_stays(hub):
+    """Arguments over a limit of the wire end their task with the reason; the connection and other tasks go on."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        body = {
+            "environment_id": "web-1",
+            "operation": "bash",
+            "args": {"command": "true", "more": [0] * (limits.MESSAGE_MAX_NODES + 1)},
+        }
+        reply = await hub.http.post("/api/v1/tasks", json=body)
+        assert reply.status_code in {200, 202}, reply.text
+        ended = await hub.result(reply.json()["task_id"])
+        assert (ended["state"], ended["error_code"]) == ("failed", "unsendable")
+        assert "values" in ended["error"]
+        started = await hub.start()
+        assert (await runner.next("task.request"))["task_id"] == started["task_id"]

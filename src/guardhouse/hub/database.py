@@ -62,6 +62,9 @@ class Database:
         self._writer = _engine(path, begin="BEGIN IMMEDIATE", readers=None)
         self._readers = _engine(path, begin="BEGIN", readers=READERS)
         self._reader_limit = trio.CapacityLimiter(READERS)
+        # One connection for the writer's life, and the level of PRAGMA synchronous that it was last given.
+        self._connection: Connection | None = None
+        self._level = ""
         self._pending: deque[_Write[Any]] = deque()
         self._wake = trio.Event()
         self._closing = False
@@ -145,6 +148,7 @@ class Database:
         self._wake.set()
 
     def _dispose(self) -> None:
+        self._let_go()
         self._readers.dispose()
         self._writer.dispose()
 
@@ -165,13 +169,28 @@ class Database:
                 write.error = error
 
     def _commit_together(self, batch: list[_Write[Any]]) -> None:
-        with self._writer.connect() as connection:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._writer.connect()
+            self._level = ""
+        try:
             # Outside a transaction only: FULL syncs the log at commit, NORMAL at checkpoints (sqlite.org/pragma.html).
             level = "FULL" if any(write.durable for write in batch) else "NORMAL"
-            _driver(connection).execute(f"PRAGMA synchronous={level}")
+            if level != self._level:
+                _driver(connection).execute(f"PRAGMA synchronous={level}")
+                self._level = level
             with connection.begin():
                 for write in batch:
                     write.value = write.operation(connection)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Give the writer's connection back; that ends whatever a failed transaction left open."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
@@ -201,7 +220,7 @@ def _engine(path: Path, *, begin: str, readers: int | None) -> Engine:
         connection.execute("PRAGMA secure_delete=FAST")
 
     def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        _driver(connection).execute(begin)
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", start)

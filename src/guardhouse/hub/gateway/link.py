@@ -16,7 +16,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from guardhouse import limits
-from guardhouse.errors import PeerError, Refusal
+from guardhouse.errors import PeerError
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
@@ -31,7 +31,8 @@ from guardhouse.hub.tasks.ends import decide_end
 from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
 from guardhouse.values import Stream, Verdict
-from guardhouse.wire import FrameTooLarge, render_frame
+from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
+from guardhouse.wire.messages import Message as WireMessage
 from guardhouse.wire.messages import TaskRequest
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
@@ -409,8 +410,8 @@ class RunnerLink:
             for message in self._session.take_messages():
                 try:
                     frame = render_frame(message, message_id=mint_id("msg"), timestamp_ms=now_ms())
-                except FrameTooLarge as error:
-                    await self._on_too_large(message, error)
+                except UnsendableMessage as error:
+                    await self._on_unsendable(message, error)
                     continue
                 try:
                     await self._websocket.send({"type": "websocket.send", "text": frame})
@@ -422,10 +423,13 @@ class RunnerLink:
             await self._to_send.wait()
             self._to_send = trio.Event()
 
-    async def _on_too_large(self, message: object, error: Refusal) -> None:
+    async def _on_unsendable(self, message: WireMessage, error: UnsendableMessage) -> None:
+        """End the task whose request cannot be sent; without any other message the runner carries on."""
+        self._log.error("message_not_sent", type=message.TYPE, error=str(error))
         live = self._board.find(message.task_id) if isinstance(message, TaskRequest) else None
         if live is not None:
-            await self._board.end(live, TaskState.FAILED, "oversized", str(error))
+            code = "oversized" if isinstance(error, FrameTooLarge) else "unsendable"
+            await self._board.end(live, TaskState.FAILED, code, str(error))
 
     async def _say_close(self, code: int, reason: str) -> None:
         with trio.move_on_after(CLOSE_WAIT_S, shield=True):

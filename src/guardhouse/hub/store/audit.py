@@ -3,14 +3,19 @@
 Knows nothing of who may read it. Runs in the hub's store threads.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, insert, select
 
 from guardhouse.hub.schema import ACCOUNT_ID, audit_events
+from guardhouse.hub.store.prepared import PreparedStatement
 
 __all__ = ["AuditRecord", "list_audit_events", "record_audit_event"]
+
+_INSERT: Final = PreparedStatement(
+    insert(audit_events), columns=["account_id", "at_ms", "actor", "action", "target", "address", "detail"]
+)
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,16 +41,15 @@ def record_audit_event(
     **detail: object,
 ) -> None:
     """Store one deed; ``detail`` never holds a secret."""
-    connection.execute(
-        insert(audit_events).values(
-            account_id=ACCOUNT_ID,
-            at_ms=at_ms,
-            actor=actor,
-            action=action,
-            target=target,
-            address=address,
-            detail=msgspec.json.encode(detail).decode(),
-        )
+    _INSERT.run(
+        connection,
+        account_id=ACCOUNT_ID,
+        at_ms=at_ms,
+        actor=actor,
+        action=action,
+        target=target,
+        address=address,
+        detail=msgspec.json.encode(detail).decode(),
     )
 
 

@@ -5,12 +5,14 @@ promise even when two parts of the hub race. Knows nothing of connections. Runs 
 """
 
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
 from guardhouse.hub.schema import ACCOUNT_ID, task_output, tasks
+from guardhouse.hub.store.prepared import PreparedStatement
 from guardhouse.values import Stream
 
 __all__ = [
@@ -124,11 +126,31 @@ class OutputChunk(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS: Final = [tasks.c[name] for name in TaskRecord.__struct_fields__]
 _SUMMARY_COLUMNS: Final = [tasks.c[name] for name in TaskRecord.__struct_fields__ if name not in {"result", "args"}]
 _BYTES_COLUMN: Final = {Stream.STDOUT: tasks.c.stdout_bytes, Stream.STDERR: tasks.c.stderr_bytes}
+_THE_TASK: Final = tasks.c.id == bindparam("the_task")
+_INSERT_TASK: Final = PreparedStatement(insert(tasks), columns=["account_id", *TaskRecord.__struct_fields__])
+_INSERT_OUTPUT: Final = PreparedStatement(insert(task_output), columns=["task_id", "stream", "offset", "data"])
+
+
+@cache
+def _update_task(columns: frozenset[str], since: frozenset[TaskState] | None) -> PreparedStatement:
+    """Return the UPDATE of one task, in one of the states ``since`` where given, that sets ``columns``."""
+    statement = update(tasks).where(_THE_TASK)
+    if since is not None:
+        # Not IN: its parameters are known only when it runs.
+        statement = statement.where(or_(*(tasks.c.state == state for state in sorted(state.value for state in since))))
+    return PreparedStatement(statement, columns=sorted(columns))
+
+
+def _run_update(
+    connection: Connection, task_id: str, since: frozenset[TaskState] | None, values: dict[str, Any]
+) -> bool:
+    statement = _update_task(frozenset(values), since)
+    return bool(statement.run(connection, the_task=task_id, **values).rowcount)
 
 
 def insert_task(connection: Connection, record: TaskRecord) -> None:
     """Store a new task."""
-    connection.execute(insert(tasks).values(account_id=ACCOUNT_ID, **msgspec.structs.asdict(record)))
+    _INSERT_TASK.run(connection, account_id=ACCOUNT_ID, **msgspec.structs.asdict(record))
 
 
 def find_task(connection: Connection, task_id: str) -> TaskRecord | None:
@@ -197,10 +219,7 @@ def advance_task(
     connection: Connection, task_id: str, *, to: TaskState, since: frozenset[TaskState], **values: Any
 ) -> bool:
     """Move a live task to another live state; return whether it was in one of ``since``."""
-    moved = connection.execute(
-        update(tasks).where(tasks.c.id == task_id, tasks.c.state.in_(since)).values(state=to, **values)
-    )
-    return bool(moved.rowcount)
+    return _run_update(connection, task_id, since, {"state": to.value, **values})
 
 
 def record_cancel(connection: Connection, task_id: str, *, at_ms: int, reason: str) -> None:
@@ -215,33 +234,21 @@ def record_cancel(connection: Connection, task_id: str, *, at_ms: int, reason: s
 def finish_task(connection: Connection, task_id: str, end: TaskEnd) -> bool:
     """Store the one result; return False, changing nothing, when the task has one or is gone."""
     values = msgspec.structs.asdict(end)
-    stored = connection.execute(
-        update(tasks)
-        .where(tasks.c.id == task_id, tasks.c.state.in_(LIVE_STATES))
-        .values(state=values.pop("state"), state_reason=values.pop("reason"), finished_ms=values.pop("at_ms"), **values)
-    )
-    return bool(stored.rowcount)
+    values["state"] = end.state.value
+    values["state_reason"] = values.pop("reason")
+    values["finished_ms"] = values.pop("at_ms")
+    return _run_update(connection, task_id, LIVE_STATES, values)
 
 
 def store_output(connection: Connection, task_id: str, chunks: list[tuple[Stream, int, bytes]]) -> None:
     """Append pieces of output, each with the offset of its first byte, and count them."""
     if not chunks:
         return
-    connection.execute(
-        insert(task_output),
-        [
-            {"task_id": task_id, "stream": stream.value, "offset": offset, "data": data}
-            for stream, offset, data in chunks
-        ],
-    )
-    ends: dict[Stream, int] = {}
+    ends: dict[str, int] = {}
     for stream, offset, data in chunks:
-        ends[stream] = offset + len(data)
-    connection.execute(
-        update(tasks)
-        .where(tasks.c.id == task_id)
-        .values({_BYTES_COLUMN[stream].name: end for stream, end in ends.items()})
-    )
+        _INSERT_OUTPUT.run(connection, task_id=task_id, stream=stream.value, offset=offset, data=data)
+        ends[_BYTES_COLUMN[stream].name] = offset + len(data)
+    _run_update(connection, task_id, None, ends)
 
 
 def read_output(
