@@ -8,9 +8,17 @@ import trio
 from guardhouse.errors import PeerError, Refusal
 from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason
 from guardhouse.policy import load_policy
-from guardhouse.runner.commands import CommandRequest, CommandService, NotAdmitted, OutputClosedError, StopSignal
+from guardhouse.policy.decision import CommandDenied
+from guardhouse.runner.commands import (
+    CommandRequest,
+    CommandService,
+    NotAdmitted,
+    OutputClosedError,
+    StopSignal,
+    check_admitted,
+)
 from guardhouse.runner.rules import make_judge
-from guardhouse.values import Stream
+from guardhouse.values import Stream, Verdict
 
 POLICY = load_policy(
     """
@@ -71,9 +79,13 @@ class FakeLauncher:
         return self.running
 
 
-def service(launcher) -> CommandService:
+def service(launcher, *, has_gate: bool = False) -> CommandService:
     return CommandService(
-        judge=make_judge(POLICY), launcher=launcher, profile="observe", profiles=frozenset({"observe"})
+        judge=make_judge(POLICY),
+        launcher=launcher,
+        profile="observe",
+        profiles=frozenset({"observe"}),
+        has_gate=has_gate,
     )
 
 
@@ -219,8 +231,24 @@ async def test_a_judge_that_does_not_end_denies(monkeypatch) -> None:
     release = threading.Event()
     monkeypatch.setattr("guardhouse.runner.commands.JUDGE_TIMEOUT_S", 0.1)
     commands = CommandService(
-        judge=lambda _text: release.wait(), launcher=FakeLauncher(write_both), profile="p", profiles=frozenset({"p"})
+        judge=lambda _text: release.wait(),
+        launcher=FakeLauncher(write_both),
+        profile="p",
+        profiles=frozenset({"p"}),
+        has_gate=False,
     )
     with pytest.raises(Refusal, match="did not come to a decision"):
         await commands.admit(CommandRequest(text="echo", timeout_s=1))
     release.set()
+
+
+def test_what_text_cannot_decide_is_left_to_the_exec_gate_where_there_is_one() -> None:
+    """Undecided runs behind the gate and is refused without it; a deny is a deny either way."""
+    undecided = make_judge(load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p"))("x=ls; $x")
+    assert undecided.verdict is Verdict.UNDECIDED
+    check_admitted(undecided, has_gate=True)
+    with pytest.raises(NotAdmitted, match="only the exec gate could tell"):
+        check_admitted(undecided, has_gate=False)
+    denied = make_judge(load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p"))("x=ls; $x; rm f")
+    with pytest.raises(CommandDenied):
+        check_admitted(denied, has_gate=True)

@@ -76,7 +76,11 @@ class System:
         self.journal = journal
         self.launcher = HoldingLauncher()
         commands = CommandService(
-            judge=make_judge(POLICY), launcher=self.launcher, profile="observe", profiles=frozenset({"observe"})
+            judge=make_judge(POLICY),
+            launcher=self.launcher,
+            profile="observe",
+            profiles=frozenset({"observe"}),
+            has_gate=False,
         )
         self.dispatcher = Dispatcher(
             nursery=nursery,

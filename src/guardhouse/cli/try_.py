@@ -64,4 +64,7 @@ def try_(
         click.echo(f"guardhouse: {trial.refusal}", err=True)
     elif trial.outcome is not None and trial.outcome.timed_out and not as_json:
         click.echo(f"guardhouse: command timed out after {timeout_s:g} s", err=True)
+    if not as_json:
+        for remark in trial.refused_programs():
+            click.echo(f"guardhouse: {remark}", err=True)
     sys.exit(trial.exit_code)

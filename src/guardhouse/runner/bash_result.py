@@ -4,14 +4,19 @@ The streamed output is exact; the texts here are for people and agents, so bad b
 remarks follow the command's output in square brackets. Runs in the runner.
 """
 
+from typing import Final
+
 from guardhouse.errors import PeerError, Refusal
+from guardhouse.launcher.messages import CommandOutcome
 from guardhouse.limits import INLINE_LIMIT_CHARS, PREVIEW_CHARS, PREVIEW_LINES
 from guardhouse.runner.capture import Capture
 from guardhouse.runner.commands import CommandRun
 from guardhouse.runner.files import BoundedText, FilesService
 from guardhouse.wire.operations import BashResult
 
-__all__ = ["make_bash_result"]
+__all__ = ["make_bash_result", "refused_remarks"]
+
+_REFUSALS_SHOWN: Final = 5
 
 
 async def make_bash_result(run: CommandRun, *, command: str, files: FilesService) -> BashResult:
@@ -24,6 +29,7 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         remarks.append(f"[guardhouse: command timed out after {run.timeout_s:g} s; everything it started was ended]")
     elif outcome.reason:
         remarks.append(f"[guardhouse: {outcome.reason}]")
+    remarks += [f"[guardhouse: {remark}]" for remark in refused_remarks(outcome)]
     return BashResult(
         stdout=stdout.text,
         stderr=_with_remarks(stderr.text, remarks),
@@ -49,7 +55,22 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         notes=outcome.notes,
         reason=outcome.reason,
         decision=run.decision.as_json(),
+        execs=outcome.execs,
     )
+
+
+def refused_remarks(outcome: CommandOutcome) -> list[str]:
+    """Say which programs the exec gate did not let run: a shell only prints 'Permission denied'."""
+    if outcome.execs is None:
+        return []
+    refused = outcome.execs["refused"]
+    remarks = [
+        f"the exec gate did not let {program['path']} run: {program['because']}"
+        for program in refused[:_REFUSALS_SHOWN]
+    ]
+    if len(refused) > _REFUSALS_SHOWN:
+        remarks.append(f"and {len(refused) - _REFUSALS_SHOWN} further programs, which the result lists")
+    return remarks
 
 
 async def _bounded(capture: Capture, command: str, files: FilesService) -> BoundedText:

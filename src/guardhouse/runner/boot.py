@@ -142,7 +142,11 @@ async def _serve(
     try:
         async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
             commands = CommandService(
-                judge=make_judge(policy), launcher=launcher, profile=wall.profile, profiles=wall.profiles
+                judge=make_judge(policy),
+                launcher=launcher,
+                profile=wall.profile,
+                profiles=wall.profiles,
+                has_gate=wall.has_gate,
             )
             files = FilesService(lambda: launcher.start_worker("files"))
             dispatcher = Dispatcher(

@@ -130,8 +130,12 @@ class CommandRun:
     stderr: Capture
 
 
-def check_admitted(decision: Decision) -> None:
+def check_admitted(decision: Decision, *, has_gate: bool) -> None:
     """Let a decision pass that lets the command run; the only place where gate one's verdict becomes yes or no.
+
+    Args:
+        has_gate: the exec gate will judge every program that the command starts, so what the text leaves open may be
+            left to it.
 
     Raises:
         CommandDenied: a rule, or the lack of one, denies.
@@ -149,9 +153,12 @@ def check_admitted(decision: Decision) -> None:
                 decision,
             )
         case Verdict.UNDECIDED:
+            if has_gate:
+                return
             raise NotAdmitted(
-                f"command denied: {_undecided(decision)}; only the exec gate could tell, and this runner has none"
-                " yet: write the command without what text cannot decide, or allow it by a rule",
+                f"command denied: {_undecided(decision)}; only the exec gate could tell, and this host has none"
+                " ('guardhouse doctor' says why): write the command without what text"
+                " cannot decide, or allow it by a rule",
                 decision,
             )
 
@@ -165,13 +172,23 @@ class CommandService:
     """Judges and runs commands under one policy and one launcher."""
 
     def __init__(
-        self, *, judge: Callable[[str], Decision], launcher: CommandLauncher, profile: str, profiles: frozenset[str]
+        self,
+        *,
+        judge: Callable[[str], Decision],
+        launcher: CommandLauncher,
+        profile: str,
+        profiles: frozenset[str],
+        has_gate: bool,
     ) -> None:
-        """``profiles`` are those that the launcher's bundle holds; ``profile`` is the default among them."""
+        """``profiles`` are those that the launcher's bundle holds; ``profile`` is the default among them.
+
+        ``has_gate``: the launcher was given this same policy and judges every exec by it.
+        """
         self._judge = judge
         self._launcher = launcher
         self._profile = profile
         self._profiles = profiles
+        self._has_gate = has_gate
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)
 
@@ -200,7 +217,7 @@ class CommandService:
         """As `admit`, with the decision that `judge` gave for this very text."""
         if decision.command != request.text:
             raise InvariantError("a decision was used for another text than the one it judged")
-        check_admitted(decision)
+        check_admitted(decision, has_gate=self._has_gate)
         profile = decision.profile or self._profile
         if profile not in self._profiles:
             raise Refusal(

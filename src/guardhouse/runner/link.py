@@ -14,12 +14,12 @@ import trio
 from guardhouse.errors import PeerError
 from guardhouse.runner.event_loop import leaves
 from guardhouse.runner.logs import get_logger
-from guardhouse.values import Stream
+from guardhouse.values import Stream, Verdict
 from guardhouse.wire.close_codes import NORMAL, close_code, close_reason
-from guardhouse.wire.envelope import render_frame
+from guardhouse.wire.envelope import FrameTooLarge, UnsendableMessage, render_frame
 from guardhouse.wire.events import Event, HeartbeatDue, OutputRoom, Resumed, Warned, WelcomeMissing
 from guardhouse.wire.messages import EnvironmentInfo, McpResult, Message, Metrics, TaskOutput, TaskResult, Welcome
-from guardhouse.wire.messages_v1 import HubGoodbye, RejectCode
+from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest, HubGoodbye, RejectCode
 from guardhouse.wire.runner_session import RunnerSession
 
 __all__ = ["HostReport", "Link", "MessageStream"]
@@ -29,6 +29,8 @@ PING_INTERVAL_S: Final = 15.0
 PING_TIMEOUT_S: Final = 25.0
 # Frames taken in while nothing could be written; beyond it the platform has to wait as well.
 _UNANSWERED_FRAMES_MAX: Final = 256
+# Results that already stand in the place of one that could not be sent.
+_REPLACED_CODES: Final = frozenset({"oversized", "unsendable"})
 
 
 class MessageStream(Protocol):
@@ -212,12 +214,57 @@ class Link:
                 await self._wake.wait()
                 self._wake = trio.Event()
                 continue
+            is_replaced = False
             for message in messages:
-                await connection.send(_render(message))
+                try:
+                    text = _render(message)
+                except UnsendableMessage as error:
+                    is_replaced = self._replace(message, error) or is_replaced
+                    continue
+                await connection.send(text)
+            if is_replaced:
+                # The session is told that all was written only when what stands in its place was, too.
+                continue
             if not self._session.is_v1 and any(isinstance(m, TaskOutput | TaskResult | McpResult) for m in messages):
                 # The plain protocol acknowledges nothing, but the answer to a ping proves that all before it arrived.
                 await connection.ping()
             self._dispatch(self._session.flushed())
+
+    def _replace(self, message: Message, error: UnsendableMessage) -> bool:
+        """Put something that can be sent in the place of ``message``; return whether there is such a thing.
+
+        What the other side refuses would end the connection, be sent again on the next one and end that too.
+        """
+        get_logger().error("a message could not be sent", type=message.TYPE, error=str(error))
+        match message:
+            case TaskResult() if message.error_code not in _REPLACED_CODES:
+                code = "oversized" if isinstance(error, FrameTooLarge) else "unsendable"
+                self._session.replace_result(
+                    TaskResult(
+                        task_id=message.task_id,
+                        success=False,
+                        error=f"the task ended, and its result cannot be sent: {error}",
+                        exit_code=message.exit_code,
+                        error_code=code,
+                    )
+                )
+                return True
+            case McpResult(success=True):
+                self._session.answer_call(McpResult(call_id=message.call_id, success=False, error=str(error)))
+                return True
+            case ApprovalRequest():
+                self._session.withdraw_approval(message.approval_id, reason=str(error))
+                self._handle(
+                    ApprovalDecision(
+                        approval_id=message.approval_id,
+                        verdict=Verdict.DENY,
+                        decided_by="runner",
+                        note=f"nobody could be asked: {error}",
+                    )
+                )
+                return True
+            case _:
+                return False
 
     async def _keep_time(self, nursery: trio.Nursery) -> None:
         while True:

@@ -22,6 +22,7 @@ from guardhouse.launcher.client import LauncherClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchError
 from guardhouse.limits import BASH_TIMEOUT_MAX_S, CAPTURE_LIMIT_BYTES
 from guardhouse.policy.decision import Decision
+from guardhouse.runner.bash_result import refused_remarks
 from guardhouse.runner.capture import Capture
 from guardhouse.runner.commands import CommandRequest, CommandService, OutputClosedError, OutputSink, StopSignal
 from guardhouse.runner.event_loop import run_in_trio
@@ -86,6 +87,7 @@ class Trial:
                 "denied_syscalls": outcome.denied_syscalls,
                 "killed_descendants": outcome.killed_descendants,
                 "notes": list(outcome.notes),
+                "tree": outcome.execs,
             }
         return found
 
@@ -98,7 +100,7 @@ class Trial:
 
     def _denied_by(self) -> dict[str, Any] | None:
         if self.refusal is None:
-            return None
+            return self._refused_exec()
         if isinstance(self.refusal, LaunchError):
             return {"gate": "wall", "layer": self.refusal.layer, "rule": None, "place": None}
         rule = self.decision.rule
@@ -107,6 +109,24 @@ class Trial:
             "layer": "gate one",
             "rule": rule.match if rule is not None else None,
             "place": rule.place if rule is not None else None,
+        }
+
+    def refused_programs(self) -> list[str]:
+        """Return a line for each program that the exec gate did not let run."""
+        return [] if self.outcome is None else refused_remarks(self.outcome)
+
+    def _refused_exec(self) -> dict[str, Any] | None:
+        """Return the first program that the exec gate did not let run, if any."""
+        if self.outcome is None or self.outcome.execs is None or not self.outcome.execs["refused"]:
+            return None
+        first = self.outcome.execs["refused"][0]
+        return {
+            "gate": "exec gate",
+            "layer": "gate two",
+            "rule": first["rule"] or None,
+            "place": first["place"] or None,
+            "path": first["path"],
+            "argv": first["argv"],
         }
 
 
@@ -156,7 +176,9 @@ async def _run(
     limit_bytes = None if pass_through else CAPTURE_LIMIT_BYTES
     sink: OutputSink = _write_through if pass_through else _keep
     async with LauncherClient(wall.launcher) as launcher:
-        commands = CommandService(judge=judge, launcher=launcher, profile=wall.profile, profiles=wall.profiles)
+        commands = CommandService(
+            judge=judge, launcher=launcher, profile=wall.profile, profiles=wall.profiles, has_gate=wall.has_gate
+        )
         decision = await commands.judge(request.text)
         try:
             admitted = commands.admit_decided(request, decision)

@@ -4,6 +4,7 @@ The same for `guardhouse run` and `guardhouse try`. Runs in the boot process, as
 as root, before any secret is read.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import HostFeatures, probe_host
 from guardhouse.launcher.start import LauncherHandle, start_launcher
-from guardhouse.policy import Policy
+from guardhouse.policy import Policy, dump_policy
 from guardhouse.runner.identity import Account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
@@ -33,6 +34,7 @@ class Wall:
     features: HostFeatures
     profile: str
     profiles: frozenset[str]
+    has_gate: bool
 
 
 def put_up_wall(
@@ -76,5 +78,14 @@ def put_up_wall(
         trusted_path=":".join(policy.trusted_path),
         around=Surroundings(protected_paths=tuple(sorted({str(path) for path in protected_paths}))),
     )
-    launcher = start_launcher(bundle, warm=(default.name,))
-    return Wall(launcher=launcher, bundle=bundle, features=features, profile=default.name, profiles=offered)
+    has_gate = not features.layers["exec_gate"]
+    gate_policy = json.dumps(dump_policy(policy)).encode("ascii") if has_gate else b""
+    launcher = start_launcher(bundle, warm=(default.name,), gate_policy=gate_policy)
+    return Wall(
+        launcher=launcher,
+        bundle=bundle,
+        features=features,
+        profile=default.name,
+        profiles=offered,
+        has_gate=has_gate,
+    )

@@ -109,7 +109,8 @@ class BashResult(Result, frozen=True, kw_only=True):
     """How a command ended. Output that is not valid UTF-8 has U+FFFD here; the streamed output is exact.
 
     After ``total_size`` come extras of ours. ``stdout_dropped`` and ``stderr_dropped`` count the bytes beyond the
-    capture limit, ``decision`` is the policy's summary, ``reason`` says why the command was stopped.
+    capture limit, ``decision`` is the policy's summary, ``reason`` says why the command was stopped, ``execs`` is every
+    program that ran or was refused as the exec gate saw it.
     """
 
     stdout: str = field(default_factory=str)
@@ -136,6 +137,7 @@ class BashResult(Result, frozen=True, kw_only=True):
     notes: _Notes = ()
     reason: Text | None = None
     decision: dict[str, Any] | None = None
+    execs: dict[str, Any] | None = None
 
 
 class ReadArgs(Args, frozen=True, kw_only=True):
