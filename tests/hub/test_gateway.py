@@ -8,6 +8,8 @@ import trio
 import trio_websocket
 from tests.support.runner_stub import connect_plain, connect_v1
 
+from guardhouse import limits
+
 PATHS = ["/api/v1/runner/ws", "/safari/worknode/ws", "/safari/environment/ws"]
 
 
@@ -400,15 +402,11 @@ async def test_a_request_that_no_message_carries_fails_and_the_runner_stays(hub)
     created = await hub.environment()
     async with connect_v1(hub.url, created["token"]) as runner:
         await hub.until_online()
-        body = {
-            "environment_id": "web-1",
-            "operation": "bash",
-            "args": {"command": "true", "more": [0] * (limits.MESSAGE_MAX_NODES + 1)},
-        }
-        reply = await hub.http.post("/api/v1/tasks", json=body)
-        assert reply.status_code in {200, 202}, reply.text
-        ended = await hub.result(reply.json()["task_id"])
+        # As deep as the API takes it: the message around it is one level deeper.
+        deep = json.loads("[" * (limits.MESSAGE_MAX_DEPTH - 2) + "]" * (limits.MESSAGE_MAX_DEPTH - 2))
+        refused_one = await hub.start(args={"command": "true", "more": deep})
+        ended = await hub.result(refused_one["id"])
         assert (ended["state"], ended["error_code"]) == ("failed", "unsendable")
-        assert "values" in ended["error"]
+        assert "cannot send task.request" in ended["error"]
         started = await hub.start()
-        assert (await runner.next("task.request"))["task_id"] == started["task_id"]
+        assert (await runner.expect("task.request"))["task_id"] == started["id"]

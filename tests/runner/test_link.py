@@ -1,13 +1,16 @@
 """The link over connections in memory: the clock is the test's."""
 
+import msgspec
 import pytest
 import trio
 from tests.runner.conversation import MemoryConnection, StillHost
 
 from guardhouse.errors import PeerError
 from guardhouse.runner.link import Link
-from guardhouse.values import Stream
-from guardhouse.wire.messages import TaskRequest, TaskResult
+from guardhouse.values import Stream, Verdict
+from guardhouse.wire.events import ResultAcknowledged
+from guardhouse.wire.messages import EnvironmentInfo, McpResult, TaskRequest, TaskResult
+from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest
 from guardhouse.wire.runner_session import RunnerSession
 
 V1 = "guardhouse.v1"
@@ -180,3 +183,105 @@ async def test_end_says_goodbye_and_closes(link, autojump_clock) -> None:
         link.end("shutdown")
         await connection.next("runner.goodbye")
     assert connection.closed_with == (1000, "shutdown")
+
+
+async def _begin_v1(nursery, link, connection: MemoryConnection) -> None:
+    connection.hear("welcome", worknode_id="w", name="n", labels=[])
+    nursery.start_soon(link.converse, connection)
+    await connection.next("runner.hello")
+    connection.hear("runner.resume", tasks=[])
+    await connection.next("heartbeat")
+
+
+# A result that breaks a limit of the wire which its size does not show: nesting.
+_TOO_DEEP = msgspec.json.decode(b"[" * 100 + b"]" * 100)
+
+
+async def test_a_result_that_cannot_be_sent_is_answered_all_the_same(nursery, link, autojump_clock) -> None:
+    """A failure that says why stands in its place, the connection holds, and the next result is as ever."""
+    connection = MemoryConnection(V1)
+    await _begin_v1(nursery, link, connection)
+    for task_id in ("t1", "t2"):
+        connection.hear("task.request", task_id=task_id, operation="bash", args={}, source_instance_id="node-7")
+    await _settle()
+    link.accept("t1")
+    link.accept("t2")
+    link.finish(TaskResult(task_id="t1", success=True, result={"deep": _TOO_DEEP}, exit_code=0))
+    link.finish(TaskResult(task_id="t2", success=True, result={"fine": 1}))
+    answers = {answer["task_id"]: answer for answer in [await connection.next("task.result") for _ in "12"]}
+    assert answers["t1"]["success"] is False
+    assert answers["t1"]["error_code"] == "unsendable"
+    assert answers["t1"]["source_instance_id"] == "node-7"
+    assert "nest" in answers["t1"]["error"]
+    assert answers["t2"]["result"] == {"fine": 1}
+    assert connection.closed_with is None
+    nursery.cancel_scope.cancel()
+
+
+async def test_on_the_plain_protocol_the_replacement_is_what_counts_as_delivered(link, events, autojump_clock) -> None:
+    """A cut between the two leaves the result to the next connection: it is not forgotten with the unsendable one."""
+    connection = MemoryConnection()
+    connection.hear("welcome", worknode_id="w", name="n", labels=[])
+    async with trio.open_nursery() as nursery:
+
+        async def first() -> None:
+            with pytest.raises(PeerError):
+                await link.converse(connection)
+
+        nursery.start_soon(first)
+        connection.hear("task.request", task_id="t1", operation="bash", args={})
+        await connection.next("heartbeat")
+        await _settle()
+        link.accept("t1")
+        connection.answers_pings = False
+        link.finish(TaskResult(task_id="t1", success=True, result={"deep": _TOO_DEEP}))
+        assert (await connection.next("task.result"))["success"] is False
+        await _settle()
+        assert not [event for event in events if isinstance(event, ResultAcknowledged)]
+        assert link.unsent == 1
+        connection.cut()
+
+
+async def test_an_answer_to_a_call_that_cannot_be_sent_is_a_failure(nursery, link, autojump_clock) -> None:
+    """An mcp.result over a limit becomes one that says so."""
+    connection = MemoryConnection(V1)
+    await _begin_v1(nursery, link, connection)
+    link.answer_call(McpResult(call_id="c1", success=True, result=_TOO_DEEP))
+    answer = await connection.next("mcp.result")
+    assert (answer["call_id"], answer["success"]) == ("c1", False)
+    assert "nest" in answer["error"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_approval_that_cannot_be_asked_for_is_denied(nursery, events, autojump_clock) -> None:
+    """Nobody saw the request, so the answer is no; it is not asked again on the next connection."""
+    session = RunnerSession(memory_id="mem_1", version="0.0", name="host")
+    link = Link(session, facts=StillHost(), handle=events.append)
+    connection = MemoryConnection(V1)
+    await _begin_v1(nursery, link, connection)
+    session.ask_approval(
+        ApprovalRequest(approval_id="a1", task_id="t1", command="x", explanation={"deep": _TOO_DEEP}, expires_in_s=9.0)
+    )
+    link.end("wakes the writer")
+    assert (await connection.next("approval.withdrawn"))["approval_id"] == "a1"
+    (decision,) = [event for event in events if isinstance(event, ApprovalDecision)]
+    assert (decision.approval_id, decision.verdict, decision.decided_by) == ("a1", Verdict.DENY, "runner")
+    assert not [message for message in connection.said if message["type"] == "approval.request"]
+
+
+class _NamelessHost(StillHost):
+    async def environment(self) -> EnvironmentInfo:
+        return msgspec.structs.replace(await super().environment(), hostname="h" * 2_000)
+
+
+async def test_a_heartbeat_that_cannot_be_sent_ends_nothing(nursery, events, autojump_clock) -> None:
+    """Facts over a limit cost one heartbeat; the next one, without them, comes in its time."""
+    session = RunnerSession(memory_id="mem_1", version="0.0", name="host")
+    link = Link(session, facts=_NamelessHost(), handle=events.append)
+    connection = MemoryConnection()
+    connection.hear("welcome", worknode_id="w", name="n", labels=[])
+    nursery.start_soon(link.converse, connection)
+    heartbeat = await connection.next("heartbeat")
+    assert "environment" not in heartbeat
+    assert trio.current_time() == pytest.approx(30, abs=0.1)
+    nursery.cancel_scope.cancel()
