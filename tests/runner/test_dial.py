@@ -74,12 +74,24 @@ async def test_a_wrong_token_is_an_authentication_failure(tmp_path, authority) -
     assert str(failure).startswith("authentication failed: ")
 
 
-async def test_a_platform_that_reads_the_header_says_so(tmp_path, authority) -> None:
+@pytest.mark.parametrize(
+    ("headers", "knows_bearer"),
+    [
+        pytest.param([b'Bearer realm="guardhouse"'], True, id="bearer"),
+        pytest.param([b"bearer"], True, id="lower-case"),
+        pytest.param([b'Bearer realm="x"', b'Basic realm="y"'], True, id="two-headers"),
+        pytest.param([b'Basic realm="y", Bearer realm="x"'], True, id="one-header-two-challenges"),
+        pytest.param([b'Basic realm="bearer"'], False, id="basic"),
+        pytest.param([b"Bearers"], False, id="another-word"),
+        pytest.param([], False, id="none"),
+    ],
+)
+async def test_a_platform_that_reads_the_header_says_so(tmp_path, authority, headers, knows_bearer) -> None:
     """WWW-Authenticate: Bearer tells that the token was seen where v1 puts it."""
     async with open_stub(TOKEN) as stub:
-        stub.refusal, stub.refusal_headers = 401, [(b"WWW-Authenticate", b'Bearer realm="guardhouse"')]
+        stub.refusal, stub.refusal_headers = 401, [(b"WWW-Authenticate", value) for value in headers]
         failure = await fails(parse_hub_url(stub.url), client_context(tmp_path, authority), Form.V1)
-    assert failure.knows_bearer
+    assert failure.knows_bearer is knows_bearer
     assert stub.attempts[0].token is None
 
 

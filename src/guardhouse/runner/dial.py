@@ -303,7 +303,9 @@ def _rejected(rejection: trio_websocket.ConnectionRejected, url: HubUrl) -> Conn
     status = rejection.status_code
     headers = {name.lower(): value for name, value in rejection.headers}
     if status in (401, 403):
-        knows_bearer = headers.get(b"www-authenticate", b"").strip().lower().startswith(b"bearer")
+        # RFC 9110 section 11.6.1: one header with several challenges, or several headers.
+        challenges = b",".join(value for name, value in rejection.headers if name.lower() == b"www-authenticate")
+        knows_bearer = any(part.split()[:1] == [b"bearer"] for part in challenges.lower().split(b","))
         return ConnectFailed(
             f"authentication failed: {url} refused the token (status {status});"
             " copy the environment's token from the hub again",
