@@ -31,6 +31,8 @@ from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
 
 __all__ = ["run_init"]
 
+# pid_namespaces(7): the next process gets the next free number after this one.
+_FIRST_NUMBERS: Final = b"1"
 _THREAD_STACK_BYTES: Final = 256 * 1024
 _DENIED_NAMES_MAX: Final = 512  # distinct calls counted by name; there are not that many
 # RLIMIT_CPU counts for this process too. It asks to be replaced well before the limit would kill it.
@@ -197,6 +199,8 @@ class _Init:
             environment=order["environment"],
             stdio=(stdin, stdout, stderr),
         )
+        if self._place.last_pid_fd >= 0:
+            os.pwrite(self._place.last_pid_fd, _FIRST_NUMBERS, 0)
         self._running = _Running(self._vessel, program)
         self._watch_listener()
         self._vessel.start(program)

@@ -52,6 +52,7 @@ class Place:
             the kernel counts that limit over every process of the account on the host: others would use it up.
         private_parts: out: see `build_view`.
         gate_fd: socket to the exec gate's monitor; -1 where there is no gate.
+        last_pid_fd: out: where the pid namespace's last number can be set; -1 where that is not needed or not there.
     """
 
     bundle: Bundle
@@ -62,6 +63,7 @@ class Place:
     pids_in_cgroup: bool
     private_parts: tuple[PrivatePart, ...] = field(default=())
     gate_fd: int = field(default=-1)
+    last_pid_fd: int = field(default=-1)
 
     @property
     def drops_ids(self) -> bool:
@@ -116,6 +118,21 @@ def _map_user(place: Place) -> None:
     # setgroups must be refused before an unprivileged gid_map is accepted: user_namespaces(7).
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         _write(f"/proc/self/{name}", text)
+
+
+def _open_last_pid(place: Place) -> None:
+    """Open the pid namespace's counter where the view will show the host's /proc.
+
+    There a program that looks itself up by its own number (procps: ps, top, w) finds the host's process of that number,
+    or none and fails. So every command begins at the lowest numbers, which a host always has (kernel threads).
+    """
+    if place.plan.proc != "host":
+        return
+    try:
+        place.last_pid_fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # a kernel without CONFIG_CHECKPOINT_RESTORE
+    place.kept = (*place.kept, place.last_pid_fd)
 
 
 def _leave_cgroup_view(place: Place) -> None:
@@ -201,6 +218,12 @@ PREPARE_STEPS: Final = (
     ),
     PrepareStep(
         "user_namespace", "namespaces", _map_user, why="every later step needs capabilities, which only this gives"
+    ),
+    PrepareStep(
+        "process_numbers",
+        "namespaces",
+        _open_last_pid,
+        why="before the view makes /proc read-only; what it opens counts for our own pid namespace alone",
     ),
     PrepareStep(
         "cgroup_namespace",
