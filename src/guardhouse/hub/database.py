@@ -1,11 +1,12 @@
 """SQLite behind one writer and a few readers: transactions in threads, several writes in one fsync.
 
-Every write is a function of a connection. The writer takes all that wait, runs them in one transaction and tells
-each its outcome after the commit, so that the price of an fsync is shared and the order of writes is the order of
-calls. Knows nothing of the tables. Runs in the hub.
+Every write is a function of a connection. The writer, a thread of its own, takes all that wait, runs them in one
+transaction and tells each its outcome after the commit, so that the price of an fsync is shared and the order of
+writes is the order of calls. Knows nothing of the tables. Runs in the hub.
 """
 
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ BUSY_TIMEOUT_MS: Final = 10_000
 READERS: Final = 4
 # One transaction takes at most so many writes, so that the first of them is not kept waiting for the last.
 BATCH_MAX: Final = 256
+# A write that nobody waits for waits this long for one that somebody does, and shares its transaction.
+SOON_S: Final = 0.05
 
 
 class StoreUnavailable(GuardhouseError):  # noqa: N818 - a state of the disk, told to the client as 503
@@ -66,7 +69,9 @@ class Database:
         self._connection: Connection | None = None
         self._level = ""
         self._pending: deque[_Write[Any]] = deque()
-        self._wake = trio.Event()
+        # Guards what follows it, which both the event loop and the writer's thread use.
+        self._wake = threading.Condition()
+        self._is_awaited = False
         self._closing = False
         try:
             # mode 0600 before the first page is written: the directory is 0700, this is the second lock.
@@ -118,34 +123,47 @@ class Database:
         self._enqueue(operation, durable=False, is_awaited=False)
 
     def _enqueue(self, operation: Callable[[Connection], T], *, durable: bool, is_awaited: bool) -> _Write[T]:
-        if self._closing:
-            raise StoreUnavailable("the hub is shutting down; try again in a moment")
         write: _Write[T] = _Write(operation, durable=durable, is_awaited=is_awaited)
-        self._pending.append(write)
-        self._wake.set()
+        with self._wake:
+            if self._closing:
+                raise StoreUnavailable("the hub is shutting down; try again in a moment")
+            is_first = not self._pending
+            self._pending.append(write)
+            if is_awaited and not self._is_awaited:
+                self._is_awaited = True
+                self._wake.notify()
+            elif is_first:
+                self._wake.notify()
         return write
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit what is written, until `close`; what was in line by then is committed too."""
         task_status.started()
         with trio.CancelScope(shield=True):
-            while self._pending or not self._closing:
-                if not self._pending:
-                    self._wake = trio.Event()
-                    await self._wake.wait()
-                    continue
-                batch = [self._pending.popleft() for _ in range(min(BATCH_MAX, len(self._pending)))]
-                await trio.to_thread.run_sync(self._commit, batch)
-                for write in batch:
-                    if write.error is not None and (isinstance(write.error, StoreUnavailable) or not write.is_awaited):
-                        _log.warning("write_failed", error=str(write.error))
-                    write.finished.set()
-            await trio.to_thread.run_sync(self._dispose)
+            await trio.to_thread.run_sync(self._keep_writing, trio.lowlevel.current_trio_token())
 
     def close(self) -> None:
         """Let `run` end after what is in line."""
-        self._closing = True
-        self._wake.set()
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+
+    def _keep_writing(self, token: trio.lowlevel.TrioToken) -> None:
+        """Be the writer's thread: it stays awake between batches, and hands outcomes to the event loop."""
+        while batch := self._next_batch():
+            self._commit(batch)
+            token.run_sync_soon(_tell, batch)
+        self._dispose()
+
+    def _next_batch(self) -> list[_Write[Any]]:
+        """Wait for what is to be written and return it, in its order; empty when all is written after `close`."""
+        with self._wake:
+            while not self._closing and not self._is_awaited:
+                if not self._wake.wait(SOON_S if self._pending else None):
+                    break
+            batch = [self._pending.popleft() for _ in range(min(BATCH_MAX, len(self._pending)))]
+            self._is_awaited = any(write.is_awaited for write in self._pending)
+            return batch
 
     def _dispose(self) -> None:
         self._let_go()
@@ -191,6 +209,14 @@ class Database:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
+
+
+def _tell(batch: list[_Write[Any]]) -> None:
+    """Give each write of a committed batch its outcome; on the event loop."""
+    for write in batch:
+        if write.error is not None and (isinstance(write.error, StoreUnavailable) or not write.is_awaited):
+            _log.warning("write_failed", error=str(write.error))
+        write.finished.set()
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

@@ -21,7 +21,7 @@ class PreparedStatement:
     def __init__(self, statement: Insert | Update, *, columns: Sequence[str]) -> None:
         """Render ``statement``, which sets ``columns``; a value that it holds itself stays as it is."""
         compiled = statement.compile(
-            dialect=sqlite.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+            dialect=sqlite.dialect(paramstyle="named"),
             column_keys=list(columns),
         )
         self.text = str(compiled)
