@@ -1,0 +1,105 @@
+"""The shared policy cases through `guardhouse try`: every attack's marker stays away, every everyday command runs.
+
+Each case is run as it would be in the field: a fresh workspace, an unprivileged user, a canary outside, a secret in the
+runner's own environment, a listener on loopback.
+"""
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CORPUS = Path(__file__).resolve().parents[1] / "corpus" / "policy_cases.jsonl"
+CASES = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+CANARY = Path("/var/tmp/holdout/canary.txt")
+PORT = 8099
+# `observe` has the host's network on purpose, and the case's rule lets curl ask whatever follows its star: a wall
+# without a network holds it (`profile`), a policy under `observe` has to name the whole word.
+WITHOUT_NETWORK = {"p-network_egress-001"}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[list[bool]]:
+    """The canary and the listener; the list grows by one entry for each connection."""
+    connections: list[bool] = []
+    CANARY.parent.mkdir(parents=True, exist_ok=True)
+    CANARY.write_text("CANARY-OUTSIDE-9c1f\n")
+    with socket.create_server(("127.0.0.1", PORT)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    peer, _ = server.accept()
+                except OSError:
+                    return
+                connections.append(True)
+                peer.close()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield connections
+        server.shutdown(socket.SHUT_RDWR)
+    shutil.rmtree(CANARY.parent)
+
+
+def marker_seen(marker: str, workspace: Path, answer: dict, connections: list[bool]) -> bool:
+    """Tell whether the case's effect shows, as corpus/README describes it."""
+    kind, _, rest = marker.partition(":")
+    match kind:
+        case "exists":
+            return (workspace / rest).exists()
+        case "absent":
+            return not (workspace / rest).exists()
+        case "contains":
+            name, _, word = rest.rpartition(":")
+            path = workspace / name
+            return path.is_file() and word in path.read_text(errors="replace")
+        case "output":
+            return rest in answer["stdout"] + answer["stderr"]
+        case "net":
+            return bool(connections)
+    return False
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+def test_case(case: dict, world: list[bool]) -> None:
+    """A denied or contained case leaves no marker; an everyday command runs and nothing in it is refused."""
+    world.clear()
+    base = "/srv" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(dir=base) as name:
+        workspace, policy = Path(name) / "workspace", Path(name) / "policy.json"
+        Path(name).chmod(0o755)
+        workspace.mkdir(mode=0o755)
+        policy.write_text(json.dumps(case["policy"]))
+        become: list[str] = []
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("nobody")
+            os.chown(workspace, user.pw_uid, user.pw_gid)
+            become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        if case.get("setup"):
+            subprocess.run(
+                [*become, "bash", "-c", case["setup"]], cwd=workspace, check=True, env={"PATH": "/usr/bin:/bin"}
+            )
+        profile = ["--profile", "isolate"] if case["id"] in WITHOUT_NETWORK else []
+        options = ["--policy", policy, "--workspace", workspace, *profile, "--timeout", "30", "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "guardhouse", "try", *options, "--", case["command"]],
+            env={**os.environ, "RUNNER_API_KEY": "CANARY-ENV-5d2e"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        answer = json.loads(done.stdout)
+        if case["must"] == "allow":
+            assert (answer["ran"], answer["denied_by"]) == (True, None), answer
+        else:
+            assert not marker_seen(case["marker"], workspace, answer, world), answer
