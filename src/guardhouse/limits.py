@@ -143,3 +143,16 @@ REDACTION_VALUES_MAX: Final = 500
 GATE_MAX_ARGUMENTS: Final = 65_536
 GATE_MAX_ARGUMENT_BYTES: Final = 2 * 1024 * 1024
 GATE_MAX_RECORDS: Final = 10_000
+
+# Web fetch (S139-S144). The body's bound counts decoded bytes; text packs up to about 20:1 with gzip, a bomb 1,032:1.
+FETCH_BODY_MAX_BYTES: Final = 5 * 1024 * 1024
+FETCH_RATIO_MAX: Final = 200
+FETCH_RATIO_FREE_BYTES: Final = 1024 * 1024
+# All that a server may send for one answer: the body as sent, its headers (h11 takes 100 KiB) and framing.
+FETCH_RECEIVED_MAX_BYTES: Final = FETCH_BODY_MAX_BYTES + 1024 * 1024
+FETCH_REDIRECTS_MAX: Final = 10
+FETCH_URL_MAX_CHARS: Final = 8_192
+FETCH_ERROR_EXCERPT_CHARS: Final = 1_000
+FETCH_CONNECT_TIMEOUT_S: Final = 10.0  # for each address of a name, within the whole time limit
+FETCH_WORKERS_MAX: Final = 4
+FETCH_WORKER_REQUESTS_MAX: Final = 50  # then a fresh one: bounds what pages could gather in it
