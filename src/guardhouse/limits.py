@@ -120,7 +120,7 @@ STOP_KILL_TIMEOUT_S: Final = 2.0  # an init that has not killed its namespace by
 LAUNCH_BUNDLE_MAX_BYTES: Final = 16 * 1024 * 1024
 LAUNCHER_START_TIMEOUT_S: Final = 30.0  # an interpreter's start and one JSON document, on a host under full load
 
-# Skills (S173: 100 MB upload; one message holds less). Ratio: text packs about 4:1, a bomb up to 1,032:1 (deflate's own limit).
+# Skills (S173: 100 MB upload; one message holds less). Ratio: text packs about 4:1, a bomb up to 1,032:1 (deflate).
 SKILL_ARCHIVE_MAX_BYTES: Final = 23 * 1024 * 1024
 SKILL_FILE_MAX_BYTES: Final = 100 * 1024 * 1024
 SKILL_TOTAL_MAX_BYTES: Final = 200 * 1024 * 1024
