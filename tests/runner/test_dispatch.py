@@ -12,6 +12,7 @@ from guardhouse.errors import Refusal
 from guardhouse.policy import load_policy
 from guardhouse.runner.commands import CommandService
 from guardhouse.runner.dispatch import Dispatcher, _encode
+from guardhouse.runner.enforcement import Enforcement
 from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import BoundedText
 from guardhouse.runner.journal import open_journal, recover
@@ -84,9 +85,12 @@ class System:
         )
         self.dispatcher = Dispatcher(
             nursery=nursery,
-            commands=commands,
-            files=FewFiles(),
-            file_gate=FileGate(POLICY, workspace=directory),
+            enforcement=Enforcement(
+                policy_digest=POLICY.digest,
+                commands=commands,
+                files=FewFiles(),
+                file_gate=FileGate(POLICY, workspace=directory),
+            ),
             journal=JournalWriter(journal),
             max_tasks=max_tasks,
         )
@@ -207,11 +211,11 @@ async def test_a_dead_worker_is_an_answer(system) -> None:
 async def test_a_full_disk_starts_nothing(system, monkeypatch) -> None:
     """A task that cannot be recorded is refused and not started; the next one, with room again, is."""
 
-    def full(_task) -> None:
+    def full(_records) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(system.journal, "record_accepted", full)
+        patch.setattr(system.journal, "record", full)
         system.ask("t0", args={"command": "echo c"})
         refused = await system.result()
     assert "cannot record it (No space left on device)" in refused["error"]

@@ -8,7 +8,9 @@ import os
 import resource
 import signal
 import ssl
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,29 +19,27 @@ import trio
 from guardhouse import __version__
 from guardhouse.errors import SetupError
 from guardhouse.kernel.credentials import set_dumpable
-from guardhouse.launcher.client import LauncherClient
 from guardhouse.policy import Policy
-from guardhouse.runner.commands import CommandService
 from guardhouse.runner.config import RunnerConfig
 from guardhouse.runner.credential import Token, keep_from_children, read_token
 from guardhouse.runner.dial import Fault
 from guardhouse.runner.dispatch import Dispatcher
+from guardhouse.runner.enforcement import Enforcement, enforce, make_report
 from guardhouse.runner.event_loop import leaves, run_in_trio
 from guardhouse.runner.facts import HostReporter
-from guardhouse.runner.file_gate import FileGate
-from guardhouse.runner.files import FilesService
 from guardhouse.runner.identity import become, resolve_account
 from guardhouse.runner.journal import Journal, Recovered, open_journal
 from guardhouse.runner.journal_writer import JournalWriter
+from guardhouse.runner.keeper import start_keeper
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger, hide_in_logs, start_logging
-from guardhouse.runner.rules import load_rules, make_judge
+from guardhouse.runner.reload import reload_on_signal
+from guardhouse.runner.rules import load_rules
 from guardhouse.runner.supervise import Refused, connect_for_ever, drain_on_signal
 from guardhouse.runner.tls import make_client_context
 from guardhouse.runner.wall import Wall, put_up_wall
 from guardhouse.runner.workspace_root import prepare_state_directory, prepare_workspace
 from guardhouse.wire.messages import TaskResult
-from guardhouse.wire.messages_v1 import PolicyReport
 from guardhouse.wire.runner_session import RunnerSession
 
 __all__ = ["Ending", "run"]
@@ -88,14 +88,25 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
     prepare_state_directory(config.state_directory, account)
     prepare_state_directory(journal_directory, account)
     prepare_workspace(config.workspace, account, is_default=config.workspace_is_default)
-    wall = put_up_wall(
-        profile=config.profile,
-        policy=policy,
-        account=account,
-        workspace=config.workspace,
-        protected_paths=(journal_directory, *_real_files(config.token_file, *protected_paths)),
-    )
+    hidden = (journal_directory, *_real_files(config.token_file, *protected_paths))
+
+    def make_wall(policy: Policy) -> Wall:
+        return put_up_wall(
+            profile=config.profile,
+            policy=policy,
+            account=account,
+            workspace=config.workspace,
+            protected_paths=hidden,
+        )
+
+    def read_again() -> tuple[Policy, Wall]:
+        policy = load_rules(config.policy)
+        return policy, make_wall(policy)
+
+    wall = make_wall(policy)
     try:
+        # The token is read by this process only after the fork, and the keeper stays who we still are.
+        keeper = start_keeper(read_again)
         # From here on this process knows the token: nobody of its account may look into it, and its memory goes to
         # no disk (prctl(2) PR_SET_DUMPABLE, core(5)).
         set_dumpable(dumpable=False)
@@ -116,7 +127,8 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             profile=wall.profile,
             bundle_digest=wall.bundle.digest[:16],
         )
-        return run_in_trio(_serve, config, token, context, policy, wall, journal, recovered)
+        reload = partial(reload_on_signal, read=partial(keeper.reload, wall.features))
+        return run_in_trio(_serve, config, token, context, policy, wall, journal, recovered, reload)
     finally:
         wall.launcher.close()
 
@@ -134,48 +146,45 @@ async def _serve(
     wall: Wall,
     journal: Journal,
     recovered: Recovered,
+    reload: Callable[..., Awaitable[None]],
 ) -> Ending:
     log = get_logger()
     ending = Ending.DRAINED
     refused: list[Refused] = []
     died = False
     try:
-        async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
-            commands = CommandService(
-                judge=make_judge(policy),
-                launcher=launcher,
-                profile=wall.profile,
-                profiles=wall.profiles,
-                has_gate=wall.has_gate,
-            )
-            files = FilesService(lambda: launcher.start_worker("files"))
+        async with trio.open_nursery() as nursery:
+
+            def launcher_died() -> None:
+                nonlocal died
+                died = True
+                nursery.cancel_scope.cancel()
+
+            async def begin(policy: Policy, wall: Wall) -> Enforcement:
+                enforcement: Enforcement = await nursery.start(enforce, policy, wall, config.workspace, launcher_died)
+                return enforcement
+
             dispatcher = Dispatcher(
                 nursery=nursery,
-                commands=commands,
-                files=files,
-                file_gate=FileGate(policy, workspace=config.workspace),
+                enforcement=await begin(policy, wall),
                 journal=JournalWriter(journal),
                 max_tasks=config.max_tasks,
             )
             session = _restore(journal, recovered, name=config.name or wall.features.hostname)
-            missing = tuple(sorted(name for name, why in wall.features.layers.items() if why))
-            session.report_policy(
-                PolicyReport(
-                    policy_name=Path(policy.name).name,
-                    policy_digest=policy.digest,
-                    profiles=tuple(sorted(wall.profiles)),
-                    layers=tuple(sorted(wall.features.layers.keys() - set(missing))),
-                    missing_layers=missing,
-                )
-            )
             link = Link(
                 session,
                 facts=HostReporter(workspace=config.workspace),
                 handle=dispatcher.handle,
                 tasks_waiting=lambda: dispatcher.waiting,
             )
+            link.report_policy(make_report(policy, wall))
             dispatcher.link = link
             end, offline = trio.Event(), trio.Event()
+
+            async def put_in_force(policy: Policy, wall: Wall) -> None:
+                before, dispatcher.enforcement = dispatcher.enforcement, await begin(policy, wall)
+                before.replace()
+                link.report_policy(make_report(policy, wall))
 
             def end_at_once() -> None:
                 nonlocal ending
@@ -188,21 +197,19 @@ async def _serve(
                 finally:
                     offline.set()
 
-            async def watch_launcher() -> None:
-                nonlocal died
-                await launcher.wait_died()
-                died = True
-                nursery.cancel_scope.cancel()
+            async def keep_policy() -> None:
+                with trio.open_signal_receiver(signal.SIGHUP) as received:
+                    await reload(received, put_in_force=put_in_force)
 
+            nursery.start_soon(keep_policy)
             nursery.start_soon(keep_connected)
-            nursery.start_soon(watch_launcher)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
                 await drain_on_signal(
                     received, dispatcher, link, end=end, drain_timeout_s=config.drain_timeout_s, cancel=end_at_once
                 )
                 with trio.move_on_after(_GOODBYE_S):
                     await offline.wait()
-            await files.aclose()
+            await dispatcher.enforcement.files.aclose()
             nursery.cancel_scope.cancel()
     except* Refused as group:
         refused += leaves(group)

@@ -18,9 +18,8 @@ from guardhouse.limits import BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
 from guardhouse.policy.decision import CommandDenied
 from guardhouse.policy.operation import OperationDenied
 from guardhouse.runner.bash_result import make_bash_result
-from guardhouse.runner.commands import CommandRequest, CommandService, NotAdmitted, StopSignal
-from guardhouse.runner.file_gate import FileGate
-from guardhouse.runner.files import FilesService
+from guardhouse.runner.commands import CommandRequest, NotAdmitted, StopSignal
+from guardhouse.runner.enforcement import Enforcement
 from guardhouse.runner.journal import AcceptedTask
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
@@ -63,22 +62,21 @@ class _Task:
 
 
 class Dispatcher:
-    """Takes the link's events, runs tasks in ``nursery``, hands results back to the link."""
+    """Takes the link's events, runs tasks in ``nursery``, hands results back to the link.
+
+    ``enforcement`` is the one in force; when it is replaced, what has not begun is judged anew.
+    """
 
     def __init__(
         self,
         *,
         nursery: trio.Nursery,
-        commands: CommandService,
-        files: FilesService,
-        file_gate: FileGate,
+        enforcement: Enforcement,
         journal: JournalWriter,
         max_tasks: int,
     ) -> None:
         self._nursery = nursery
-        self._commands = commands
-        self._files = files
-        self._file_gate = file_gate
+        self.enforcement = enforcement
         self._journal = journal
         self._tasks: dict[str, _Task] = {}
         self._command_slots = trio.CapacityLimiter(max_tasks)
@@ -154,9 +152,10 @@ class Dispatcher:
             if isinstance(encoded, TaskResult):
                 result = encoded
                 encoded = msgspec.json.encode(result)
+            # Sent while it is recorded: until either is done a crash loses it, whichever comes first.
+            self.link.finish(result)
             await self._journal.record_result(request.task_id, encoded)
             del self._tasks[request.task_id]
-            self.link.finish(result)
             get_logger().info("task done", success=result.success, error=result.error or "")
 
     async def _result_of(self, task: _Task) -> TaskResult:
@@ -181,17 +180,20 @@ class Dispatcher:
         return _failed(request, Refusal("task cancelled before it finished"), code="cancelled")
 
     async def _do_file_operation(self, operation: str, args: Args) -> Any:
-        self._file_gate.check(operation, args)
+        self.enforcement.file_gate.check(operation, args)
         async with self._file_slots:
-            value = await self._files.request(operation, args)
-        return self._file_gate.only_readable(value) if isinstance(value, GrepResult) else value
+            enforcement = self.enforcement
+            with enforcement.held():
+                enforcement.file_gate.check(operation, args)
+                value = await enforcement.files.request(operation, args)
+        return enforcement.file_gate.only_readable(value) if isinstance(value, GrepResult) else value
 
     async def _run_command(self, task: _Task, args: BashArgs) -> TaskResult:
         request = task.request
         _check_grants(args)
         command = CommandRequest(
             text=args.command,
-            workdir=self._file_gate.relative(path_as_text(args.workdir_bytes)),
+            workdir=self.enforcement.file_gate.relative(path_as_text(args.workdir_bytes)),
             timeout_s=min(args.timeout_s, BASH_TIMEOUT_MAX_S),
         )
 
@@ -199,14 +201,19 @@ class Dispatcher:
             await self.link.send_output(request.task_id, stream, data)
 
         # A denied command needs no slot: the answer comes at once however busy the runner is.
-        admitted = await self._commands.admit(command)
+        enforcement = self.enforcement
+        admitted = await enforcement.commands.admit(command)
         async with self._command_slots:
-            task.is_command_running = True
-            try:
-                run = await self._commands.run(admitted, sink, stop=task.stop)
-                value = await make_bash_result(run, command=args.command, files=self._files)
-            finally:
-                task.is_command_running = False
+            while enforcement is not self.enforcement:
+                enforcement = self.enforcement
+                admitted = await enforcement.commands.admit(command)
+            with enforcement.held():
+                task.is_command_running = True
+                try:
+                    run = await enforcement.commands.run(admitted, sink, stop=task.stop)
+                    value = await make_bash_result(run, command=args.command, files=enforcement.files)
+                finally:
+                    task.is_command_running = False
         return _succeeded(request, value)
 
 

@@ -19,7 +19,7 @@ from guardhouse.wire.close_codes import NORMAL, close_code, close_reason
 from guardhouse.wire.envelope import FrameTooLarge, UnsendableMessage, render_frame
 from guardhouse.wire.events import Event, HeartbeatDue, OutputRoom, Resumed, Warned, WelcomeMissing
 from guardhouse.wire.messages import EnvironmentInfo, McpResult, Message, Metrics, TaskOutput, TaskResult, Welcome
-from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest, HubGoodbye, RejectCode
+from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest, HubGoodbye, PolicyReport, RejectCode
 from guardhouse.wire.runner_session import RunnerSession
 
 __all__ = ["HostReport", "Link", "MessageStream"]
@@ -148,6 +148,11 @@ class Link:
     def answer_call(self, result: McpResult) -> None:
         """Answer one `mcp.call`."""
         self._session.answer_call(result)
+        self._wake.set()
+
+    def report_policy(self, report: PolicyReport) -> None:
+        """Say which policy is in force, now and on every later connection."""
+        self._session.report_policy(report)
         self._wake.set()
 
     def start_drain(self, *, reason: str, deadline_s: float) -> None:

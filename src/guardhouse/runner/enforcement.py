@@ -1,0 +1,110 @@
+"""One policy and everything that holds tasks to it: judge, file gate, launcher, files worker. Replaced as one.
+
+The exec gate's copy of a policy lives in its launcher, so a new policy means a new launcher. What began under the
+old one ends under it; then its launcher is closed. Knows no task and no signal. Runs in the runner.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from guardhouse.launcher.client import LauncherClient
+from guardhouse.policy import Policy
+from guardhouse.runner.commands import CommandService
+from guardhouse.runner.file_gate import FileGate
+from guardhouse.runner.files import FilesService
+from guardhouse.runner.rules import make_judge
+from guardhouse.runner.wall import Wall
+from guardhouse.wire.messages_v1 import PolicyReport
+
+__all__ = ["Enforcement", "enforce", "make_report"]
+
+
+class Enforcement:
+    """What judges and carries out tasks while one policy is in force."""
+
+    def __init__(
+        self, *, policy_digest: str, commands: CommandService, files: FilesService, file_gate: FileGate
+    ) -> None:
+        self.policy_digest = policy_digest
+        self.commands = commands
+        self.files = files
+        self.file_gate = file_gate
+        self._users = 0
+        self._replaced = trio.Event()
+        self._unused = trio.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep launcher and files worker for as long as the block lasts, replaced or not."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+                self._unused = trio.Event()
+
+    def replace(self) -> None:
+        """Say that another one is in force: nobody may begin to hold this one from now on."""
+        self._replaced.set()
+
+    async def over(self) -> None:
+        """Wait until it was replaced and nobody holds it."""
+        await self._replaced.wait()
+        while self._users:
+            await self._unused.wait()
+
+
+async def enforce(
+    policy: Policy,
+    wall: Wall,
+    workspace: Path,
+    launcher_died: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[Enforcement],
+) -> None:
+    """Hold ``wall``'s launcher, which has its copy of ``policy``, until the enforcement is over; then close it.
+
+    Args:
+        launcher_died: called when the launcher ends before that; every command under it is dead.
+        task_status: gets the enforcement once it can be used.
+    """
+    async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await launcher.wait_died()
+            launcher_died()
+
+        nursery.start_soon(watch)
+        enforcement = Enforcement(
+            policy_digest=policy.digest,
+            commands=CommandService(
+                judge=make_judge(policy),
+                launcher=launcher,
+                profile=wall.profile,
+                profiles=wall.profiles,
+                has_gate=wall.has_gate,
+            ),
+            files=FilesService(lambda: launcher.start_worker("files")),
+            file_gate=FileGate(policy, workspace=workspace),
+        )
+        task_status.started(enforcement)
+        await enforcement.over()
+        await enforcement.files.aclose()
+        nursery.cancel_scope.cancel()
+
+
+def make_report(policy: Policy, wall: Wall) -> PolicyReport:
+    """Return what the hub is told of the policy in force and of the layers that this host gives."""
+    missing = tuple(sorted(name for name, why in wall.features.layers.items() if why))
+    return PolicyReport(
+        policy_name=Path(policy.name).name,
+        policy_digest=policy.digest,
+        profiles=tuple(sorted(wall.profiles)),
+        layers=tuple(sorted(wall.features.layers.keys() - set(missing))),
+        missing_layers=missing,
+    )
