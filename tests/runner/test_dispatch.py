@@ -9,7 +9,7 @@ from tests.runner.conversation import MemoryConnection, StillHost
 from tests.runner.test_commands import ENDED
 
 from guardhouse.errors import Refusal
-from guardhouse.policy import load_policy
+from guardhouse.policy import Policy, load_policy
 from guardhouse.runner.commands import CommandService
 from guardhouse.runner.dispatch import Dispatcher, _encode
 from guardhouse.runner.enforcement import Enforcement
@@ -76,21 +76,10 @@ class System:
         journal, self.recovered = open_journal(directory)
         self.journal = journal
         self.launcher = HoldingLauncher()
-        commands = CommandService(
-            judge=make_judge(POLICY),
-            launcher=self.launcher,
-            profile="observe",
-            profiles=frozenset({"observe"}),
-            has_gate=False,
-        )
+        self.directory = directory
         self.dispatcher = Dispatcher(
             nursery=nursery,
-            enforcement=Enforcement(
-                policy_digest=POLICY.digest,
-                commands=commands,
-                files=FewFiles(),
-                file_gate=FileGate(POLICY, workspace=directory),
-            ),
+            enforcement=self.enforcement(POLICY),
             journal=JournalWriter(journal),
             max_tasks=max_tasks,
         )
@@ -100,6 +89,20 @@ class System:
         self.connection = MemoryConnection()
         self.connection.hear("welcome", worknode_id="w", name="n", labels=[])
         nursery.start_soon(self.link.converse, self.connection)
+
+    def enforcement(self, policy: Policy) -> Enforcement:
+        return Enforcement(
+            policy_digest=policy.digest,
+            commands=CommandService(
+                judge=make_judge(policy),
+                launcher=self.launcher,
+                profile="observe",
+                profiles=frozenset({"observe"}),
+                has_gate=False,
+            ),
+            files=FewFiles(),
+            file_gate=FileGate(policy, workspace=self.directory),
+        )
 
     def ask(self, task_id: str, operation: str = "bash", args: object = None) -> None:
         self.connection.hear("task.request", task_id=task_id, operation=operation, args=args)
@@ -260,3 +263,40 @@ def test_a_result_too_large_for_a_frame_becomes_one_that_says_so() -> None:
     assert isinstance(replaced, TaskResult)
     assert "more than one message carries" in replaced.error
     assert json.loads(_encode(TaskResult(task_id="t", success=True, result={"a": 1})))["result"] == {"a": 1}
+
+
+async def test_a_waiting_command_is_judged_by_the_policy_that_is_in_force_when_it_starts(system) -> None:
+    """Two run, two wait; the policy is replaced: what waits and is denied now is not started, the rest is."""
+    for index, text in enumerate(("echo 0", "echo 1", "echo 2", "later echo 3")):
+        system.ask(f"t{index}", args={"command": text})
+    await system.until_started(2)
+    before = system.dispatcher.enforcement
+    stricter = load_policy('permission:\n  bash:\n    "*": allow\n    "later *": deny\n', name="q.yaml")
+    system.dispatcher.enforcement = system.enforcement(stricter)
+    before.replace()
+    for command in system.launcher.commands[:2]:
+        command.set()
+    await system.until_started(3)
+    with trio.fail_after(5):
+        await before.over()
+    system.launcher.commands[2].set()
+    results = {result["task_id"]: result for result in [await system.result() for _ in range(4)]}
+    assert results["t3"]["error"].startswith("command denied: ")
+    assert results["t2"]["result"]["decision"]["policy"]["digest"] == stricter.digest
+    assert system.launcher.started == ["echo 0", "echo 1", "echo 2"]
+
+
+async def test_a_replaced_policy_is_over_only_when_its_last_command_is(system) -> None:
+    """What keeps the old launcher open is a command that began under it, and nothing else."""
+    system.ask("t0", args={"command": "echo 0"})
+    await system.until_started(1)
+    before = system.dispatcher.enforcement
+    system.dispatcher.enforcement = system.enforcement(POLICY)
+    before.replace()
+    with trio.move_on_after(0.1) as waited:
+        await before.over()
+    assert waited.cancelled_caught
+    system.launcher.commands[0].set()
+    assert (await system.result())["success"]
+    with trio.fail_after(5):
+        await before.over()

@@ -6,6 +6,7 @@ and no message: output goes to a sink that may make it wait. Runs in the runner.
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -281,9 +282,9 @@ class CommandService:
     ) -> CommandOutcome:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        async with (
-            trio.lowlevel.FdStream(out_read) as out_stream,
-            trio.lowlevel.FdStream(err_read) as err_stream,
+        with (
+            closing(trio.lowlevel.FdStream(out_read)) as out_stream,
+            closing(trio.lowlevel.FdStream(err_read)) as err_stream,
         ):
             try:
                 running = await self._launcher.launch(request, stdin_fd=None, stdout_fd=out_write, stderr_fd=err_write)

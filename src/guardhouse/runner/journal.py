@@ -1,9 +1,9 @@
 """The runner's memory across restarts: which tasks it accepted, which results nobody has acknowledged.
 
 One file of lines, each `CRC32 JSON`, appended and flushed to the disk before its effect: a task is recorded
-before it starts, a result before it is sent. A crash at any byte loses at most the line being written, and a
-damaged line is counted and skipped, never believed. Runs in the runner, in a worker thread where it must wait
-for the disk.
+before it starts, a result is kept until it is acknowledged. A crash at any byte loses at most the lines being
+written, and a damaged line is counted and skipped, never believed. Runs in the runner, in a worker thread where it
+must wait for the disk.
 """
 
 import fcntl
@@ -11,15 +11,16 @@ import os
 import secrets
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import msgspec
 
 from guardhouse.errors import SetupError
 
-__all__ = ["AcceptedTask", "Journal", "Recovered", "open_journal", "recover"]
+__all__ = ["AcceptedTask", "Journal", "JournalRecord", "Recovered", "open_journal", "recover"]
 
 # Ids of tasks that are over are kept so that a platform that asks twice starts nothing twice.
 REMEMBERED_TASKS: Final = 10_000
@@ -36,7 +37,7 @@ class AcceptedTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accepted_at: str
 
 
-class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class JournalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One record. ``result`` is the rendered payload of the task's one result.
 
     The first line of a file is of kind ``memory`` and has the memory's id in ``task_id``.
@@ -46,6 +47,21 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     task_id: str
     task: AcceptedTask | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
+
+    @classmethod
+    def accepted(cls, task: AcceptedTask) -> Self:
+        """Return the record of a task that is about to start."""
+        return cls(kind="accepted", task_id=task.task_id, task=task)
+
+    @classmethod
+    def finished(cls, task_id: str, result_json: bytes) -> Self:
+        """Return the record of a task's one result, to be kept until it is acknowledged."""
+        return cls(kind="result", task_id=task_id, result=msgspec.Raw(result_json))
+
+    @classmethod
+    def acknowledged(cls, task_id: str) -> Self:
+        """Return the record that a result may be forgotten, though not its id."""
+        return cls(kind="acknowledged", task_id=task_id)
 
 
 @dataclass(slots=True)
@@ -91,17 +107,17 @@ def recover(content: bytes) -> Recovered:
     return recovered
 
 
-def _parse_line(line: bytes) -> _Line | None:
+def _parse_line(line: bytes) -> JournalRecord | None:
     checksum, separator, body = line.partition(b" ")
     if not separator or checksum != b"%08x" % zlib.crc32(body):
         return None
     try:
-        return msgspec.json.decode(body, type=_Line)
+        return msgspec.json.decode(body, type=JournalRecord)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _apply(recovered: Recovered, record: _Line) -> None:
+def _apply(recovered: Recovered, record: JournalRecord) -> None:
     task_id = record.task_id
     if record.kind == "memory":
         recovered.memory_id = task_id
@@ -120,7 +136,7 @@ def _apply(recovered: Recovered, record: _Line) -> None:
         recovered.over.popitem(last=False)
 
 
-def _render_line(record: _Line) -> bytes:
+def _render_line(record: JournalRecord) -> bytes:
     body = msgspec.json.encode(record)
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
@@ -135,36 +151,42 @@ class Journal:
         self._state = state
         self._size_bytes = os.fstat(descriptor).st_size
 
-    def record_accepted(self, task: AcceptedTask) -> None:
-        """Remember that ``task`` is about to start."""
-        self._append(_Line(kind="accepted", task_id=task.task_id, task=task))
+    def record(self, records: Sequence[JournalRecord]) -> None:
+        """Append ``records`` in their order, all of them or none.
 
-    def record_result(self, task_id: str, result_json: bytes) -> None:
-        """Remember the task's one result until it is acknowledged."""
-        self._append(_Line(kind="result", task_id=task_id, result=msgspec.Raw(result_json)))
-
-    def record_acknowledged(self, task_id: str) -> None:
-        """Forget the result; keep the id."""
-        self._append(_Line(kind="acknowledged", task_id=task_id))
-
-    def close(self) -> None:
-        """Close the file and give up its lock."""
-        os.close(self._descriptor)
-        os.close(self._lock)
-
-    def _append(self, record: _Line) -> None:
-        line = _render_line(record)
+        Raises:
+            OSError: the disk did not take them.
+        """
+        lines = b"".join(map(_render_line, records))
         try:
-            _write_all(self._descriptor, line)
+            _write_all(self._descriptor, lines)
             os.fdatasync(self._descriptor)
         except OSError:
             # Half a line must not swallow the next one (a full disk takes the first part of it).
             os.ftruncate(self._descriptor, self._size_bytes)
             raise
-        self._size_bytes += len(line)
-        _apply(self._state, record)
+        self._size_bytes += len(lines)
+        for record in records:
+            _apply(self._state, record)
         if self._size_bytes > COMPACT_ABOVE_BYTES and self._size_bytes > 2 * self._live_bytes():
             self._compact()
+
+    def record_accepted(self, task: AcceptedTask) -> None:
+        """Remember that ``task`` is about to start."""
+        self.record([JournalRecord.accepted(task)])
+
+    def record_result(self, task_id: str, result_json: bytes) -> None:
+        """Remember the task's one result until it is acknowledged."""
+        self.record([JournalRecord.finished(task_id, result_json)])
+
+    def record_acknowledged(self, task_id: str) -> None:
+        """Forget the result; keep the id."""
+        self.record([JournalRecord.acknowledged(task_id)])
+
+    def close(self) -> None:
+        """Close the file and give up its lock."""
+        os.close(self._descriptor)
+        os.close(self._lock)
 
     def _live_bytes(self) -> int:
         return sum(len(result) for result in self._state.results.values())
@@ -217,10 +239,12 @@ def open_journal(state_directory: Path) -> tuple[Journal, Recovered]:
 
 def _write_anew(path: Path, state: Recovered) -> tuple[int, int]:
     """Return the descriptor and size of a fresh journal that holds ``state`` and already has its final name."""
-    lines = [_Line(kind="memory", task_id=state.memory_id)]
-    lines += [_Line(kind="acknowledged", task_id=task_id) for task_id in state.over]
-    lines += [_Line(kind="result", task_id=key, result=msgspec.Raw(body)) for key, body in state.results.items()]
-    lines += [_Line(kind="accepted", task_id=key, task=task) for key, task in state.interrupted.items()]
+    lines = [JournalRecord(kind="memory", task_id=state.memory_id)]
+    lines += [JournalRecord.acknowledged(task_id) for task_id in state.over]
+    lines += [
+        JournalRecord(kind="result", task_id=key, result=msgspec.Raw(body)) for key, body in state.results.items()
+    ]
+    lines += [JournalRecord(kind="accepted", task_id=key, task=task) for key, task in state.interrupted.items()]
     content = b"".join(map(_render_line, lines))
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
