@@ -1,12 +1,17 @@
 """Groups of resource controllers: what is written where, what is missing, and what is left of the dead."""
 
 import os
+import signal
+import subprocess
+from dataclasses import replace
 
 import pytest
 
-from guardhouse.launcher import cgroup
+from guardhouse.kernel import cgroup_tree
+from guardhouse.launcher import cgroup, slots
 from guardhouse.launcher.cgroup import find_home
 from guardhouse.sandbox.bundle import CgroupLimits
+from tests.launcher.bundles import plan as make_plan
 
 LIMITS = CgroupLimits(
     memory_bytes=1000, memory_swap_bytes=200, pids=30, cpu_weight=200, cpu_quota_percent=150, io_weight=50
@@ -70,11 +75,49 @@ def test_stale_groups_go_and_live_ones_stay(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([own, "other", "guardhouse.x"])
 
 
-def test_below_mount():
-    """A group's path is found below a mount of the whole hierarchy and of a part of it."""
-    assert cgroup._below_mount("/a/b", "/", "/sys/fs/cgroup") == "/sys/fs/cgroup/a/b"
-    assert cgroup._below_mount("/a/b", "/a", "/sys/fs/cgroup") == "/sys/fs/cgroup/b"
-    assert cgroup._below_mount("/", "/", "/sys/fs/cgroup") == "/sys/fs/cgroup"
+def test_kill_at_one_stroke(tmp_path):
+    """Where the kernel has cgroup.kill it is written once, at the top, and no process is looked for."""
+    (tmp_path / "slot0").mkdir()
+    (tmp_path / "slot0/cgroup.procs").write_text(str(os.getpid()))
+    (tmp_path / "cgroup.kill").touch()
+    cgroup._kill_members(str(tmp_path))
+    assert (tmp_path / "cgroup.kill").read_text() == "1"
+
+
+def test_kill_one_by_one(tmp_path):
+    """Without it every process of every group below is killed."""
+    sleeper = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "slot0").mkdir()
+    (tmp_path / "slot0/cgroup.procs").write_text(str(sleeper.pid))
+    cgroup._kill_members(str(tmp_path))
+    assert sleeper.wait(5) == -signal.SIGKILL
+
+
+def test_processes_move_into_the_leaf(tmp_path, monkeypatch):
+    """A child that was forked while its parent was moved is moved in the next round."""
+    rounds = [["10", "11"], ["12"], []]
+    moved = []
+    monkeypatch.setattr(cgroup, "_read_words", lambda path: rounds.pop(0))
+    monkeypatch.setattr(cgroup, "_write", lambda path, text: moved.append((path, text)))
+    cgroup._leave_for_leaf(str(tmp_path))
+    leaf = f"{tmp_path}/{cgroup_tree.LEAF}/cgroup.procs"
+    assert moved == [(leaf, "10"), (leaf, "11"), (leaf, "12")]
+
+
+def test_only_bounds_are_noted():
+    """A result says which bound nothing carries; weights and swap are the host's, and doctor's to say."""
+    plan = replace(make_plan("isolate", (), "/w"), cgroup=LIMITS)
+    (note,) = slots._notes(plan, None)
+    assert "memory, pids, cpu_quota" in note
+    assert slots._notes(plan, FakeGroup(("io_weight", "cpu_weight", "memory_swap"))) == ()
+    assert "limits of pids here" in slots._notes(plan, FakeGroup(("io_weight", "pids")))[0]
+
+
+class FakeGroup:
+    """A group as far as notes look at it."""
+
+    def __init__(self, missing):
+        self.missing = missing
 
 
 def test_group_of_this_host():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from guardhouse.kernel import credentials, mounts, namespaces
+from guardhouse.kernel import cgroup_tree, credentials, mounts, namespaces
 from guardhouse.kernel.ptrace import seize
 from guardhouse.kernel.syscalls import NUMBERS, declare
 
@@ -27,6 +27,7 @@ _CLONE_KINDS: Final = ("mount", "ipc", "uts", "net", "cgroup", "pid")
 _SYSTEM_DIRECTORIES: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _CONTROLLERS: Final = ("memory", "pids", "cpu", "io")
 _CHILD_MESSAGE_MAX_BYTES: Final = 4096
+_NO_SWAP_LIMIT: Final = "swap is not counted for groups here: a command's memory beyond its limit goes to swap first"
 
 _landlock_version = declare("landlock_create_ruleset", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
 _openat2 = declare("openat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
@@ -71,8 +72,8 @@ def probe_host() -> HostFeatures:
     user_namespaces = _in_child(_try_user_namespace)
     landlock_abi, landlock_why = _landlock()
     actions = _seccomp_actions()
-    version, controllers = _cgroup_controllers()
-    layers = {f"cgroup_{name}": _why_no_controller(name, version, controllers) for name in _CONTROLLERS}
+    version, controllers, why_no_v2, weak = _cgroup_controllers()
+    layers = {f"cgroup_{name}": _why_no_controller(name, version, controllers, why_no_v2) for name in _CONTROLLERS}
     layers |= {
         "namespaces": _in_child(lambda: _try_namespaces(privileged=privileged)),
         "mount_view": _in_child(lambda: _try_view(privileged=privileged)),
@@ -97,7 +98,7 @@ def probe_host() -> HostFeatures:
         cgroup_controllers=controllers,
         system_links=_system_links(),
         layers=layers,
-        notes=tuple(_notes(landlock_abi=landlock_abi, privileged=privileged, version=version)),
+        notes=(*_notes(landlock_abi=landlock_abi, privileged=privileged, version=version), *weak),
     )
 
 
@@ -250,24 +251,37 @@ def _system_links() -> dict[str, str]:
     return links
 
 
-def _cgroup_controllers() -> tuple[int, frozenset[str]]:
-    """Return the version and the controllers whose limits this process can set below its own group."""
-    own, found = _own_groups(), _cgroup_mounts()
-    for kind, root, point, _ in found:
-        if kind != "cgroup2" or "" not in own:
-            continue
-        directory = _below(own[""], root, point)
-        with contextlib.suppress(OSError):
-            offered = frozenset((directory / "cgroup.controllers").read_text(encoding="ascii").split())
-            usable = offered & frozenset(_CONTROLLERS)
-            if usable and os.access(directory / "cgroup.subtree_control", os.W_OK) and _can_make_group(directory):
-                return 2, usable
-    usable_v1: set[str] = set()
+def _cgroup_controllers() -> tuple[int, frozenset[str], str, tuple[str, ...]]:
+    """Return version, controllers whose limits can be set below this process's group, why no v2, and weak points."""
+    own, found = cgroup_tree.own_groups(), cgroup_tree.cgroup_mounts()
+    divisible, why = cgroup_tree.find_v2(own, found, ours=frozenset({os.getpid()}))
+    if divisible is not None and _can_make_group(Path(divisible.directory)):
+        weak = _absent_files(Path(divisible.directory), divisible.controllers) if divisible.must_leave else ()
+        return 2, frozenset(divisible.controllers), "", weak
+    usable: dict[str, Path] = {}
     for kind, root, point, options in found:
-        for controller in {"memory", "pids", "cpu"} & set(options.split(",")):
-            if kind == "cgroup" and controller in own and _can_make_group(_below(own[controller], root, point)):
-                usable_v1.add(controller)
-    return (1 if usable_v1 else 0), frozenset(usable_v1)
+        for controller in set(cgroup_tree.V1_CONTROLLERS) & set(options.split(",")):
+            if kind == "cgroup" and controller in own:
+                directory = Path(cgroup_tree.below_mount(own[controller], root, point))
+                if _can_make_group(directory):
+                    usable[controller] = directory
+    if not usable:
+        return 0, frozenset(), why, ()
+    memory = usable.get("memory")
+    no_swap = memory is not None and not (memory / "memory.memsw.limit_in_bytes").exists()
+    return 1, frozenset(usable), "", (_NO_SWAP_LIMIT,) if no_swap else ()
+
+
+def _absent_files(directory: Path, controllers: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which limits a controller that is here cannot take: parts of it are built separately."""
+    weak = []
+    if "io" in controllers and not (directory / "io.weight").exists():
+        weak.append(
+            "the io controller knows no weights here (CONFIG_BLK_CGROUP_IOCOST): disks are not shared by weight"
+        )
+    if "memory" in controllers and not (directory / "memory.swap.max").exists():
+        weak.append(_NO_SWAP_LIMIT)
+    return tuple(weak)
 
 
 def _can_make_group(directory: Path) -> bool:
@@ -280,42 +294,15 @@ def _can_make_group(directory: Path) -> bool:
     return True
 
 
-def _own_groups() -> dict[str, str]:
-    own: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, names, path = line.split(":", 2)
-            own.update(dict.fromkeys(names.split(","), path))
-    return own
-
-
-def _cgroup_mounts() -> list[tuple[str, str, str, str]]:
-    """Return (type, root, mount point, super options) of every cgroup mount."""
-    found: list[tuple[str, str, str, str]] = []
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-            before, _, after = line.partition(" - ")
-            kind, _, options = after.split(" ", 2)
-            if kind in {"cgroup", "cgroup2"}:
-                fields = before.split(" ")
-                found.append((kind, fields[3], fields[4], options))
-    return found
-
-
-def _below(path: str, root: str, point: str) -> Path:
-    relative = path[len(root) :] if root != "/" and path.startswith(root) else path
-    return Path(point) / relative.lstrip("/")
-
-
-def _why_no_controller(name: str, version: int, controllers: frozenset[str]) -> str:
+def _why_no_controller(name: str, version: int, controllers: frozenset[str], why_no_v2: str) -> str:
     if name in controllers:
         return ""
     if version == 1 and name == "io":
         return "cgroup v1 here: disk weights are for v2 only"
     if version == 0:
         return (
-            "no control group that this process may divide: start it by systemd with Delegate=yes"
-            " (packaging/), or as root"
+            f"no control group that this process may divide ({why_no_v2}): start it by systemd with Delegate=yes,"
+            " as packaging/systemd does"
         )
     return f"the {name} controller is not handed down to this process's group: Delegate={name} in its unit"
 

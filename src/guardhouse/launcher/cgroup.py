@@ -4,21 +4,22 @@ Finds what this process may use: a cgroup v2 subtree that is delegated to it, or
 to, or nothing. Never touches a group outside its own. Runs in the launcher, before and beside commands.
 """
 
-# ruff: noqa: PTH103, PTH106, PTH110, PTH119, PTH120 - the launcher does without pathlib: it would double what each fork copies
+# ruff: noqa: PTH103, PTH106, PTH110 - the launcher does without pathlib: it would double what each fork copies
 import contextlib
 import os
 import signal
+import sys
 from typing import Final
 
+from guardhouse.kernel import cgroup_tree
+from guardhouse.kernel.cgroup_tree import Divisible
 from guardhouse.sandbox.bundle import CgroupLimits
 
 __all__ = ["CgroupHome", "Group", "find_home"]
 
 _PREFIX: Final = "guardhouse."
-_LEAF: Final = "supervisor"
+_LEAVING_TRIES: Final = 10  # a process that forks while it is moved leaves its child behind once
 _CPU_PERIOD_US: Final = 100_000  # the kernel's default for both versions
-_V1_CONTROLLERS: Final = ("memory", "pids", "cpu")
-_V2_CONTROLLERS: Final = ("memory", "pids", "cpu", "io")
 _V1_SHARES_OF_WEIGHT_100: Final = 1024
 
 
@@ -134,9 +135,12 @@ class CgroupHome:
 
 def find_home() -> CgroupHome | None:
     """Return where groups can be made, clearing what dead launchers left there; None where nowhere."""
-    own = _own_paths()
-    mounts = _cgroup_mounts()
-    return _find_v2(own, mounts) or _find_v1(own, mounts)
+    own = cgroup_tree.own_groups()
+    mounts = cgroup_tree.cgroup_mounts()
+    # The runner, or whoever else started this launcher, does nothing but hold its socket.
+    divisible, _ = cgroup_tree.find_v2(own, mounts, ours=frozenset({os.getpid(), os.getppid()}))
+    home = None if divisible is None else _make_v2_home(divisible)
+    return home or _find_v1(own, mounts)
 
 
 def _base_name() -> str:
@@ -154,43 +158,13 @@ def _start_time(pid: int) -> str | None:
         return None
 
 
-def _own_paths() -> dict[str, str]:
-    """Return this process's group by controller; ``""`` is cgroup v2."""
-    found: dict[str, str] = {}
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            for controller in controllers.split(","):
-                found[controller] = path
-    return found
-
-
-def _cgroup_mounts() -> list[tuple[str, str, str, str]]:
-    """Return (file system type, root, mount point, super options) of each cgroup mount."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        for line in file:
-            before, _, after = line.rstrip("\n").partition(" - ")
-            kind, _, options = after.split(" ", 2)
-            if kind in ("cgroup", "cgroup2"):
-                fields = before.split(" ")
-                found.append((kind, fields[3], fields[4], options))
-    return found
-
-
-def _below_mount(path: str, root: str, point: str) -> str:
-    if root != "/" and (path == root or path.startswith(f"{root}/")):
-        path = path[len(root) :]
-    return f"{point}{path}".rstrip("/")
-
-
 def _find_v1(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> CgroupHome | None:
     bases: dict[str, str] = {}
-    for controller in _V1_CONTROLLERS:
+    for controller in cgroup_tree.V1_CONTROLLERS:
         for kind, root, point, options in mounts:
             if kind != "cgroup" or controller not in options.split(",") or controller not in own:
                 continue
-            parent = _below_mount(own[controller], root, point)
+            parent = cgroup_tree.below_mount(own[controller], root, point)
             if os.access(parent, os.W_OK):
                 _remove_stale(parent)
                 bases[controller] = f"{parent}/{_base_name()}"
@@ -204,50 +178,43 @@ def _find_v1(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> Cg
     return CgroupHome(version=1, bases=bases) if bases else None
 
 
-def _find_v2(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> CgroupHome | None:
-    for kind, root, point, _ in mounts:
-        if kind != "cgroup2" or "" not in own:
-            continue
-        parent = _below_mount(own[""], root, point) or point
-        # An earlier launcher of the same service has moved all of us already.
-        has_left = os.path.basename(parent) == _LEAF
-        if has_left:
-            parent = os.path.dirname(parent)
-        controllers = _read_words(f"{parent}/cgroup.controllers")
-        usable = [name for name in _V2_CONTROLLERS if name in controllers]
-        if not usable or not os.access(f"{parent}/cgroup.subtree_control", os.W_OK):
-            return None
-        _remove_stale(parent)
-        if own[""] != "/" and not has_left and not _leave_for_leaf(parent):
-            return None
-        base = f"{parent}/{_base_name()}"
-        try:
-            os.makedirs(base, exist_ok=True)
-            enable = " ".join(f"+{name}" for name in usable)
-            for directory in (parent, base):
-                _write(f"{directory}/cgroup.subtree_control", enable)
-        except OSError:
-            _remove_tree(base)
-            return None
-        return CgroupHome(version=2, bases=dict.fromkeys(usable, base))
-    return None
+def _make_v2_home(found: Divisible) -> CgroupHome | None:
+    parent = found.directory
+    _remove_stale(parent)
+    base = f"{parent}/{_base_name()}"
+    try:
+        if found.must_leave:
+            _leave_for_leaf(parent)
+        os.makedirs(base, exist_ok=True)
+        enable = " ".join(f"+{name}" for name in found.controllers)
+        for directory in (parent, base):
+            _write(f"{directory}/cgroup.subtree_control", enable)
+    except OSError as error:
+        # The probe may have promised controllers: without this line nobody knew why a profile refuses.
+        sys.stderr.write(f"guardhouse launcher: cannot divide the group {parent}: {error}\n")
+        _remove_tree(base)
+        return None
+    return CgroupHome(version=2, bases=dict.fromkeys(found.controllers, base))
 
 
-def _leave_for_leaf(parent: str) -> bool:
+def _leave_for_leaf(parent: str) -> None:
     """Move every process of our own group into a leaf below it.
 
     A v2 group that has processes cannot hand controllers to its children ("no internal processes",
     cgroup-v2.rst). With systemd's Delegate=yes the group holds this service's processes and no others.
+
+    Raises:
+        OSError: a process cannot be moved.
     """
-    leaf = f"{parent}/{_LEAF}"
-    try:
-        os.makedirs(leaf, exist_ok=True)
-        for pid in _read_words(f"{parent}/cgroup.procs"):
+    leaf = f"{parent}/{cgroup_tree.LEAF}"
+    os.makedirs(leaf, exist_ok=True)
+    for _ in range(_LEAVING_TRIES):
+        members = _read_words(f"{parent}/cgroup.procs")
+        if not members:
+            return
+        for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 _write(f"{leaf}/cgroup.procs", pid)
-    except OSError:
-        return False
-    return True
 
 
 def _write_limits(version: int, directories: dict[str, str], limits: CgroupLimits) -> tuple[str, ...]:
@@ -314,6 +281,14 @@ def _remove_stale(parent: str) -> None:
 
 
 def _kill_members(directory: str) -> None:
+    """Kill every process of a group and of those below it: at one stroke in v2, which forks cannot outrun."""
+    try:
+        _write(f"{directory}/cgroup.kill", "1")
+    except FileNotFoundError:
+        # v1, or Linux before 5.14: one by one, and `clear` is called again until nothing is left.
+        pass
+    else:
+        return
     for path, _, files in os.walk(directory):
         if "cgroup.procs" not in files:
             continue

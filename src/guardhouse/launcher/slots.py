@@ -32,13 +32,9 @@ __all__ = ["Slot", "make_slot", "missing_layers"]
 # Made by clone3; `cgroup` only after the group has been joined, so that it becomes the namespace's root.
 _CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})
 _EXIT_BROKEN: Final = 70
-_LAYER_OF_LIMIT: Final = {
-    "memory": "cgroup_memory",
-    "pids": "cgroup_pids",
-    "cpu_weight": "cgroup_cpu",
-    "cpu_quota": "cgroup_cpu",
-    "io_weight": "cgroup_io",
-}
+# What bounds one command, and is said in its result where nothing carries it. Shares (weights) and swap are facts of
+# the host: `doctor` and the runner's start say those once.
+_BOUNDS: Final = {"memory": "memory_bytes", "pids": "pids", "cpu_quota": "cpu_quota_percent"}
 
 
 @dataclass(slots=True)
@@ -235,17 +231,8 @@ def _be_init(place: Place, control: socket.socket) -> None:
 
 
 def _notes(plan: ProfilePlan, group: Group | None) -> tuple[str, ...]:
-    missing = tuple(name for name in _LAYER_OF_LIMIT if _is_limited(plan, name)) if group is None else group.missing
-    return tuple(f"no cgroup carries the {name} limit here; rlimits hold what they can" for name in missing)
-
-
-def _is_limited(plan: ProfilePlan, name: str) -> bool:
-    wanted = plan.cgroup
-    value = {
-        "memory": wanted.memory_bytes,
-        "pids": wanted.pids,
-        "cpu_weight": wanted.cpu_weight,
-        "cpu_quota": wanted.cpu_quota_percent,
-        "io_weight": wanted.io_weight,
-    }[name]
-    return value is not None
+    wanted = [name for name, limit in _BOUNDS.items() if getattr(plan.cgroup, limit) is not None]
+    lacking = [name for name in wanted if group is None or name in group.missing]
+    if not lacking:
+        return ()
+    return (f"no cgroup carries the limits of {', '.join(lacking)} here; rlimits bound each process by itself",)

@@ -37,13 +37,24 @@ class LauncherHandle:
         """Of the launcher process."""
         return self.process.pid
 
-    def close(self, *, timeout_s: float = 10.0) -> int:
-        """End the launcher and everything it started; return its exit status."""
+    def close(self, *, timeout_s: float = 10.0) -> int | None:
+        """End the launcher and everything it started; return its exit status, or None when it does not end in time.
+
+        Closing the socket is what ends it. SIGKILL helps one along that does not, where we may send it: a launcher
+        that runs as root is out of reach for a runner that has dropped its privileges, and ends when it comes round.
+        """
         self.sock.close()
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            try:
+                self.process.kill()
+            except PermissionError:
+                sys.stderr.write(
+                    f"guardhouse: the launcher (pid {self.pid}) still runs {timeout_s:g} s after its socket was closed,"
+                    " and this account may not kill it; it ends when it reads that, otherwise 'kill' it as root\n"
+                )
+                return self.process.poll()
             return self.process.wait()
 
 

@@ -31,6 +31,8 @@ _DEV_LINKS: Final = (
     ("ptmx", "pts/ptmx"),
 )
 _BINDS: Final = frozenset({"bind", "bind_readonly"})
+_DIRECTORY_MODE: Final = 0o755
+_FILE_MODE: Final = 0o444
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,10 @@ def _make_missing(root_fd: int, target: str, *, is_directory: bool) -> int:
     parent_fd = _make_missing(root_fd, parent or "/", is_directory=True)
     try:
         if is_directory:
-            os.mkdir(name, 0o755, dir_fd=parent_fd)
+            os.mkdir(name, _DIRECTORY_MODE, dir_fd=parent_fd)
+            # Whatever the umask is: a command of another account must be able to cross what leads to its workspace.
+            # SAFE: the parent is ours and nothing else runs in this view yet: no link can stand there.
+            os.chmod(name, _DIRECTORY_MODE, dir_fd=parent_fd)
         else:
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
     finally:
@@ -179,7 +184,8 @@ def _make_entry(root_fd: int, step: MountStep) -> None:
                 os.symlink(step.source, name, dir_fd=parent_fd)
             case _:
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-                with open(os.open(name, flags, 0o444, dir_fd=parent_fd), "w", encoding="utf-8") as file:
+                with open(os.open(name, flags, _FILE_MODE, dir_fd=parent_fd), "w", encoding="utf-8") as file:
+                    os.fchmod(file.fileno(), _FILE_MODE)
                     file.write(step.source)
     finally:
         os.close(parent_fd)
