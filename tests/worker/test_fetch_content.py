@@ -171,6 +171,13 @@ def test_deep_pages_are_stripped() -> None:
     assert "nested too deeply" in rendered.notes[0]
 
 
+def test_pages_of_nothing_but_tags_are_stripped() -> None:
+    """A tree that would not fit the worker's memory is not built."""
+    rendered = html_to_markdown("<i>x" * 160_000, base_url=URL)
+    assert "too many tags" in rendered.notes[0]
+    assert rendered.text == "x" * 160_000 + "\n"
+
+
 @given(st.text(alphabet='<>/="! -abpdivscrt&#;\n', max_size=400))
 def test_any_text_is_a_page(html: str) -> None:
     """No page is an error."""

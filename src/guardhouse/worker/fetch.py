@@ -21,7 +21,7 @@ import msgspec
 
 from guardhouse import __version__
 from guardhouse.errors import PeerError, SetupError
-from guardhouse.limits import FETCH_ERROR_EXCERPT_CHARS
+from guardhouse.limits import FETCH_BODY_MAX_BYTES, FETCH_ERROR_EXCERPT_CHARS
 from guardhouse.wire.operations import WEBFETCH_TIMEOUT_MAX_S
 from guardhouse.worker import protocol
 from guardhouse.worker.fetch_address import parse_networks
@@ -41,6 +41,8 @@ _ACCEPT: Final = {
     "text": "text/plain;q=1.0, text/markdown;q=0.9, text/html;q=0.8, application/xhtml+xml;q=0.8, */*;q=0.1",
     "html": "text/html;q=1.0, application/xhtml+xml;q=0.9, text/plain;q=0.8, */*;q=0.1",
 }
+# Absolute links make Markdown longer than its page, which a page can exaggerate.
+_EXPANSION_MAX: Final = 2
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -73,8 +75,8 @@ def main(sock_fd: int, loaded: Loaded) -> int:
     # The default action ends the process even inside a C extension that never returns to the interpreter.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    with socket.socket(fileno=sock_fd) as sock:
-        sock.settimeout(None)
+    # Family and type are said, so that nothing has to be looked up under the filter.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock_fd) as sock:
         try:
             while (head := _exactly(sock, protocol.LENGTHS.size)) is not None:
                 header_size, body_size = protocol.parse_lengths(head)
@@ -129,10 +131,8 @@ def fetch_hop(args: HopArgs, deadline: Deadline, loaded: Loaded) -> tuple[HopRes
     with _answer(url, args.format, PinnedBackend(addresses, deadline), loaded) as answer:
         headers = _headers(answer)
         location = headers.get("location")
-        if 300 <= answer.status < 400 and location is not None:
-            # Checked here too, so that a loop in the client could not ask for what no client may.
-            decide_redirect(url, answer.status, location, hops=0)
-            return HopResult(status=answer.status, location=location[:16_384]), b""
+        if decide_redirect(url, answer.status, location, hops=0) is not None:
+            return HopResult(status=answer.status, location=location), b""
         media = parse_media_type(headers.get("content-type"))
         body = expand_body(answer.iter_stream(), encoding=headers.get("content-encoding"), url=url.text)
     if not 200 <= answer.status < 300:
@@ -142,12 +142,18 @@ def fetch_hop(args: HopArgs, deadline: Deadline, loaded: Loaded) -> tuple[HopRes
     deadline.remaining_s()
     rendered = _render(decoded.text, media, args.format, url)
     deadline.remaining_s()
+    content = rendered.text.encode("utf-8", "replace")
+    if len(content) > _EXPANSION_MAX * FETCH_BODY_MAX_BYTES:
+        raise FetchRefused(
+            f"response too large (exceeds 5MB limit): {url.text[:200]!r} as {args.format} has {len(content)} bytes",
+            code="too_large",
+        )
     result = HopResult(
         status=answer.status,
         content_type=headers.get("content-type", "")[:200],
         notes=(*decoded.notes, *rendered.notes),
     )
-    return result, rendered.text.encode("utf-8", "replace")
+    return result, content
 
 
 def _render(text: str, media: MediaType, wanted: str, url: FetchUrl) -> Rendered:

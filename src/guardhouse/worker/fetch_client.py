@@ -113,6 +113,8 @@ class FetchClient:
             )
             result, content = await self._ask(hop, scope.deadline - trio.current_time())
             target = decide_redirect(url, result.status, result.location, hops=hops)
+            if target is None and not 200 <= result.status < 300:
+                raise PeerError(f"the fetch worker answered status {result.status} as a page", code="malformed")
             if target is None:
                 return FetchedPage(content, url.text, result.status, result.notes)
             url, hops = target, hops + 1

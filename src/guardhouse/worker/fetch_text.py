@@ -27,6 +27,8 @@ _BLANK_LINES: Final = re.compile(r"\n[ \t]*(?:\n[ \t]*)+(?=\n)")
 _TRAILING: Final = re.compile(r"[ \t]+(?=\n)")
 # markdownify calls itself for each level, three Python frames of the 1,000 there are.
 _DEPTH_MAX: Final = 200
+# A tag takes about 1.5 kB in Beautiful Soup's tree; the worker's memory is 512 MiB.
+_TAGS_MAX: Final = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Rendered:
 
 def html_to_markdown(html: str, *, base_url: str) -> Rendered:
     """Return a page as Markdown, its links absolute."""
+    if html.count("<") > _TAGS_MAX:
+        return Rendered(html_to_text(html).text, ("the page has too many tags for Markdown; they were stripped",))
     soup = BeautifulSoup(html, "html.parser")
     title = soup.title.get_text(" ", strip=True) if soup.title is not None else ""
     for tag in soup.find_all(_DROPPED):
