@@ -10,7 +10,7 @@ from guardhouse.runner.link import Link
 from guardhouse.values import Stream, Verdict
 from guardhouse.wire.events import ResultAcknowledged
 from guardhouse.wire.messages import EnvironmentInfo, McpResult, TaskRequest, TaskResult
-from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest
+from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest, PolicyReport
 from guardhouse.wire.runner_session import RunnerSession
 
 V1 = "guardhouse.v1"
@@ -285,3 +285,21 @@ async def test_a_heartbeat_that_cannot_be_sent_ends_nothing(nursery, events, aut
     assert "environment" not in heartbeat
     assert trio.current_time() == pytest.approx(30, abs=0.1)
     nursery.cancel_scope.cancel()
+
+
+async def test_the_policy_in_force_is_reported_at_once_and_on_every_connection(link, autojump_clock) -> None:
+    """A reload while connected is told now; the next connection begins with it."""
+    first = MemoryConnection(V1)
+    async with trio.open_nursery() as nursery:
+        await _begin_v1(nursery, link, first)
+        link.report_policy(PolicyReport(policy_name="p.yaml", policy_digest="ab" * 32))
+        assert (await first.next("policy.report"))["policy_digest"] == "ab" * 32
+        link.report_policy(PolicyReport(policy_name="p.yaml", policy_digest="cd" * 32))
+        assert (await first.next("policy.report"))["policy_digest"] == "cd" * 32
+        nursery.cancel_scope.cancel()
+    second = MemoryConnection(V1)
+    async with trio.open_nursery() as nursery:
+        await _begin_v1(nursery, link, second)
+        report = next(message for message in second.said if message["type"] == "policy.report")
+        assert report["payload"]["policy_digest"] == "cd" * 32
+        nursery.cancel_scope.cancel()

@@ -47,6 +47,17 @@ def keeper_of(pid: int) -> int:
     return keeper
 
 
+def environment_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def hang_up(process: RunnerProcess) -> None:
     process.process.send_signal(signal.SIGHUP)
 
@@ -156,10 +167,10 @@ async def test_the_keeper_ends_with_a_killed_runner_and_never_had_the_token(runn
     sockets = [name for name in os.listdir(f"/proc/{keeper}/fd") if int(name) > 2]
     assert len(sockets) == 1
     assert "socket" in kinds
-    assert TOKEN.encode() not in Path(f"/proc/{keeper}/environ").read_bytes()
+    assert TOKEN not in environment_of(keeper)
     os.kill(keeper, signal.SIGTERM)
     process.process.kill()
     await process.ended()
     with trio.fail_after(10):
-        while Path(f"/proc/{keeper}").exists() and "Z" not in Path(f"/proc/{keeper}/stat").read_text().split(")")[1]:
+        while lives(keeper):  # noqa: ASYNC110 - another process ends
             await trio.sleep(0.02)
