@@ -143,6 +143,9 @@ REDACTION_VALUES_MAX: Final = 500
 GATE_MAX_ARGUMENTS: Final = 65_536
 GATE_MAX_ARGUMENT_BYTES: Final = 2 * 1024 * 1024
 GATE_MAX_RECORDS: Final = 10_000
+# Of the programs that ran, and once more of those that were refused: what is left out is counted. Together with the
+# rest of an outcome it fits into one message (LAUNCH_BODY_MAX_BYTES).
+GATE_MAX_REPORT_BYTES: Final = 512 * 1024
 
 # Web fetch (S139-S144). The body's bound counts decoded bytes; text packs up to about 20:1 with gzip, a bomb 1,032:1.
 FETCH_BODY_MAX_BYTES: Final = 5 * 1024 * 1024

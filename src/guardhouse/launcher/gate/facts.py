@@ -1,8 +1,8 @@
 """What the kernel knows of a program that is about to run, or has just been loaded: facts, not claims.
 
-At the exec event no instruction of the new program has run: `/proc/PID/exe` is the file that runs, `cmdline` the
-kernel's copy of argv, `AT_EXECFN` the path that was given, which for a script with ``#!`` is the script's own. At the
-entry of execve there are only the caller's words; they serve for a refusal that a shell can print and are
+At the exec event no instruction of the new program has run: `/proc/PID/exe` is the file that runs, its stack holds the
+kernel's copy of argv and `AT_EXECFN`, the path that was given, which for a script with ``#!`` is the script's own. At
+the entry of execve there are only the caller's words; they serve for a refusal that a shell can print and are
 checked again at the event.
 
 Judges nothing. Runs in the exec gate's monitor, outside the command's namespaces.
@@ -12,7 +12,7 @@ Judges nothing. Runs in the exec gate's monitor, outside the command's namespace
 import errno
 import os
 import stat
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,17 +20,33 @@ from guardhouse import limits
 from guardhouse.kernel import ptrace
 from guardhouse.kernel.files import RESOLVE_NO_MAGICLINKS, openat2
 
-__all__ = ["ExecFacts", "FactsError", "File", "Script", "read_entry_facts", "read_exec_facts"]
+__all__ = [
+    "Entry",
+    "ExecFacts",
+    "FactsError",
+    "File",
+    "Image",
+    "KinOf",
+    "Script",
+    "read_entry",
+    "read_entry_facts",
+    "read_exec_facts",
+    "read_image",
+]
 
-# include/uapi/linux/auxvec.h
-_AT_EXECFN: Final = 31
 # include/uapi/linux/openat2.h: absolute paths and ".." stay below the given root, as in a chroot.
 _RESOLVE_IN_ROOT: Final = 0x10
 _PATH_MAX: Final = 4096
-_DELETED: Final = " (deleted)"
+# fs/exec.c, bprm_stack_limits: strings and pointers are at most three quarters of 8 MiB, whatever the rlimit.
+_STACK_MAX_BYTES: Final = 8 * 1024 * 1024
+# include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE: as much of a "#!" line as the kernel reads.
+_FIRST_LINE_BYTES: Final = 256
+_INTERPRETERS_MAX: Final = 5  # fs/exec.c, exec_binprm: scripts whose interpreters are scripts
 # include/uapi/linux/fcntl.h
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
+# What ldd sets for the dynamic loader, see ld.so(8).
+_LISTS_ONLY: Final = b"LD_TRACE_LOADED_OBJECTS="
 
 
 class FactsError(Exception):
@@ -39,11 +55,19 @@ class FactsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that would run: its path as the kernel shows it, and which file that is."""
+    """A file that would run: its path as the kernel shows it, and which file that is.
+
+    Attributes:
+        changed_ns: when its contents, names or mode last changed (st_ctime): an inode that was freed and given to
+            another file has another time.
+        kin: plain names of the programs that it is a copy of, for a file that is none of them.
+    """
 
     path: str
     device: int
     inode: int
+    changed_ns: int = 0
+    kin: frozenset[str] = frozenset()
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -51,12 +75,20 @@ class File:
         return (self.device, self.inode)
 
 
+KinOf = Callable[[os.stat_result, str], frozenset[str]]
+"""Asked for a file's status and a path at which it can be opened; returns `File.kin`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A file that an interpreter reads. ``file`` is None where its path cannot be followed from outside."""
+    """A file that an interpreter reads. ``file`` is None where its path cannot be followed from outside.
+
+    ``is_sure`` is off where what runs may as well be a binary that was given this path as an argument.
+    """
 
     path: str
     file: File | None
+    is_sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,110 +101,228 @@ class ExecFacts:
             own words stand first, as the kernel put them there.
         script: the file that the interpreter was started for, None for a binary.
         is_final: read at the event, so that nothing can change it any more.
+        only_lists: its environment tells the dynamic loader to list libraries and run nothing, as `ldd` does.
     """
 
     file: File
     argv: tuple[str, ...]
     script: Script | None
     is_final: bool
+    only_lists: bool = False
 
     @property
     def script_arguments(self) -> tuple[str, ...]:
         """The words after a script's own path."""
-        if self.script is None:
-            return self.argv[1:]
-        if not self.is_final:
+        if self.script is None or not self.is_final:
             return self.argv[1:]
         # execve(2): interpreter [optional-arg] pathname arg…
         position = 2 if len(self.argv) > 2 and self.argv[1] != self.script.path else 1
         return self.argv[position + 1 :]
 
 
-def read_exec_facts(tid: int) -> ExecFacts:
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What has just been loaded into a process, as the kernel gives it: enough to know whether it was judged before.
+
+    Attributes:
+        arguments: argv, each word with a NUL behind it.
+        given: AT_EXECFN.
+    """
+
+    status: os.stat_result
+    arguments: bytes
+    given: bytes
+    only_lists: bool
+
+    @property
+    def device(self) -> int:
+        """Of the file that runs, likewise ``inode`` and ``changed_ns``."""
+        return self.status.st_dev
+
+    @property
+    def inode(self) -> int:
+        """See `device`."""
+        return self.status.st_ino
+
+    @property
+    def changed_ns(self) -> int:
+        """See `device`."""
+        return self.status.st_ctime_ns
+
+
+def read_image(tid: int) -> Image:
+    """Return what ``tid`` has just become, at its exec event.
+
+    Raises:
+        FactsError: it cannot be read.
+    """
+    try:
+        status = os.stat(f"/proc/{tid}/exe")
+        stack = ptrace.new_stack(tid, limit_bytes=_STACK_MAX_BYTES)
+        if stack.execfn is None:
+            raise ValueError("no AT_EXECFN in its auxiliary vector")
+    except (OSError, ValueError) as error:
+        raise FactsError(f"the program of process {tid} cannot be looked at: {error}") from error
+    at = stack.environment.find(_LISTS_ONLY)
+    only_lists = (
+        at >= 0 and stack.environment[at - 1 : at] in (b"", b"\0") and stack.environment[at + len(_LISTS_ONLY)] != 0
+    )
+    return Image(status, stack.arguments, stack.execfn, only_lists)
+
+
+def read_exec_facts(tid: int, image: Image, kin_of: KinOf) -> ExecFacts:
     """Return the facts of the program that ``tid`` has just become, at its exec event.
 
     Raises:
         FactsError: one of them cannot be read.
     """
+    link = f"/proc/{tid}/exe"
     try:
-        file = _stat_file(f"/proc/{tid}/exe")
-        argv = _read_argv(tid)
-        given = _read_execfn(tid)
-    except (OSError, ValueError) as error:
+        file = _file(os.readlink(link), image.status, link, kin_of)
+    except OSError as error:
         raise FactsError(f"the program of process {tid} cannot be looked at: {error}") from error
+    argv = tuple([os.fsdecode(word) for word in image.arguments.split(b"\0")[:-1]])
+    given = os.fsdecode(image.given)
+    only_lists = image.only_lists
+    # The kernel hands a script's path to its interpreter as the first or second argument; without that it is none.
+    if given not in argv[1:3]:
+        return ExecFacts(file, argv, None, is_final=True, only_lists=only_lists)
+    return ExecFacts(file, argv, _script_of(tid, given, file, kin_of), is_final=True, only_lists=only_lists)
+
+
+def _script_of(tid: int, given: str, file: File, kin_of: KinOf) -> Script | None:
+    """Return the script that ``file`` was started for, or None where ``file`` itself is what was asked for."""
     try:
         named = _find_in_view(tid, given, dirfd=None)
     except OSError:
         # Gone or moved since: what runs is known, what it was called by is only its text.
         named = None
-    # The kernel hands a script's path to its interpreter as the first or second argument; without that it is none.
-    if given not in argv[1:3] or (named is not None and named.identity == file.identity):
-        return ExecFacts(file, argv, None, is_final=True)
-    return ExecFacts(file, argv, Script(given, named), is_final=True)
+    if named is None:
+        return Script(given, None, is_sure=False)
+    found, status, opened = named
+    try:
+        if (status.st_dev, status.st_ino) == file.identity:
+            return None
+        script = Script(given, _file(found, status, f"/proc/self/fd/{opened}", kin_of))
+        # A path that led to a binary when it was executed and leads to a script now must not make the one go by the
+        # other's name: what runs has to be what the script's first line asks for.
+        if _leads_to(tid, opened, file):
+            return script
+        return Script(script.path, script.file, is_sure=False)
+    finally:
+        os.close(opened)
 
 
-def read_entry_facts(tid: int) -> ExecFacts:
-    """Return what ``tid``, stopped at the entry of execve or execveat, asks for.
+def _leads_to(tid: int, opened: int, interpreter: File) -> bool:
+    """Tell whether the first line of a script, followed as the kernel does, ends at ``interpreter``."""
+    descriptor = os.dup(opened)
+    try:
+        for _ in range(_INTERPRETERS_MAX):
+            words = _first_line(descriptor)
+            if not words:
+                return False
+            next_one = _find_in_view(tid, words, dirfd=None)
+            if next_one is None:
+                return False
+            os.close(descriptor)
+            descriptor = next_one[2]
+            if (next_one[1].st_dev, next_one[1].st_ino) == interpreter.identity:
+                return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _first_line(opened: int) -> str:
+    """Return the interpreter that the file's ``#!`` line names; empty where it has none."""
+    try:
+        descriptor = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        # Executable but not readable: no script could be read by its interpreter either.
+        return ""
+    try:
+        begun = os.read(descriptor, _FIRST_LINE_BYTES)
+    finally:
+        os.close(descriptor)
+    if not begun.startswith(b"#!"):
+        return ""
+    words = begun[2:].partition(b"\n")[0].partition(b"\0")[0].replace(b"\t", b" ").split(b" ")
+    return next((os.fsdecode(word) for word in words if word), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a tracee stopped at the entry of execve or execveat passes: its words as they are now.
+
+    ``dirfd`` is None for execve.
+    """
+
+    path: bytes
+    argv: tuple[bytes, ...]
+    dirfd: int | None
+    flags: int
+
+
+def read_entry(tid: int) -> Entry | None:
+    """Return what ``tid``, stopped at the entry of execve or execveat, passes; None at the entry of another call.
 
     Raises:
-        FactsError: the file cannot be found or read as asked; the call would fail by itself, or is judged at the event.
+        FactsError: its memory cannot be read as that; the call would fail by itself, or is judged at the event.
     """
     try:
         entry = ptrace.exec_entry(tid)
-        path = os.fsdecode(ptrace.read_string(tid, entry.path, limit_bytes=_PATH_MAX))
+        if entry is None:
+            return None
+        path = ptrace.read_string(tid, entry.path, limit_bytes=_PATH_MAX)
         words = ptrace.read_vector(
             tid, entry.argv, limit=limits.GATE_MAX_ARGUMENTS, limit_bytes=limits.GATE_MAX_ARGUMENT_BYTES
         )
-        argv = tuple(os.fsdecode(word) for word in words)
-        if path == "" and entry.flags & _AT_EMPTY_PATH and entry.dirfd is not None:
-            found: File | None = _stat_file(f"/proc/{tid}/fd/{entry.dirfd}")
-        else:
-            found = _find_in_view(tid, path, dirfd=entry.dirfd)
-        if found is None:
-            raise FactsError(f"{path!r} leads through a magic link")
-        script = Script(found.path, found) if _begins_like_a_script(tid, found) else None
     except (OSError, ValueError) as error:
         raise FactsError(f"what process {tid} wants to run cannot be looked at: {error}") from error
-    return ExecFacts(found, argv, script, is_final=False)
+    return Entry(path, words, entry.dirfd, entry.flags)
 
 
-def _stat_file(link: str) -> File:
+def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
+    """Return what ``tid`` asks for, by the files that its words lead to now.
+
+    Raises:
+        FactsError: the file cannot be found as asked; the call would fail by itself, or is judged at the event.
+    """
+    argv = tuple([os.fsdecode(word) for word in entry.argv])
+    try:
+        if entry.path == b"" and entry.flags & _AT_EMPTY_PATH and entry.dirfd is not None:
+            found = _stat_file(f"/proc/{tid}/fd/{entry.dirfd}", kin_of)
+            return ExecFacts(found, argv, None, is_final=False)
+        named = _find_in_view(tid, os.fsdecode(entry.path), dirfd=entry.dirfd)
+        if named is None:
+            raise FactsError(f"{os.fsdecode(entry.path)!r} leads through a magic link")
+        path, status, opened = named
+        try:
+            file = _file(path, status, f"/proc/self/fd/{opened}", kin_of)
+            script = Script(path, file) if _first_line(opened) else None
+        finally:
+            os.close(opened)
+    except (OSError, ValueError) as error:
+        raise FactsError(f"what process {tid} wants to run cannot be looked at: {error}") from error
+    return ExecFacts(file, argv, script, is_final=False)
+
+
+def _file(path: str, status: os.stat_result, openable: str, kin_of: KinOf) -> File:
+    return File(path, status.st_dev, status.st_ino, status.st_ctime_ns, kin_of(status, openable))
+
+
+def _stat_file(link: str, kin_of: KinOf) -> File:
     found = os.stat(link)
-    path = os.readlink(link)
-    return File(path, found.st_dev, found.st_ino)
+    return _file(os.readlink(link), found, link, kin_of)
 
 
-def _read_argv(tid: int) -> tuple[str, ...]:
-    with open(f"/proc/{tid}/cmdline", "rb", buffering=0) as file:
-        text = file.read(limits.GATE_MAX_ARGUMENT_BYTES + 1)
-        while text and len(text) <= limits.GATE_MAX_ARGUMENT_BYTES:
-            more = file.read(limits.GATE_MAX_ARGUMENT_BYTES + 1 - len(text))
-            if not more:
-                break
-            text += more
-    if len(text) > limits.GATE_MAX_ARGUMENT_BYTES:
-        raise ValueError(f"more than {limits.GATE_MAX_ARGUMENT_BYTES} bytes of arguments")
-    if not text:
-        return ()
-    words = text.split(b"\0")
-    if words[-1] == b"":
-        words.pop()
-    if len(words) > limits.GATE_MAX_ARGUMENTS:
-        raise ValueError(f"more than {limits.GATE_MAX_ARGUMENTS} arguments")
-    return tuple(os.fsdecode(word) for word in words)
+def _find_in_view(tid: int, path: str, *, dirfd: int | None) -> tuple[str, os.stat_result, int] | None:
+    """Return path, status and an O_PATH descriptor of what ``path`` names in the tracee's own view.
 
-
-def _read_execfn(tid: int) -> str:
-    with open(f"/proc/{tid}/auxv", "rb", buffering=0) as file:
-        raw = file.read(4096)
-    for kind, value in struct.iter_unpack("<QQ", raw[: len(raw) // 16 * 16]):
-        if kind == _AT_EXECFN:
-            return os.fsdecode(ptrace.read_string(tid, value, limit_bytes=_PATH_MAX))
-    raise ValueError("no AT_EXECFN in its auxiliary vector (a 32-bit program?)")
-
-
-def _find_in_view(tid: int, path: str, *, dirfd: int | None) -> File | None:
-    """Return the file that ``path`` names in the tracee's own view, or None where a magic link is in the way."""
+    None where a magic link is in the way; the caller closes the descriptor.
+    """
     if not path:
         raise OSError(errno.ENOENT, "an empty path")
     if not path.startswith("/"):
@@ -180,7 +330,9 @@ def _find_in_view(tid: int, path: str, *, dirfd: int | None) -> File | None:
         path = os.readlink(f"/proc/{tid}/{base}") + "/" + path
     root = os.open(f"/proc/{tid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = openat2(root, os.fsencode(path), os.O_PATH, resolve=_RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        found = openat2(
+            root, os.fsencode(path), os.O_PATH | os.O_CLOEXEC, resolve=_RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+        )
     except OSError as error:
         if error.errno == errno.ELOOP:
             return None
@@ -191,25 +343,7 @@ def _find_in_view(tid: int, path: str, *, dirfd: int | None) -> File | None:
         status = os.fstat(found)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EACCES, f"{path!r} is not a regular file")
-        return File(os.readlink(f"/proc/self/fd/{found}"), status.st_dev, status.st_ino)
-    finally:
-        os.close(found)
-
-
-def _begins_like_a_script(tid: int, found: File) -> bool:
-    """Tell whether the kernel would take the file for a script: it begins with ``#!`` (execve(2))."""
-    try:
-        root = os.open(f"/proc/{tid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            opened = openat2(
-                root, os.fsencode(found.path), os.O_RDONLY, resolve=_RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-            )
-        finally:
-            os.close(root)
+        return os.readlink(f"/proc/self/fd/{found}"), status, found
     except OSError:
-        # Executable but not readable: no script could be read by its interpreter either.
-        return False
-    try:
-        return os.read(opened, 2) == b"#!"
-    finally:
-        os.close(opened)
+        os.close(found)
+        raise

@@ -1,21 +1,26 @@
 """What the policy says of a program, given the facts of its exec. Pure: facts and tables in, a judgement out.
 
 The first program of a command is the shell that the launcher itself starts for the text; everything after it is asked
-of the policy, as the file that it is. Three kinds of program stand for another and are judged as both: a script (its
-interpreter runs), the dynamic loader called by hand (``ld.so PROGRAM``), and a multi-call binary called with the
-applet as its argument (``busybox rm``).
+of the policy, as the file that it is. Four kinds of program stand for another and are judged as both: a script (its
+interpreter runs), the dynamic loader called by hand (``ld.so PROGRAM``), a multi-call binary called with the applet as
+its argument (``busybox rm``), and a copy of a program that a rule names.
 
 Runs in the exec gate's monitor.
 """
 
-from dataclasses import dataclass
+# ruff: noqa: PTH116 - the launcher does without pathlib: it would double what each fork copies
+import os
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
-from guardhouse.launcher.gate.facts import ExecFacts, File
+from guardhouse.launcher.gate.facts import ExecFacts, File, KinOf
 from guardhouse.launcher.gate.helpers import HELPERS, MULTI_CALL
+from guardhouse.launcher.gate.kin import LOADER, KinTable
 from guardhouse.launcher.gate.trusted import TrustedPrograms
 from guardhouse.policy.exec_decision import ExecDecision, decide_exec
 from guardhouse.policy.model import INHERIT, Context, Policy
+from guardhouse.policy.rulebook import rulebook_of
 from guardhouse.values import Verdict
 
 __all__ = ["ExecJudge", "Judgement"]
@@ -34,6 +39,14 @@ _LOADER_OPTIONS_WITH_VALUE: Final = frozenset(
         "--preload",
     }
 )
+# Those that only look at the program: nothing of it runs.
+_LOADER_LOOKS: Final = frozenset({"--help", "--list", "--list-diagnostics", "--list-tunables", "--verify", "--version"})
+_LOADER_BEGINNINGS: Final = ("ld-linux", "ld-musl", "ld.so", "ld-2", "ld64")
+
+# As much of an argument vector and of a reason as is kept of one program, and shown.
+_SHOWN_ARGUMENTS: Final = 200
+_SHOWN_ARGUMENT_CHARS: Final = 1_000
+_SHOWN_CHARS: Final = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class Judgement:
 
     Attributes:
         path: the file judged; for a script the script's.
+        argv: as much of the argument vector as is shown, and how much is not.
         interpreter: what runs a script, or "".
         rule, place: the rule that decided, or "".
         inherits: what this program starts is its own doing and is not asked of the policy again.
@@ -73,6 +87,33 @@ class ExecJudge:
         self._policy = policy
         self._trusted = trusted
         self._workspace = workspace.rstrip("/") + "/"
+        rules = policy.rules()
+        says_no = [rule for rule in rules if rule.action is not Verdict.ALLOW]
+        named = {name.rpartition("/")[2] for rule in says_no for name in rule.programs}
+        self._kin = KinTable(trusted, frozenset(named | _APPLET_HOSTS))
+        self._asks_time = any(rule.when is not None and (rule.when.hours or rule.when.days) for rule in rules)
+        book = rulebook_of(policy)
+        self._allows_all = book is not None and book.allows_everything(Context())
+
+    @property
+    def kin_of(self) -> KinOf:
+        """Tells `facts.py` of which named programs a file is a copy."""
+        return self._kin.kin_of
+
+    @property
+    def allows_everything(self) -> bool:
+        """Whether no program is ever refused, so that only the record needs to know what runs."""
+        return self._allows_all
+
+    @property
+    def asks_time(self) -> bool:
+        """Whether an answer depends on when it is asked for."""
+        return self._asks_time
+
+    def context(self) -> Context:
+        """Return the circumstances of now: the time where a rule asks for it."""
+        # An empty context means "unknown": no rule asks for more of it than it says.
+        return Context(now=datetime.now().astimezone()) if self._asks_time else _NO_CONTEXT
 
     def judge(self, facts: ExecFacts, parent: Judgement | None, context: Context) -> Judgement:
         """Judge one exec of a process that was ``parent`` until now; None for the command's own shell."""
@@ -95,16 +136,39 @@ class ExecJudge:
         decision = self._decide(facts.file, facts.argv, context)
         if decision.verdict is not Verdict.ALLOW:
             return self._from(decision, facts)
+        refused = self._refuse_inner(facts, context)
+        return self._from(decision, facts) if refused is None else refused
+
+    def _refuse_inner(self, facts: ExecFacts, context: Context) -> Judgement | None:
+        """Return a no for what a binary runs inside itself, or that it is a copy of; None where there is none."""
+        if self._allows_all:
+            return None
         for inner in self._stands_for(facts):
+            if inner is None:
+                reason = "the loader can be made to load another file than was looked at; run the program itself"
+                return self._answer(Verdict.DENY, facts, reason)
             other = self._decide(*inner, context)
             if other.verdict is not Verdict.ALLOW:
                 return self._from(other, facts)
-        return self._from(decision, facts)
+        copied = self._refuse_copy(facts.file, facts.argv[1:], context)
+        return None if copied is None else self._from(copied, facts)
+
+    def _refuse_copy(self, file: File, arguments: tuple[str, ...], context: Context) -> ExecDecision | None:
+        for name in sorted(file.kin):
+            as_named = decide_exec(self._policy, (name, *arguments), path=file.path, names={name}, context=context)
+            if as_named.verdict is not Verdict.ALLOW and as_named.rule is not None and as_named.rule.programs:
+                return replace(as_named, because=f"{file.path} is a copy of {name}: {as_named.because}")
+        return None
 
     def _judge_script(self, facts: ExecFacts, context: Context) -> Judgement:
         script = facts.script
         if script is None:
             return self.refuse(facts, "not a script")
+        if not script.is_sure:
+            # A binary with this path among its arguments looks the same: it has to be allowed as that, too.
+            as_binary = self._judge_binary(facts, context)
+            if not as_binary.may_run:
+                return as_binary
         names = self._names(script.file) if self._is_where_it_says(script.path) else frozenset()
         called = script.path.rpartition("/")[2]
         argv = (called, *facts.script_arguments)
@@ -118,6 +182,12 @@ class ExecJudge:
             behind = self._decide(facts.file, facts.argv, context) if facts.is_final else None
             if behind is not None and behind.verdict is not Verdict.ALLOW and behind.rule and behind.rule.programs:
                 return self._from(behind, facts)
+            refused = self._refuse_inner(facts, context) if facts.is_final else None
+            if refused is not None and refused.is_named_no:
+                return refused
+            copied = None if script.file is None else self._refuse_copy(script.file, facts.script_arguments, context)
+            if copied is not None:
+                return self._from(copied, facts)
         return self._from(decision, facts)
 
     def _as_helper(self, facts: ExecFacts, parent: Judgement) -> Judgement | None:
@@ -130,16 +200,45 @@ class ExecJudge:
                 return self._answer(Verdict.ALLOW, facts, reason)
         return None
 
-    def _stands_for(self, facts: ExecFacts) -> list[tuple[File, tuple[str, ...]]]:
-        """Return what else a binary runs inside itself: the loader's program, a multi-call binary's applet."""
-        names = self._names(facts.file)
-        if names & _APPLET_HOSTS and len(facts.argv) > 1:
-            applet = facts.argv[1].rpartition("/")[2]
-            return [(File(f"/usr/bin/{applet}", -1, -1), (applet, *facts.argv[2:]))]
-        base = facts.file.path.rpartition("/")[2]
-        if base.startswith(("ld-linux", "ld-musl", "ld.so", "ld-2", "ld64")):
-            return [_loaded_program(facts.argv)]
+    def _stands_for(self, facts: ExecFacts) -> list[tuple[File, tuple[str, ...]] | None]:
+        """Return what else a binary runs inside itself: the loader's program, a multi-call binary's applet.
+
+        None stands for a program that cannot be known for sure.
+        """
+        names = self._names(facts.file) | facts.file.kin
+        if names & _APPLET_HOSTS:
+            applet = _applet(facts.argv)
+            return [(File(f"/usr/bin/{applet[0]}", -1, -1), applet)] if applet else []
+        if self._is_loader(facts.file) and not facts.only_lists:
+            return self._loaded_program(facts)
         return []
+
+    def _is_loader(self, file: File) -> bool:
+        return LOADER in file.kin or file.path.rpartition("/")[2].startswith(_LOADER_BEGINNINGS)
+
+    def _loaded_program(self, facts: ExecFacts) -> list[tuple[File, tuple[str, ...]] | None]:
+        """Return what ``ld.so [option]… PROGRAM [argument]…`` loads."""
+        argv = facts.argv
+        position = 1
+        while position < len(argv) and argv[position].startswith("--"):
+            if argv[position] in _LOADER_LOOKS:
+                return []
+            position += 2 if argv[position] in _LOADER_OPTIONS_WITH_VALUE else 1
+        if position >= len(argv):
+            return []  # it prints its usage
+        path, arguments = argv[position], argv[position + 1 :]
+        called = path.rpartition("/")[2]
+        if "/" not in path:
+            # Looked for along the library path: by its text alone it is what it is called.
+            return [(File(path, -1, -1), (called, *arguments)), *([None] if facts.is_final else [])]
+        if not self._is_where_it_says(path):
+            # The loader opens it later, by this path: until then it can be swapped.
+            return [(File(path, -1, -1), (called, *arguments)), *([None] if facts.is_final else [])]
+        try:
+            status = os.stat(path)
+        except OSError:
+            return [None]
+        return [(File(path, status.st_dev, status.st_ino, status.st_ctime_ns), (called, *arguments))]
 
     def _decide(self, file: File, argv: tuple[str, ...], context: Context) -> ExecDecision:
         names = self._names(file)
@@ -163,7 +262,9 @@ class ExecJudge:
         return decision
 
     def _names(self, file: File | None) -> frozenset[str]:
-        return frozenset() if file is None else self._trusted.names_of(file.identity, path=file.path)
+        if file is None:
+            return frozenset()
+        return self._trusted.names_of(file.identity, path=file.path, changed_ns=file.changed_ns)
 
     def _is_where_it_says(self, path: str) -> bool:
         """A script is opened by its interpreter once more, by its path: only a path nobody can swap keeps its name."""
@@ -200,8 +301,8 @@ class ExecJudge:
         return Judgement(
             verdict=verdict,
             path=facts.file.path if script is None else script.path,
-            argv=facts.argv,
-            because=because,
+            argv=_shown(facts.argv),
+            because=_cut(because, _SHOWN_ARGUMENT_CHARS),
             rule=rule,
             place=place,
             interpreter="" if script is None or not facts.is_final else facts.file.path,
@@ -211,10 +312,36 @@ class ExecJudge:
         )
 
 
-def _loaded_program(argv: tuple[str, ...]) -> tuple[File, tuple[str, ...]]:
-    """Return what ``ld.so [option]… PROGRAM [argument]…`` loads: its path as text, which no trusted name covers."""
-    position = 1
-    while position < len(argv) and argv[position].startswith("--"):
-        position += 2 if argv[position] in _LOADER_OPTIONS_WITH_VALUE else 1
-    rest = argv[position:] or ("",)
-    return File(rest[0], -1, -1), (rest[0].rpartition("/")[2], *rest[1:])
+def _applet(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the argument vector of the applet that a multi-call binary becomes; empty where it is none.
+
+    By the name it is called by, or, called by its own, by its first argument (busybox.net, "Usage").
+    """
+    words = (argv[0].removeprefix("-"), *argv[1:])
+    while words and words[0].rpartition("/")[2].startswith(tuple(_APPLET_HOSTS)):
+        words = words[1:]
+    return (words[0].rpartition("/")[2], *words[1:]) if words else ()
+
+
+def _shown(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return as much of an argument vector as is kept: one program may bring megabytes."""
+    if len(argv) <= _SHOWN_ARGUMENTS and sum(map(len, argv)) <= _SHOWN_ARGUMENT_CHARS:
+        return argv
+    shown: list[str] = []
+    left = _SHOWN_CHARS
+    for word in argv[:_SHOWN_ARGUMENTS]:
+        cut = _cut(word, min(left, _SHOWN_ARGUMENT_CHARS))
+        shown.append(cut)
+        left -= len(cut)
+        if left <= 0:
+            break
+    if len(shown) < len(argv):
+        shown.append(f"… ({len(argv)} arguments)")
+    return tuple(shown)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+_NO_CONTEXT: Final = Context()

@@ -10,12 +10,13 @@ Decides nothing itself: `tree.py` knows who started whom, `judge.py` asks the po
 
 import contextlib
 import errno
+import gc
 import json
 import os
+import resource
 import signal
 import socket
 import time
-from datetime import datetime
 from typing import Any, Final, NoReturn
 
 from guardhouse import limits
@@ -24,10 +25,16 @@ from guardhouse.kernel import credentials, descriptors, ptrace
 from guardhouse.kernel.ptrace import StopKind
 from guardhouse.launcher import channel
 from guardhouse.launcher.gate import ATTACH, FOLLOWED
-from guardhouse.launcher.gate.facts import ExecFacts, FactsError, read_entry_facts, read_exec_facts
+from guardhouse.launcher.gate.facts import (
+    ExecFacts,
+    FactsError,
+    read_entry,
+    read_entry_facts,
+    read_exec_facts,
+    read_image,
+)
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
-from guardhouse.launcher.gate.tree import Continue, ExecRecord, JudgeEntry, JudgeExec, Listen, ProcessTree
-from guardhouse.policy.model import Context
+from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 
 __all__ = ["fork_monitor"]
 
@@ -37,8 +44,17 @@ _EXIT_BROKEN: Final = 70
 _CAP_DAC_READ_SEARCH: Final = 1 << 2
 _CAP_KILL: Final = 1 << 5
 _CAP_SYS_PTRACE: Final = 1 << 19
-_SHOWN_ARGUMENT_CHARS: Final = 1_000
-_SHOWN_ARGUMENTS: Final = 200
+# How long a child may wait for its parent's report after a thread has ended that may have been its parent.
+_LOST_AFTER_S: Final = 0.2
+_ENTRIES_MAX: Final = 1_024
+_ENTRY_ARGUMENTS_MAX: Final = 64
+_JUDGED_MAX: Final = 1_024
+_CACHED_BYTES_MAX: Final = 4_096
+# Of one record in the report without its texts: keys, numbers, punctuation.
+_RECORD_BYTES: Final = 320
+# In JSON a character outside ASCII takes up to twelve bytes, a control character six.
+_BYTES_A_CHAR: Final = 6
+_BYTES_AN_ODD_CHAR: Final = 12
 
 
 class _Monitor:
@@ -48,8 +64,12 @@ class _Monitor:
         self._init_pid = init_pid
         self._tree = ProcessTree()
         self._refused: list[dict[str, Any]] = []
+        self._refused_bytes = 0
         self._left_out = 0
         self._started_s = 0.0
+        self._kin_of = judge.kin_of
+        self._allowed_entries: dict[tuple[object, ...], None] = {}
+        self._judged: dict[tuple[object, ...], tuple[Judgement, int]] = {}
 
     def serve(self) -> NoReturn:
         while True:
@@ -58,7 +78,7 @@ class _Monitor:
                 # Closed, or not the handshake: the slot is gone or not ours. Leaving kills what is followed.
                 os._exit(_EXIT_CLOSED if not received else _EXIT_BROKEN)
             self._tree = ProcessTree()
-            self._refused, self._left_out = [], 0
+            self._refused, self._refused_bytes, self._left_out = [], 0, 0
             self._started_s = time.monotonic()
             tid = self._find_thread()
             ptrace.seize(tid)
@@ -66,6 +86,8 @@ class _Monitor:
             self._sock.send(FOLLOWED)
             self._follow()
             channel.send(self._sock, json.dumps(self._report()).encode("ascii"))
+            # Nothing is collected while a command is followed; between two there is time, and little to look at.
+            gc.collect()
 
     def _find_thread(self) -> int:
         """Return the one thread of init beside its first: the one that asked and now waits."""
@@ -75,78 +97,149 @@ class _Monitor:
         return others[0]
 
     def _follow(self) -> None:
-        while not self._tree.is_empty:
+        tree = self._tree
+        while not tree.is_empty:
             try:
-                tid, status, usage = ptrace.wait_any()
+                tid, status, usage = self._next_stop() if tree.lost_children else ptrace.wait_any()
             except ChildProcessError:
                 return
-            stop = ptrace.classify(tid, status)
-            message = 0
-            if stop.kind in (StopKind.NEW_CHILD, StopKind.EXEC):
-                try:
-                    message = ptrace.event_message(tid)
-                except ProcessLookupError:
-                    continue  # killed while it was stopped; its end is reported next
-            actions = self._tree.on_stop(
-                stop,
-                message=message,
-                now_s=time.monotonic() - self._started_s,
-                cpu_s=usage.ru_utime + usage.ru_stime,
-                peak=usage.ru_maxrss * 1024,
-            )
-            for action in actions:
-                match action:
-                    case Continue(tid=other, deliver=number):
-                        ptrace.continue_tracee(other, deliver=number)
-                    case Listen(tid=other):
-                        ptrace.listen(other)
-                    case JudgeEntry():
-                        self._judge_entry(action)
-                    case JudgeExec():
-                        self._judge_exec(action)
+            kind, number = ptrace.classify(status)
+            if kind is StopKind.SIGNAL:
+                ptrace.continue_tracee(tid, deliver=number)
+            elif kind is StopKind.NEW_CHILD:
+                self._new_child(tid)
+            elif kind is StopKind.ATTACHED:
+                if tree.first_stop(tid):
+                    ptrace.continue_tracee(tid)
+            elif kind is StopKind.EXEC_ENTRY:
+                self._judge_entry(tid)
+            elif kind is StopKind.EXEC:
+                self._judge_exec(tid)
+            elif kind is StopKind.GROUP_STOP:
+                # As job control asked.
+                ptrace.listen(tid)
+            else:
+                tree.ended(
+                    tid,
+                    exit_status=number if kind is StopKind.EXITED else None,
+                    killed_by=number if kind is StopKind.KILLED else None,
+                    now_s=time.monotonic() - self._started_s,
+                    cpu_s=usage.ru_utime + usage.ru_stime,
+                    peak=usage.ru_maxrss * 1024,
+                )
 
-    def _parent(self, record: ExecRecord | None) -> Judgement | None:
-        if record is None:
-            return None
-        return _judgement_of(record)
-
-    def _judge_entry(self, action: JudgeEntry) -> None:
+    def _new_child(self, tid: int) -> None:
         try:
-            facts = read_entry_facts(action.tid)
+            child = ptrace.event_message(tid)
+        except ProcessLookupError:
+            return  # killed while it was stopped; its end is reported next, and its child waits as a lost one
+        if self._tree.new_child(tid, child):
+            ptrace.continue_tracee(child)
+        ptrace.continue_tracee(tid)
+
+    def _next_stop(self) -> tuple[int, int, resource.struct_rusage]:
+        """Wait for a stop; meanwhile let go of children whose parent was killed before it could name them."""
+        while self._tree.lost_children:
+            stop = ptrace.wait_any(block=False)
+            if stop[0]:
+                return stop
+            if signal.sigtimedwait({signal.SIGCHLD}, _LOST_AFTER_S) is None:
+                for child in self._tree.lost_children:
+                    if self._tree.adopt(child):
+                        ptrace.continue_tracee(child)
+        return ptrace.wait_any()
+
+    def _judge_entry(self, tid: int) -> None:
+        program = self._tree.program_of(tid)
+        if self._judge.allows_everything:
+            ptrace.continue_tracee(tid)
+            return
+        parent = None if program is None else _judgement_of(program)
+        try:
+            entry = read_entry(tid)
+            if entry is None:
+                # The command's own filter asked for this stop (seccomp(2), SECCOMP_RET_TRACE): as without a tracer.
+                self._refuse_call(tid, errno.ENOSYS)
+                return
+            # What was allowed a moment ago is not looked up again: the check that counts is at the event. Only whole
+            # paths, which mean the same file in every directory.
+            key: tuple[object, ...] | None = None
+            if entry.path.startswith(b"/") and parent is not None and len(entry.argv) <= _ENTRY_ARGUMENTS_MAX:
+                key = (entry.path, entry.argv, parent.names, parent.inherits)
+                if key in self._allowed_entries:
+                    ptrace.continue_tracee(tid)
+                    return
+            facts = read_entry_facts(tid, entry, self._kin_of)
         except FactsError:
             # The call may fail by itself, with its own errno; if it succeeds it is judged at the event all the same.
-            ptrace.continue_tracee(action.tid)
+            ptrace.continue_tracee(tid)
             return
-        judgement = self._judge.judge(facts, self._parent(action.parent), _context())
+        judgement = self._judge.judge(facts, parent, self._judge.context())
         if judgement.may_run:
-            ptrace.continue_tracee(action.tid)
+            if key is not None and not self._judge.asks_time:
+                self._remember_entry(key)
+            ptrace.continue_tracee(tid)
             return
-        self._note_refusal(action.tid, action.parent, judgement, killed=False)
+        self._note_refusal(tid, program, judgement, killed=False)
+        self._refuse_call(tid, errno.EACCES)
+
+    def _remember_entry(self, key: tuple[object, ...]) -> None:
+        if len(self._allowed_entries) >= _ENTRIES_MAX:
+            self._allowed_entries.pop(next(iter(self._allowed_entries)))
+        self._allowed_entries[key] = None
+
+    def _refuse_call(self, tid: int, code: int) -> None:
         try:
-            ptrace.refuse_system_call(action.tid, errno.EACCES)
+            ptrace.refuse_system_call(tid, code)
         except ProcessLookupError:
             return
-        ptrace.continue_tracee(action.tid)
+        ptrace.continue_tracee(tid)
 
-    def _judge_exec(self, action: JudgeExec) -> None:
+    def _judge_exec(self, tid: int) -> None:
+        try:
+            former = ptrace.event_message(tid)
+        except ProcessLookupError:
+            return  # killed while it was stopped; its end is reported next
+        program = self._tree.loaded(tid, former)
+        parent = None if program is None else _judgement_of(program)
+        key: tuple[object, ...] | None = None
         facts: ExecFacts | None = None
         try:
-            facts = read_exec_facts(action.tid)
+            image = read_image(tid)
+            if parent is not None and len(image.arguments) <= _CACHED_BYTES_MAX and not self._judge.asks_time:
+                key = (image.device, image.inode, image.changed_ns, image.arguments, image.given, image.only_lists)
+                key = (*key, parent.names, parent.inherits)
+                known = self._judged.get(key)
+                if known is not None:
+                    self._let_run(tid, *known)
+                    return
+            facts = read_exec_facts(tid, image, self._kin_of)
         except FactsError as error:
             judgement = self._judge.refuse(None, str(error))
         else:
-            judgement = self._judge.judge(facts, self._parent(action.parent), _context())
+            judgement = self._judge.judge(facts, parent, self._judge.context())
         if judgement.may_run:
-            self._tree.ran(action.tid, judgement, now_s=time.monotonic() - self._started_s)
-            ptrace.continue_tracee(action.tid)
+            size_bytes = _size_bytes(judgement)
+            # A script is judged by what its path leads to now, and a file outside the trusted path by its own path,
+            # which may change: neither is remembered.
+            if key is not None and facts is not None and facts.script is None and judgement.names:
+                if len(self._judged) >= _JUDGED_MAX:
+                    self._judged.pop(next(iter(self._judged)))
+                self._judged[key] = (judgement, size_bytes)
+            self._let_run(tid, judgement, size_bytes)
             return
-        self._note_refusal(action.tid, action.parent, judgement, killed=True)
+        self._note_refusal(tid, program, judgement, killed=True)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(action.tid, signal.SIGKILL)
-        ptrace.continue_tracee(action.tid)
+            os.kill(tid, signal.SIGKILL)
+        ptrace.continue_tracee(tid)
+
+    def _let_run(self, tid: int, judgement: Judgement, size_bytes: int) -> None:
+        self._tree.ran(tid, judgement, now_s=time.monotonic() - self._started_s, size_bytes=size_bytes)
+        ptrace.continue_tracee(tid)
 
     def _note_refusal(self, tid: int, parent: ExecRecord | None, judgement: Judgement, *, killed: bool) -> None:
-        if len(self._refused) >= limits.GATE_MAX_RECORDS:
+        self._refused_bytes += _size_bytes(judgement)
+        if len(self._refused) >= limits.GATE_MAX_RECORDS or self._refused_bytes > limits.GATE_MAX_REPORT_BYTES:
             self._left_out += 1
             return
         self._refused.append(
@@ -185,15 +278,9 @@ def _judgement_of(record: ExecRecord) -> Judgement:
 
 
 def _as_json(judgement: Judgement) -> dict[str, Any]:
-    shown = [
-        word if len(word) <= _SHOWN_ARGUMENT_CHARS else f"{word[:_SHOWN_ARGUMENT_CHARS]}… ({len(word)} characters)"
-        for word in judgement.argv[:_SHOWN_ARGUMENTS]
-    ]
-    if len(judgement.argv) > _SHOWN_ARGUMENTS:
-        shown.append(f"… ({len(judgement.argv)} arguments)")
     return {
         "path": judgement.path,
-        "argv": shown,
+        "argv": judgement.argv,
         "verdict": judgement.verdict.value,
         "because": judgement.because,
         "rule": judgement.rule,
@@ -202,8 +289,18 @@ def _as_json(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _context() -> Context:
-    return Context(now=datetime.now().astimezone())
+def _size_bytes(judgement: Judgement) -> int:
+    """Return how much a judgement may take in the report at most."""
+    size = _RECORD_BYTES + 4 * len(judgement.argv)
+    texts = (judgement.path, judgement.because, judgement.rule, judgement.place, judgement.interpreter, *judgement.argv)
+    for text in texts:
+        if text.isascii() and text.isprintable():
+            size += 2 * len(text)
+        elif text.isascii():
+            size += _BYTES_A_CHAR * len(text)
+        else:
+            size += _BYTES_AN_ODD_CHAR * len(text)
+    return size
 
 
 def fork_monitor(judge: ExecJudge, sock: socket.socket, *, init_pid: int, is_root: bool) -> int:
@@ -220,6 +317,9 @@ def fork_monitor(judge: ExecJudge, sock: socket.socket, *, init_pid: int, is_roo
         descriptors.close_all_but((2, sock.fileno()))
         if is_root:
             credentials.keep_capabilities_only(_CAP_SYS_PTRACE | _CAP_KILL | _CAP_DAC_READ_SEARCH)
+        # Waited for with a time-out where a child's parent is lost; otherwise wait(2) tells of every stop.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        gc.disable()
         _Monitor(judge, sock, init_pid).serve()
     finally:
         os._exit(_EXIT_BROKEN)

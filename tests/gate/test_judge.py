@@ -35,7 +35,7 @@ class Host:
 
     def file(self, path: Path) -> File:
         status = path.stat()
-        return File(str(path.resolve()), status.st_dev, status.st_ino)
+        return File(str(path.resolve()), status.st_dev, status.st_ino, status.st_ctime_ns)
 
     def judge(self, rules: list[tuple[str, str]], facts: ExecFacts, parent: Judgement | None = SHELL) -> Judgement:
         judge = ExecJudge(policy_from_pairs(rules), TrustedPrograms([str(self.trusted)]), workspace=str(self.workspace))
@@ -77,6 +77,10 @@ def test_the_commands_own_shell_is_no_question_of_policy(host: Host) -> None:
             id="ld.so --argv0 ls rm",
         ),
         pytest.param(DENY_RM, "ld-linux-x86-64.so.2", ("ld.so", "/usr/bin/ls"), True, id="ld.so ls"),
+        pytest.param(DENY_RM, "ld-linux-x86-64.so.2", ("ld.so", "--list", "./x"), True, id="ld.so --list"),
+        pytest.param(DENY_RM, "ld-linux-x86-64.so.2", ("ld.so", "./x"), False, id="ld.so of a file to be swapped"),
+        pytest.param(DENY_RM, "busybox", ("rm", "x"), False, id="busybox called as an applet without a link"),
+        pytest.param(DENY_RM, "busybox", ("busybox", "busybox", "rm", "x"), False, id="busybox twice"),
         pytest.param(
             ALLOW_LS, "ld-linux-x86-64.so.2", ("ld.so", "/usr/bin/ls"), False, id="ld.so itself is not listed"
         ),
@@ -86,7 +90,8 @@ def test_the_commands_own_shell_is_no_question_of_policy(host: Host) -> None:
 )
 def test_binaries(host: Host, rules: list[tuple[str, str]], program: str, argv: tuple[str, ...], may_run: bool) -> None:
     """A program of the trusted path is what its file is."""
-    assert host.judge(rules, host.runs(program, *argv)).may_run is may_run
+    here = tuple(word.replace("/usr/bin", str(host.trusted)) for word in argv)
+    assert host.judge(rules, host.runs(program, *here)).may_run is may_run
 
 
 def test_a_copy_is_not_the_program(host: Host) -> None:
