@@ -37,7 +37,7 @@ TABLE: dict[str, Rule] = {
     "sandbox": Rule(EVERYONE, ACTING, "a plan is made here and carried out in the launcher"),
     "kernel": Rule(EVERYONE, PROGRAMS | {"trio", "yaml"}, "the one door to raw system calls"),
     "launcher": Rule(
-        EVERYONE | {"kernel", "sandbox.bundle", "worker.files", "workspace", "values", "policy"},
+        EVERYONE | {"kernel", "sandbox.bundle", "worker.files", "worker.fetch", "workspace", "values", "policy"},
         frozenset({"ssl", "yaml", "bashlex", "asyncio", "multiprocessing"}),
         "small enough to audit in one sitting",
     ),
@@ -54,7 +54,7 @@ TABLE: dict[str, Rule] = {
     "runner": Rule(
         EVERYONE
         | {"wire", "policy", "sandbox", "workspace", "kernel", "data_files"}
-        | {"worker.client", "worker.protocol", "worker.parser_client"}
+        | {"redaction", "worker.client", "worker.protocol", "worker.parser_client", "worker.fetch_client"}
         | {"launcher.client", "launcher.start", "launcher.messages"},
         frozenset({"ctypes", "subprocess", "asyncio", "multiprocessing"}),
         "commands start in the launcher, raw calls live in kernel",

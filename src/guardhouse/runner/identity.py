@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse.errors import InvariantError, SetupError
+from guardhouse.runner.preload import import_everything
 
 __all__ = ["Account", "become", "current_account", "resolve_account"]
 
@@ -76,6 +77,7 @@ def become(account: Account) -> None:
     """
     if os.geteuid() != 0:
         return
+    import_everything()
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
