@@ -50,6 +50,14 @@ def resolve(flags=None, environ=None, file_text=None, identity=USER) -> RunnerCo
         pytest.param(
             {}, {"FLASHDUTY_RUNNER_PERMISSION_CONFIG": "/p.yaml"}, None, "policy", "/p.yaml", id="the seed's policy"
         ),
+        pytest.param({}, {}, None, "policy_keys", (), id="no pinned key by default"),
+        pytest.param(
+            {"policy_key": "/a.pub:/b.pub"}, {}, None, "policy_keys", (Path("/a.pub"), Path("/b.pub")), id="two keys"
+        ),
+        pytest.param(
+            {}, {"GUARDHOUSE_POLICY_KEY": "/a.pub"}, None, "policy_keys", (Path("/a.pub"),), id="a key in a variable"
+        ),
+        pytest.param({}, {}, "policy_key: /a.pub", "policy_keys", (Path("/a.pub"),), id="a key in the file"),
         pytest.param({}, {}, None, "profile", "observe", id="default profile"),
         pytest.param({}, {}, None, "protocol", Protocol.AUTO, id="default protocol"),
         pytest.param({"protocol": "v1"}, {}, None, "protocol", Protocol.V1, id="protocol v1"),
@@ -127,6 +135,7 @@ def test_configuration_holds_no_token() -> None:
     ("flags", "file_text", "words"),
     [
         pytest.param({"log_level": "loud"}, None, ("--log-level", "'loud'", "write debug"), id="log level"),
+        pytest.param({"policy_key": "/a.pub::/b.pub"}, None, ("--policy-key", "is no path"), id="an empty key"),
         pytest.param({"protocol": "v2"}, None, ("--protocol", "'v2'", "write auto"), id="protocol"),
         pytest.param({"tls_min_version": "1.1"}, None, ("--tls-min-version", "'1.1'", "1.3 or 1.2"), id="old TLS"),
         pytest.param({"drain_timeout": "-1"}, None, ("--drain-timeout", "'-1'", "write 0 to"), id="negative drain"),

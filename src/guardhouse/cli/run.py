@@ -22,6 +22,8 @@ __all__ = ["run"]
 def _option(setting: Setting) -> Callable[[Any], Any]:
     variables = ", ".join(environment_names(setting))
     text = f"{setting.purpose} [environment: {variables}; default: {setting.default}]"
+    if setting.is_repeatable:
+        return click.option(setting.flag, setting.name, multiple=True, metavar="TEXT", help=text)
     if setting.is_switch:
         # `--flag` alone means true; `--flag=false` takes back what the environment says.
         return click.option(setting.flag, setting.name, is_flag=False, flag_value="true", default=None, help=text)
@@ -31,7 +33,27 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for setting in reversed(SETTINGS):
         command = _option(setting)(command)
+        if setting.seed_flag is not None:
+            command = click.option(setting.seed_flag, _seed_name(setting), default=None, hidden=True)(command)
     return command
+
+
+def _seed_name(setting: Setting) -> str:
+    return f"seed_{setting.name}"
+
+
+def _flags(given: dict[str, Any]) -> dict[str, str | None]:
+    """Return one text for each setting: repeated flags joined, the seed's flags under our names."""
+    flags: dict[str, str | None] = {}
+    for setting in SETTINGS:
+        value = given[setting.name]
+        if setting.is_repeatable:
+            value = ":".join(value) or None
+        seed_value = given[_seed_name(setting)] if setting.seed_flag is not None else None
+        if value is not None and seed_value is not None:
+            raise ConfigError(f"{setting.flag} and {setting.seed_flag} are both given; keep {setting.flag}")
+        flags[setting.name] = seed_value if value is None else value
+    return flags
 
 
 @click.command(name="run")
@@ -43,7 +65,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="FILE",
     help="YAML file with any of these settings but the token. [environment: GUARDHOUSE_CONFIG]",
 )
-def run(config_file: str | None, **flags: str | None) -> None:
+def run(config_file: str | None, **given: Any) -> None:
     """Join a hub and carry out its tasks on this host, inside the sandbox and under the policy.
 
     A flag beats the environment, which beats the file, which beats the default. SIGTERM drains, a second one ends
@@ -52,7 +74,7 @@ def run(config_file: str | None, **flags: str | None) -> None:
     file_name = config_file or os.environ.get("GUARDHOUSE_CONFIG") or None
     try:
         config = resolve_config(
-            flags,
+            _flags(given),
             os.environ,
             identity=Identity(effective_uid=os.geteuid(), home=_home()),
             file_text=_read_config(file_name) if file_name is not None else None,

@@ -34,7 +34,7 @@ from guardhouse.runner.keeper import start_keeper
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger, hide_in_logs, start_logging
 from guardhouse.runner.reload import reload_on_signal
-from guardhouse.runner.rules import load_rules
+from guardhouse.runner.rules import load_policy_keys, load_rules
 from guardhouse.runner.supervise import Refused, connect_for_ever, drain_on_signal
 from guardhouse.runner.tls import make_client_context
 from guardhouse.runner.wall import Wall, put_up_wall
@@ -81,7 +81,8 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             "TLS VERIFICATION IS OFF: whoever is on the path reads the token and commands this host; use --ca-file",
             setting="--insecure-skip-tls-verify",
         )
-    policy = load_rules(config.policy)
+    keys = load_policy_keys(config.policy_keys)
+    policy = load_rules(config.policy, keys=keys)
     account = resolve_account(config.run_as, effective_uid=os.geteuid())
     # A directory of the journal's own: the workspace usually stands beside it and is shown to commands.
     journal_directory = config.state_directory / "journal"
@@ -100,7 +101,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         )
 
     def read_again() -> tuple[Policy, Wall]:
-        policy = load_rules(config.policy)
+        policy = load_rules(config.policy, keys=keys)
         return policy, make_wall(policy)
 
     wall = make_wall(policy)

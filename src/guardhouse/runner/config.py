@@ -78,6 +78,7 @@ class RunnerConfig:
     state_directory: Path
     log_level: str
     policy: str
+    policy_keys: tuple[Path, ...]
     profile: str
     ca_file: Path | None
     tls_min_version: str
@@ -151,6 +152,7 @@ def resolve_config(
         state_directory=state_directory,
         log_level=value("log_level", _log_level, "info"),
         policy=value("policy", _non_empty, "read_only"),
+        policy_keys=value("policy_key", _paths, ()),
         profile=value("profile", _non_empty, "observe"),
         ca_file=optional("ca_file", _absolute_path),
         tls_min_version=value("tls_min_version", _tls_version, "1.3"),
@@ -254,6 +256,11 @@ def _absolute_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("is no path; write the path of a file or directory")
     return Path(text).absolute()
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    """Read paths joined by colons, as in ``PATH``."""
+    return tuple(_absolute_path(part) for part in text.split(":"))
 
 
 def _non_empty(text: str) -> str:

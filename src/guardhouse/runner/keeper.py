@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -136,10 +135,10 @@ def _be_keeper(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]]) -> 
 
 
 def _serve(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]]) -> None:
-    launchers: list[subprocess.Popen[bytes]] = []
+    launchers: list[LauncherHandle] = []
     while True:
         readable, _, _ = select.select((sock,), (), (), _REAP_INTERVAL_S if launchers else None)
-        launchers = [process for process in launchers if process.poll() is None]
+        launchers = [launcher for launcher in launchers if launcher.process.poll() is None]
         if not readable:
             continue
         if sock.recv(len(_ASK)) != _ASK:
@@ -153,7 +152,7 @@ def _serve(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]]) -> None
             continue
         finally:
             set_dumpable(dumpable=False)
-        launchers.append(wall.launcher.process)
+        launchers.append(wall.launcher)
         memory = seal_memory("guardhouse-policy", json.dumps(_answer(policy, wall)).encode("ascii"))
         socket.send_fds(sock, [_DONE], [wall.launcher.sock.fileno(), memory])
         os.close(memory)

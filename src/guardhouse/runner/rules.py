@@ -1,18 +1,23 @@
-"""The policy that a runner was told to use: found by name or path, its includes read beside it, its examples run.
+"""The policy that a runner was told to use: found by name or path, its includes read beside it, its examples run,
+its signature checked where the operator has pinned keys.
 
 Runs in the boot process; a decision later reads no file.
 """
 
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from guardhouse.data_files import shipped_directory
 from guardhouse.errors import SetupError
 from guardhouse.policy import Context, Decision, Policy, decide, load_policy
+from guardhouse.policy.signing import parse_public_key, verify_policy
 
-__all__ = ["load_rules", "locate_policy", "make_judge"]
+__all__ = ["load_policy_keys", "load_rules", "locate_policy", "make_judge"]
 
 POLICY_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -36,11 +41,14 @@ def locate_policy(name_or_path: str) -> Path:
     return path
 
 
-def load_rules(name_or_path: str) -> Policy:
+def load_rules(name_or_path: str, *, keys: Sequence[Ed25519PublicKey] = ()) -> Policy:
     """Load the policy that ``--policy`` means; an included file's name is relative to the file that names it.
 
+    Args:
+        keys: with any, the policy counts only with a signature by one of them, in ``FILE.sig`` beside it.
+
     Raises:
-        PolicyError: the document is wrong; with file, line and column.
+        PolicyError: the document is wrong, with file, line and column; or its signature is.
         SetupError: a file cannot be read.
     """
     path = locate_policy(name_or_path)
@@ -48,7 +56,36 @@ def load_rules(name_or_path: str) -> Policy:
     def read_include(name: str) -> str:
         return _read(path.parent / name)
 
-    return load_policy(_read(path), name=str(path), includes=read_include)
+    policy = load_policy(_read(path), name=str(path), includes=read_include)
+    if keys:
+        _check_signature(policy, path, keys)
+    return policy
+
+
+def load_policy_keys(paths: Sequence[Path]) -> tuple[Ed25519PublicKey, ...]:
+    """Read the public keys of ``--policy-key``.
+
+    Raises:
+        PolicyError: a file holds no Ed25519 public key in PEM.
+        SetupError: a file cannot be read, or everybody may write to it.
+    """
+    keys = []
+    for path in paths:
+        pem = _read(path, setting="--policy-key")
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise SetupError(f"--policy-key: everybody may write to {path}; run: chmod o-w {path}")
+        keys.append(parse_public_key(pem, name=str(path)))
+    return tuple(keys)
+
+
+def _check_signature(policy: Policy, path: Path, keys: Sequence[Ed25519PublicKey]) -> None:
+    signature = path.with_name(path.name + ".sig")
+    if not signature.exists():
+        raise SetupError(
+            f"--policy: {path} is not signed, and --policy-key asks for a signature: there is no {signature};"
+            " run where the private key is: guardhouse policy sign"
+        )
+    verify_policy(policy, _read(signature), keys, name=str(signature))
 
 
 def make_judge(policy: Policy, *, requester: str | None = None) -> Callable[[str], Decision]:
@@ -61,17 +98,17 @@ def make_judge(policy: Policy, *, requester: str | None = None) -> Callable[[str
     return judge
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, setting: str = "--policy") -> str:
     try:
         with path.open("rb") as file:
             content = file.read(POLICY_MAX_BYTES + 1)
     except OSError as error:
         raise SetupError(
-            f"--policy: cannot read {path}: {error.strerror}; check the path and who may read it"
+            f"{setting}: cannot read {path}: {error.strerror}; check the path and who may read it"
         ) from None
     if len(content) > POLICY_MAX_BYTES:
-        raise SetupError(f"--policy: {path} is larger than {POLICY_MAX_BYTES} bytes; is it the right file?")
+        raise SetupError(f"{setting}: {path} is larger than {POLICY_MAX_BYTES} bytes; is it the right file?")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SetupError(f"--policy: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise SetupError(f"{setting}: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None

@@ -24,6 +24,8 @@ class Setting:
         seed_names: names after ``FLASHDUTY_RUNNER_`` under which the seed's runner knows it.
         is_switch: the flag may stand without a value and then means ``true``.
         in_file: the configuration file may hold it.
+        is_repeatable: the flag may be given several times; in a variable or file several values are joined by ``:``.
+        seed_flag: the seed's flag for it, understood and not shown in the help text.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Setting:
     seed_names: tuple[str, ...] = ()
     is_switch: bool = False
     in_file: bool = True
+    is_repeatable: bool = False
+    seed_flag: str | None = None
 
     @property
     def flag(self) -> str:
@@ -76,6 +80,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         purpose="Which commands may run: the name of a shipped policy or the path of a file.",
         default="read_only",
         seed_names=("PERMISSION_CONFIG",),
+        seed_flag="--permission-config",
+    ),
+    Setting(
+        name="policy_key",
+        purpose="A public key (guardhouse policy keygen): only a policy that it signed is taken, at the start and at "
+        "each reload. May be given several times; one signature is enough.",
+        default="none; a policy needs no signature",
+        is_repeatable=True,
     ),
     Setting(
         name="profile",
