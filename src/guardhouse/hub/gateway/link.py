@@ -215,7 +215,8 @@ class RunnerLink:
                 data = message.get("text")
                 for event in self._session.received(message["bytes"] if data is None else data, now_s):
                     await self._take(event)
-                self._to_send.set()
+                if self._session.backlog:
+                    self._to_send.set()
                 while self._unstored_bytes > UNSTORED_MAX_BYTES:
                     self._room = trio.Event()
                     await self._room.wait()

@@ -5,6 +5,7 @@ ever), lets an error of one connection end the whole server, and accepts HTTP/2 
 served. Runs in the hub, one trio task a connection.
 """
 
+import math
 import ssl
 from typing import Final, cast
 
@@ -104,6 +105,11 @@ class HubConnection(TCPServer):
 
     protocol: Http1Protocol  # type: ignore[assignment]
 
+    # When a connection without a request is given up, on trio's clock, and the read that this ends.
+    _idle_until_s: float = math.inf
+    _reading: trio.CancelScope | None = None
+    _stopping: trio.CancelScope
+
     async def run(self) -> None:
         """Serve the connection."""
         try:
@@ -153,9 +159,29 @@ class HubConnection(TCPServer):
                 parse_socket_addr(sock.family, sock.getsockname()),
                 self.protocol_send,
             )
-            await self.idle_task.restart(task_group, self._idle_timeout)
+            self._set_idle(is_idle=True)
+            self._stopping = trio.CancelScope()
+            task_group.spawn(self._end_when_stopping)
             await self._read_data()
-            await self.idle_task.stop()
+            self._stopping.cancel()
+
+    def _set_idle(self, *, is_idle: bool) -> None:
+        """Give a connection that waits for its next request until the deadline, and one that has a request for ever."""
+        self._idle_until_s = trio.current_time() + self.config.keep_alive_timeout if is_idle else math.inf
+        if self._reading is not None:
+            self._reading.deadline = self._read_until_s()
+
+    def _read_until_s(self) -> float:
+        if self.protocol.is_websocket:
+            return trio.current_time() + limits.IDLE_TIMEOUT_S
+        return self._idle_until_s
+
+    async def _end_when_stopping(self) -> None:
+        """End a connection without a request when the server stops; one with a request ends after its answer."""
+        with self._stopping:
+            await self.context.terminated.wait()
+            if self._idle_until_s != math.inf and self._reading is not None:
+                self._reading.cancel()
 
     async def protocol_send(self, event: Event) -> None:
         """Write one event of the protocol to the peer, which has `WRITE_TIMEOUT_S` to take it."""
@@ -165,14 +191,15 @@ class HubConnection(TCPServer):
             await self._close()
             await self.protocol.handle(Closed())
         elif isinstance(event, Updated):
-            if event.idle:
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
-            else:
-                await self.idle_task.stop()
+            self._set_idle(is_idle=event.idle)
 
     async def _send_bytes(self, data: bytes) -> None:
         delivered = False
-        async with self.send_lock:
+        try:
+            self.send_lock.acquire_nowait()  # a turn of the event loop less than waiting for a lock that is free
+        except trio.WouldBlock:
+            await self.send_lock.acquire()
+        try:
             # Shielded: half a frame would leave the stream without meaning for whoever writes next.
             with trio.move_on_after(WRITE_TIMEOUT_S, shield=True):
                 try:
@@ -180,19 +207,22 @@ class HubConnection(TCPServer):
                     delivered = True
                 except _GONE:
                     pass
+        finally:
+            self.send_lock.release()
         if not delivered:
             await trio.aclose_forcefully(self.stream)
             await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
-        while True:
-            deadline_s = limits.IDLE_TIMEOUT_S if self.protocol.is_websocket else float("inf")
+        while self._idle_until_s == math.inf or not self.context.terminated.is_set():
             data = b""
-            with trio.move_on_after(deadline_s):
+            with trio.CancelScope(deadline=self._read_until_s()) as self._reading:
                 try:
                     data = bytes(await self.stream.receive_some(MAX_RECV))
                 except _GONE:
                     data = b""
+            if self._reading.cancelled_caught and not self.protocol.is_websocket:
+                break
             await self.protocol.handle(RawData(data))
             if not data:
                 break

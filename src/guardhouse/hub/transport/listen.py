@@ -57,15 +57,19 @@ class _AccessLog:
         del config
 
     async def access(self, request: WWWScope, response: ResponseSummary | None, request_time: float) -> None:
+        if response is None and request["type"] == "websocket":
+            return  # its upgrade was logged with its status; the gateway logs how it ended
         client = request.get("client")
-        _access.info(
-            "request",
-            client=client[0] if client else None,
-            method=request.get("method", "GET"),
-            path=request["path"],
-            status=response["status"] if response is not None else None,
-            duration_ms=round(request_time * 1000, 1),
-        )
+        values: dict[str, object] = {
+            "client": client[0] if client else None,
+            "method": request.get("method", "GET"),
+            "path": request["path"],
+            "duration_ms": round(request_time * 1000, 1),
+        }
+        if response is None:
+            _access.info("client_left", **values)
+        else:
+            _access.info("request", status=response["status"], **values)
 
     async def info(self, message: str, *args: object) -> None:
         _log.info("hypercorn", detail=message % args if args else message)
