@@ -4,6 +4,7 @@ Done once for each init process, ahead of need, so that a command pays only for 
 profile; starts nothing. Runs in init processes.
 """
 
+import errno
 import fcntl
 import os
 import resource
@@ -130,8 +131,12 @@ def _open_last_pid(place: Place) -> None:
         return
     try:
         place.last_pid_fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return  # a kernel without CONFIG_CHECKPOINT_RESTORE
+    except OSError as error:
+        # No CONFIG_CHECKPOINT_RESTORE; or /proc/sys is read-only: in a container, or by ProtectKernelTunables= of a unit.
+        # Only a comfort is lost: `ps` where numbers have grown.
+        if error.errno not in (errno.ENOENT, errno.EROFS, errno.EACCES):
+            raise
+        return
     place.kept = (*place.kept, place.last_pid_fd)
 
 
