@@ -19,7 +19,7 @@ done
   for group in "${hierarchies[@]}"; do echo "$BASHPID" >"$group/cgroup.procs"; done
   export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
   exec script -qec "systemd-nspawn -q -D '$root' --register=no --keep-unit --private-network --capability=all \
-    --system-call-filter='@mount @keyring bpf' --bind='$share':/share --console=interactive --boot" "$log" \
+    --system-call-filter='@mount @keyring landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp bpf' --bind='$share':/share --console=interactive --boot" "$log" \
     </dev/null >/dev/null 2>&1
 ) &
 supervisor=$!

@@ -4,13 +4,12 @@
 only (its marker) is left out; one that should be here and is not, or has another version, ends this with status 1.
 """
 
-import re
 import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
 
-_LINE = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)\s*(;)?")
+from packaging.requirements import Requirement
 
 
 def main() -> int:
@@ -18,18 +17,19 @@ def main() -> int:
     requirements, target = Path(sys.argv[1]), Path(sys.argv[2])
     wrong: list[str] = []
     for line in requirements.read_text(encoding="utf-8").splitlines():
-        found = _LINE.match(line)
-        if found is None:
+        # Lines with a hash or a comment are indented.
+        if not line or line[0] in " #":
             continue
-        name, version, marker = found.groups()
+        locked = Requirement(line.rstrip("\\ "))
+        if locked.marker is not None and not locked.marker.evaluate():
+            continue
         try:
-            distribution = metadata.distribution(name)
+            distribution = metadata.distribution(locked.name)
         except metadata.PackageNotFoundError:
-            if not marker:
-                wrong.append(f"{name}: not installed")
+            wrong.append(f"{locked.name}: not installed")
             continue
-        if distribution.version != version:
-            wrong.append(f"{name}: {distribution.version} is installed, {version} is locked")
+        if distribution.version not in locked.specifier:
+            wrong.append(f"{locked.name}: {distribution.version} is installed, {locked.specifier} is locked")
             continue
         for file in distribution.files or ():
             source = Path(str(file.locate()))

@@ -47,6 +47,7 @@ ln -sf /opt/guardhouse/bin/guardhouse "$root/usr/local/bin/guardhouse"
 cp "$tree/packaging/install_seccomp.py" "$root/tmp/"
 chroot "$root" /opt/guardhouse/bin/python /tmp/install_seccomp.py >/dev/null
 chroot "$root" /opt/guardhouse/bin/python -m compileall -q /opt/guardhouse/lib >/dev/null || true
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 # Two accounts: the service's, and a person's with a user manager.
 chroot "$root" useradd --system --home-dir /var/lib/guardhouse --shell /usr/sbin/nologin guardhouse
 chroot "$root" useradd --create-home --shell /bin/bash --uid 1000 person

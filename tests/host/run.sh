@@ -34,7 +34,7 @@ run_one() { # run_one MODE: boot it with its jobs
   work=$(mktemp -d /var/tmp/guardhouse-host.XXXXXX)
   "$here/make_root.sh" "$work/root" || { rm -rf "$work"; return 125; }
   mkdir "$work/share"
-  cp "$here"/jobs/*.py "$work/share/"
+  cp "$here"/jobs/*.py "$here"/../../packaging/systemd/*.conf "$work/share/"
   {
     echo '#!/bin/sh'
     echo "export HOST_MODE=$mode status=0"
