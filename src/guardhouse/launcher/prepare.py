@@ -132,7 +132,7 @@ def _open_last_pid(place: Place) -> None:
     try:
         place.last_pid_fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
-        # No CONFIG_CHECKPOINT_RESTORE; or /proc/sys is read-only: in a container, or by ProtectKernelTunables= of a unit.
+        # No CONFIG_CHECKPOINT_RESTORE, or /proc/sys is read-only: a container, or ProtectKernelTunables= of a unit.
         # Only a comfort is lost: `ps` where numbers have grown.
         if error.errno not in (errno.ENOENT, errno.EROFS, errno.EACCES):
             raise
