@@ -18,12 +18,14 @@ from guardhouse.runner.files import BoundedText
 from guardhouse.runner.journal import open_journal, recover
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
+from guardhouse.runner.redaction import load_redaction
 from guardhouse.runner.rules import make_judge
 from guardhouse.wire.messages import TaskResult
 from guardhouse.wire.operations import ReadResult
 from guardhouse.wire.runner_session import RunnerSession
 
 POLICY = load_policy('permission:\n  bash:\n    "*": allow\n    "no *": deny\n', name="p.yaml")
+REDACTION = load_redaction(())
 
 
 class HeldCommand:
@@ -80,6 +82,7 @@ class System:
         self.dispatcher = Dispatcher(
             nursery=nursery,
             enforcement=self.enforcement(POLICY),
+            redaction=REDACTION,
             journal=JournalWriter(journal),
             max_tasks=max_tasks,
         )

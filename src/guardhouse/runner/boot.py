@@ -32,7 +32,8 @@ from guardhouse.runner.journal import Journal, Recovered, open_journal
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.keeper import start_keeper
 from guardhouse.runner.link import Link
-from guardhouse.runner.logs import get_logger, hide_in_logs, start_logging
+from guardhouse.runner.logs import get_logger, hide_in_logs, redact_logs, start_logging
+from guardhouse.runner.redaction import Redaction, load_redaction
 from guardhouse.runner.reload import reload_on_signal
 from guardhouse.runner.rules import load_policy_keys, load_rules
 from guardhouse.runner.supervise import Refused, connect_for_ever, drain_on_signal
@@ -89,7 +90,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
     prepare_state_directory(config.state_directory, account)
     prepare_state_directory(journal_directory, account)
     prepare_workspace(config.workspace, account, is_default=config.workspace_is_default)
-    hidden = (journal_directory, *_real_files(config.token_file, *protected_paths))
+    hidden = (journal_directory, *_real_files(config.token_file, *config.redact_files, *protected_paths))
 
     def make_wall(policy: Policy) -> Wall:
         return put_up_wall(
@@ -114,6 +115,8 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         token = read_token(config.token_file)
         hide_in_logs(token)
+        redaction = load_redaction(config.redact_files, token)
+        redact_logs(redaction.text)
         become(account)
         os.umask(0o077)
         journal, recovered = open_journal(journal_directory)
@@ -129,7 +132,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             bundle_digest=wall.bundle.digest[:16],
         )
         reload = partial(reload_on_signal, read=partial(keeper.reload, wall.features))
-        return run_in_trio(_serve, config, token, context, policy, wall, journal, recovered, reload)
+        return run_in_trio(_serve, config, token, context, policy, wall, redaction, journal, recovered, reload)
     finally:
         wall.launcher.close()
 
@@ -145,6 +148,7 @@ async def _serve(
     context: ssl.SSLContext,
     policy: Policy,
     wall: Wall,
+    redaction: Redaction,
     journal: Journal,
     recovered: Recovered,
     reload: Callable[..., Awaitable[None]],
@@ -168,6 +172,7 @@ async def _serve(
             dispatcher = Dispatcher(
                 nursery=nursery,
                 enforcement=await begin(policy, wall),
+                redaction=redaction,
                 journal=JournalWriter(journal),
                 max_tasks=config.max_tasks,
             )

@@ -35,6 +35,11 @@ class Capture:
         return kept
 
     @property
+    def is_full(self) -> bool:
+        """Whether everything from now on is dropped."""
+        return self._limit_bytes is not None and self.kept_bytes >= self._limit_bytes
+
+    @property
     def content(self) -> bytes:
         """Everything kept, in order."""
         return b"".join(self._chunks)

@@ -4,6 +4,7 @@ Knows which service does which operation and how many run side by side. Knows no
 output and results whenever there is one. Runs in the runner.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,11 +25,12 @@ from guardhouse.runner.journal import AcceptedTask
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger
+from guardhouse.runner.redaction import RedactedOutput, Redaction
 from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
 from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
 from guardhouse.wire.messages_v1 import RejectCode
-from guardhouse.wire.operations import Args, BashArgs, GrepResult, parse_args
+from guardhouse.wire.operations import Args, BashArgs, BashResult, GrepResult, parse_args
 from guardhouse.wire.paths import path_as_text
 from guardhouse.workspace.errors import WorkspaceRefusal
 
@@ -72,11 +74,13 @@ class Dispatcher:
         *,
         nursery: trio.Nursery,
         enforcement: Enforcement,
+        redaction: Redaction,
         journal: JournalWriter,
         max_tasks: int,
     ) -> None:
         self._nursery = nursery
         self.enforcement = enforcement
+        self._redaction = redaction
         self._journal = journal
         self._tasks: dict[str, _Task] = {}
         self._command_slots = trio.CapacityLimiter(max_tasks)
@@ -147,7 +151,7 @@ class Dispatcher:
         with structlog.contextvars.bound_contextvars(
             task_id=request.task_id, trace_id=request.trace_id or "", operation=request.operation
         ):
-            result = await self._result_of(task)
+            result = await self._redacted(await self._result_of(task))
             encoded = _encode(result)
             if isinstance(encoded, TaskResult):
                 result = encoded
@@ -157,6 +161,12 @@ class Dispatcher:
             await self._journal.record_result(request.task_id, encoded)
             del self._tasks[request.task_id]
             get_logger().info("task done", success=result.success, error=result.error or "")
+
+    async def _redacted(self, result: TaskResult) -> TaskResult:
+        """Return ``result`` as it may leave; one that may be large is looked through off the event loop."""
+        if result.result is None or isinstance(result.result, BashResult):
+            return self._redaction.result(result)
+        return await trio.to_thread.run_sync(self._redaction.result, result)
 
     async def _result_of(self, task: _Task) -> TaskResult:
         request = task.request
@@ -200,6 +210,7 @@ class Dispatcher:
         async def sink(stream: Stream, data: bytes) -> None:
             await self.link.send_output(request.task_id, stream, data)
 
+        output = RedactedOutput(self._redaction, sink)
         # A denied command needs no slot: the answer comes at once however busy the runner is.
         enforcement = self.enforcement
         admitted = await enforcement.commands.admit(command)
@@ -210,7 +221,13 @@ class Dispatcher:
             with enforcement.held():
                 task.is_command_running = True
                 try:
-                    run = await enforcement.commands.run(admitted, sink, stop=task.stop)
+                    run = await enforcement.commands.run(
+                        admitted, output.take, stop=task.stop, capture_limit_bytes=None
+                    )
+                    await output.finish()
+                    run = dataclasses.replace(
+                        run, stdout=output.captures[Stream.STDOUT], stderr=output.captures[Stream.STDERR]
+                    )
                     value = await make_bash_result(run, command=args.command, files=enforcement.files)
                 finally:
                     task.is_command_running = False

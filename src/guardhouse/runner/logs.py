@@ -1,4 +1,4 @@
-"""The runner's log: key=value lines on standard error, with the token taken out whatever writes it.
+"""The runner's log: key=value lines on standard error, with the token and other secrets taken out whatever writes it.
 
 Libraries log through `logging`; they are kept at warnings, because some print addresses at debug level. Runs in
 the runner.
@@ -6,16 +6,17 @@ the runner.
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
 
 from guardhouse.runner.credential import Token
 
-__all__ = ["get_logger", "hide_in_logs", "start_logging"]
+__all__ = ["get_logger", "hide_in_logs", "redact_logs", "start_logging"]
 
 _secrets: list[str] = []
+_redactions: list[Callable[[str], str]] = []
 
 
 def start_logging(level: str) -> None:
@@ -49,10 +50,19 @@ def hide_in_logs(token: Token) -> None:
     _secrets.append(token.reveal())
 
 
+def redact_logs(redact: Callable[[str], str]) -> None:
+    """Pass every text of every line through ``redact`` from now on."""
+    _redactions[:] = [redact]
+
+
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         text = value if isinstance(value, str) else str(value)
         for secret in _secrets:
             if secret in text:
                 event[key] = text = text.replace(secret, "[token]")
+        for redact in _redactions:
+            redacted = redact(text)
+            if redacted != text:
+                event[key] = text = redacted
     return event

@@ -90,6 +90,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_repeatable=True,
     ),
     Setting(
+        name="redact_file",
+        purpose="A file of NAME=VALUE lines: values that never leave this host, beside the known shapes of secrets. "
+        "May be given several times.",
+        default="none",
+        is_repeatable=True,
+    ),
+    Setting(
         name="profile",
         purpose="What a command may touch: the name of a sandbox profile or the path of a file.",
         default="observe",
