@@ -27,6 +27,7 @@ from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
 from guardhouse.sandbox.facts import Surroundings
 from guardhouse.sandbox.load import load_profile
+from tests.support.reachable import reachable_sources
 
 from .table import ATTACKS
 
@@ -101,9 +102,12 @@ class Arena:
         if not (is_root() and start.startswith("user")):
             return bundle, sys.executable
         wrapper = self.directory / "as-user"
+        main = reachable_sources(self.directory) / "guardhouse" / "launcher" / "__main__.py"
+        # The first three words are -I, -S and the launcher's main, which may lie where this user cannot read.
         wrapper.write_text(
-            "#!/bin/sh\nexec /usr/bin/setpriv"
-            f' --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups "{sys.executable}" "$@"\n'
+            "#!/bin/sh\nshift 3\n"
+            f"exec /usr/bin/setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups"
+            f' "{Path(sys.executable).resolve()}" -I -S "{main}" "$@"\n'
         )
         wrapper.chmod(0o755)
         return bundle, str(wrapper)

@@ -5,9 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
+from tests.support.reachable import reachable_python_path
 from tests.support.runner_process import ACCOUNT, make_directory, remove_directory
 
 
@@ -135,8 +138,20 @@ def test_an_unknown_policy_is_said() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become an ordinary user first")
 def test_as_an_ordinary_user(policy) -> None:
     """An ordinary user needs no root: the same command runs in a user namespace."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    command = [sys.executable, "-m", "guardhouse", "try", "--policy", policy, "--", "id -un; exit 4"]
+    with tempfile.TemporaryDirectory(dir="/srv") as name:
+        Path(name).chmod(0o755)
+        _try_as_ordinary_user(policy, Path(name))
+
+
+def _try_as_ordinary_user(policy, place: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "PYTHONPATH": reachable_python_path(place),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    interpreter = str(Path(sys.executable).resolve())
+    command = [interpreter, "-m", "guardhouse", "try", "--policy", policy, "--", "id -un; exit 4"]
     done = subprocess.run(
         command, capture_output=True, timeout=60, check=False, user=ACCOUNT, group=0xFFFE, extra_groups=[],
         env=environment, cwd="/",
