@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def test_signal_descriptor():
     try:
         with pytest.raises(BlockingIOError):
             os.read(descriptor, 128)
-        os.kill(os.getpid(), signal.SIGUSR2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
         assert struct.unpack_from("=I", os.read(descriptor, 128))[0] == signal.SIGUSR2
     finally:
         os.close(descriptor)
