@@ -143,14 +143,14 @@ async def test_rotation_overlaps(hub):
     from guardhouse.hub.clock import now_ms
 
     for token in (created["token"], rotated["token"]):
-        assert credentials.runner(token, now_ms=now_ms()).environment_id == created["environment"]["id"]
+        assert credentials.runner(token, now_ms=now_ms(), address=None).environment_id == created["environment"]["id"]
     again = (await hub.http.post("/api/v1/environments/web-1/token/rotate", json={"overlap_s": 0})).json()
     from guardhouse.hub.authorize import AuthenticationFailed
 
     for token in (created["token"], rotated["token"]):
         with pytest.raises(AuthenticationFailed):
-            credentials.runner(token, now_ms=now_ms())
-    assert credentials.runner(again["token"], now_ms=now_ms())
+            credentials.runner(token, now_ms=now_ms(), address=None)
+    assert credentials.runner(again["token"], now_ms=now_ms(), address=None)
     assert (await hub.http.get("/api/v1/environments/web-1/token")).json()["token"] == again["token"]
 
 

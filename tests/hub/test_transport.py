@@ -4,6 +4,7 @@ import json
 import ssl
 
 import pytest
+import structlog
 import trio
 from tests.support.runner_stub import connect_plain
 
@@ -194,3 +195,27 @@ async def test_renewed_certificate_is_shown_after_a_reload(start_hub, tmp_path, 
         (tmp_path / "chain.pem").write_bytes(chain)
         hub.hub.reload_certificate()
         assert await serial() != before
+
+
+async def test_who_leaves_early_has_no_status(hub):
+    """The access log says that a client left before its answer; it makes no status up, and no null one."""
+    created = await hub.environment()
+    owner = (hub.state_dir / "owner.token").read_text().strip()
+    with structlog.testing.capture_logs() as lines:
+        async with connect_plain(hub.url, created["token"]):
+            await hub.until_online()
+            task = await hub.start("sleep 60")
+            stream = await trio.open_tcp_stream("127.0.0.1", port(hub))
+            await stream.send_all(
+                f"GET /api/v1/tasks/{task['id']}/result?wait_s=30 HTTP/1.1\r\nHost: a\r\n"
+                f"Authorization: Bearer {owner}\r\n\r\n".encode()
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+
+            async def has_left() -> bool:
+                return any(line["event"] == "client_left" for line in lines)
+
+            await hub.until(has_left)
+    assert not any("status" in line for line in lines if line["event"] == "client_left")
+    assert all(line["status"] for line in lines if line["event"] == "request")

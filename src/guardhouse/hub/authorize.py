@@ -5,6 +5,7 @@ Runs in the hub.
 """
 
 import hmac
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 
 from guardhouse.errors import Refusal
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, RUNNER_TOKEN_PREFIX, token_digest
+from guardhouse.hub.guesses import GuessLimit, source_of
 from guardhouse.hub.store.tokens import ApiTokenRecord, RunnerTokenRecord
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Credentials",
     "Principal",
     "Scope",
+    "TooManyGuesses",
     "check_access",
     "check_grant",
 ]
@@ -54,6 +57,10 @@ class AuthenticationFailed(Refusal):
     """No token, or one that is unknown, expired or revoked. The text does not say which."""
 
 
+class TooManyGuesses(Refusal):
+    """The source has presented too many wrong tokens; this one was not looked at."""
+
+
 class AccessDenied(Refusal):
     """A known caller lacks the scope."""
 
@@ -77,35 +84,57 @@ class Credentials:
     def __init__(self, api_tokens: list[ApiTokenRecord], runner_tokens: list[RunnerTokenRecord]) -> None:
         self._api = {record.digest: record for record in api_tokens if record.revoked_ms is None}
         self._runner = {record.digest: record for record in runner_tokens}
+        self._guesses = GuessLimit()
 
-    def principal(self, token: str, *, now_ms: int) -> Principal:
+    def principal(self, token: str, *, now_ms: int, address: str | None) -> Principal:
         """Return whose API token this is.
 
         A dictionary is asked for a SHA-256 of what was sent: its timing tells of the digest, not of the token.
 
+        Args:
+            address: where it came from; wrong tokens are counted by it.
+
         Raises:
             AuthenticationFailed: no such valid token.
+            TooManyGuesses: it was not looked at.
         """
         if token.startswith(RUNNER_TOKEN_PREFIX):
             raise AuthenticationFailed("a runner token (wnt_…) opens the runner gateway only; use an API token (ght_…)")
         digest = token_digest(token)
+        source = self._check_may_try(digest, address, now_ms)
         record = self._api.get(digest) if token.startswith(API_TOKEN_PREFIX) else None
         if record is None or not hmac.compare_digest(record.digest, digest) or _is_over(record.expires_ms, now_ms):
+            self._guesses.note_wrong(source, digest, now_ms=now_ms)
             raise AuthenticationFailed("API token unknown, expired or revoked")
+        self._guesses.note_right(source, digest)
         scopes = frozenset(Scope(scope) for scope in record.scopes)
         return Principal(record.id, record.name, scopes, record.expires_ms)
 
-    def runner(self, token: str, *, now_ms: int) -> RunnerTokenRecord:
-        """Return the runner token's record, which names its environment.
+    def runner(self, token: str, *, now_ms: int, address: str | None) -> RunnerTokenRecord:
+        """Return the runner token's record, which names its environment; otherwise as `principal`.
 
         Raises:
             AuthenticationFailed: no such valid token.
+            TooManyGuesses: it was not looked at.
         """
         digest = token_digest(token)
+        source = self._check_may_try(digest, address, now_ms)
         record = self._runner.get(digest) if token.startswith(RUNNER_TOKEN_PREFIX) else None
         if record is None or not hmac.compare_digest(record.digest, digest) or _is_over(record.expires_ms, now_ms):
+            self._guesses.note_wrong(source, digest, now_ms=now_ms)
             raise AuthenticationFailed("runner token unknown, expired or revoked")
+        self._guesses.note_right(source, digest)
         return record
+
+    def _check_may_try(self, digest: bytes, address: str | None, now_ms: int) -> str:
+        source = source_of(address)
+        wait_s = self._guesses.wait_s(source, digest, now_ms=now_ms)
+        if wait_s:
+            raise TooManyGuesses(
+                f"too many wrong tokens came from {source}; this one was not looked at, try again in"
+                f" {math.ceil(wait_s)} s"
+            )
+        return source
 
     def add_api_token(self, record: ApiTokenRecord) -> None:
         """Let a stored token in."""

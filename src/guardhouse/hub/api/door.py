@@ -112,8 +112,11 @@ class Door:
     async def _answer(self, request: Request) -> Response:
         route = self.route
         principal = None
+        address = request.client.host if request.client else None
         if route.access is not Access.PUBLIC:
-            principal = self._services.credentials.principal(bearer_token(request.headers), now_ms=now_ms())
+            principal = self._services.credentials.principal(
+                bearer_token(request.headers), now_ms=now_ms(), address=address
+            )
         check_access(principal, route.access)
         call = Call(
             services=self._services,
@@ -121,7 +124,7 @@ class Door:
             path=dict(request.path_params),
             query=_parse_query(request, route.query),
             body=await self._read_body(request),
-            address=request.client.host if request.client else None,
+            address=address,
         )
         return _response(await route.handler(call))
 

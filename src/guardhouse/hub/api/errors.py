@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from guardhouse.errors import GuardhouseError, PeerError, Refusal
-from guardhouse.hub.authorize import AccessDenied, AuthenticationFailed
+from guardhouse.hub.authorize import AccessDenied, AuthenticationFailed, TooManyGuesses
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.store.environments import NameTaken
 
@@ -50,6 +50,10 @@ def as_api_error(error: GuardhouseError) -> ApiError:
         case AuthenticationFailed():
             return ApiError(
                 401, "authentication_failed", str(error), hint="check the token; 'guardhouse token create' makes one"
+            )
+        case TooManyGuesses():
+            return ApiError(
+                429, "too_many_guesses", str(error), hint="find out who sends wrong tokens from there", retryable=True
             )
         case AccessDenied():
             return ApiError(403, "access_denied", str(error), hint="ask for a token that has this scope")

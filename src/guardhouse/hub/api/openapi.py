@@ -106,7 +106,7 @@ def _responses(route: Route) -> dict[str, object]:
     if route.body is not None:
         errors |= {408, 413, 415}
     if route.access is not Access.PUBLIC:
-        errors |= {401, 403}
+        errors |= {401, 403, 429}
     for status in sorted(errors - set(route.replies)):
         found[str(status)] = {
             "description": HTTPStatus(status).phrase,

@@ -74,13 +74,18 @@ class RunnerGateway:
 
         Raises:
             AuthenticationFailed: no valid token.
+            TooManyGuesses: too many wrong ones came from there.
             AlreadyConnected: its runner is here already.
             ApiError: 503, the hub is stopping.
         """
         services = self._services
         if services.is_stopping:
             raise ApiError(503, "stopping", "the hub is shutting down", hint="reconnect in a moment", retryable=True)
-        token = services.credentials.runner(runner_token(websocket.headers, websocket.query_params), now_ms=now_ms())
+        token = services.credentials.runner(
+            runner_token(websocket.headers, websocket.query_params),
+            now_ms=now_ms(),
+            address=websocket.client.host if websocket.client else None,
+        )
         environment = await services.database.read(
             partial(environments.find_environment, id_or_name=token.environment_id)
         )
