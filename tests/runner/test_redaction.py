@@ -105,6 +105,34 @@ def test_a_result_holds_no_secret_anywhere(redaction) -> None:
     assert found.result["execs"][0]["path"] == "/usr/bin/psql"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"a": [{"b": ("x", f"y {KEY}")}]}, id="deep"),
+        pytest.param({f"k {KEY}": 1}, id="in-a-key"),
+        pytest.param({"raw": KEY.encode()}, id="bytes"),
+        pytest.param({"api_key": "x1y2z3"}, id="by-name"),
+        pytest.param({"argv": ["x", "--token", "x1y2z3"]}, id="by-option"),
+        pytest.param([["\udc80", KEY]], id="beside-a-lone-surrogate"),
+    ],
+)
+def test_one_secret_is_found_wherever_it_stands(redaction, value) -> None:
+    """Also where everything else in the result is clean."""
+    found = redaction.result(TaskResult(task_id="t", success=True, result={"value": value, "more": ["clean"] * 50}))
+    assert KEY not in repr(found.result)
+    assert "x1y2z3" not in repr(found.result)
+    assert "redacted: " in repr(found.result)
+
+
+def test_a_result_without_a_secret_is_as_it_was(redaction) -> None:
+    """The twin."""
+    value = {
+        "value": [1, None, True, 2.5, "text", {"path": "/a", "argv": ["ls", "-l"]}],
+        "checksum": "sha256:" + "0" * 64,
+    }
+    assert redaction.result(TaskResult(task_id="t", success=True, result=value)).result == value
+
+
 def test_a_file_with_a_secret_says_that_it_is_not_the_file(redaction) -> None:
     """The content has a marker, a note says so, and the checksum that would confirm a guess is left out."""
     read = ReadResult(content=f"id = {KEY}\n".encode(), total_size=26, checksum="sha256:" + "0" * 64)
