@@ -46,7 +46,8 @@ def try_person(checks: Checks) -> None:
 def main() -> int:
     """Try every way."""
     checks = Checks()
-    for name, words, controllers in TRIES:
+    # An emulated processor is slow: there one way is taken, on Debian's own kernel.
+    for name, words, controllers in TRIES[1:] if os.environ["HOST_MODE"] == "qemu" else TRIES:
         done = systemd_run(*words, PYTHON, "/share/cgroup_v2.py", *controllers)
         show(done)
         checks.equal(f"a service with Delegate=yes, {name}", done.returncode, 0)
@@ -56,7 +57,8 @@ def main() -> int:
     done = systemd_run(PYTHON, "/share/cgroup_none.py")
     show(done)
     checks.equal("the same as root", done.returncode, 0)
-    try_person(checks)
+    if os.environ["HOST_MODE"] != "qemu":
+        try_person(checks)
     return checks.finish()
 
 
