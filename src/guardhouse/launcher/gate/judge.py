@@ -27,7 +27,8 @@ __all__ = ["ExecJudge", "Judgement"]
 
 # Binaries that run another program named by their first argument, in their own process: busybox(1), toybox(1).
 _APPLET_HOSTS: Final = frozenset({"busybox", "toybox"})
-# ld.so(8): options that take a value; every other option stands alone.
+# Programs that load another one themselves, without an exec: the dynamic loader (ld.so(8)) and user-mode emulators
+# (valgrind(1), qemu-user(1)), with the options of each that take a value as a word of its own.
 _LOADER_OPTIONS_WITH_VALUE: Final = frozenset(
     {
         "--argv0",
@@ -39,6 +40,11 @@ _LOADER_OPTIONS_WITH_VALUE: Final = frozenset(
         "--preload",
     }
 )
+_QEMU_OPTIONS_WITH_VALUE: Final = frozenset(
+    f"-{name}"
+    for name in "0 B D E L R U cpu d g p plugin r seed trace".split()  # noqa: SIM905 - reads as the manual
+)
+_QEMU_OTHERS: Final = ("qemu-system-", "qemu-img", "qemu-io", "qemu-nbd", "qemu-ga", "qemu-edid", "qemu-pr-helper")
 # Those that only look at the program: nothing of it runs.
 _LOADER_LOOKS: Final = frozenset({"--help", "--list", "--list-diagnostics", "--list-tunables", "--verify", "--version"})
 _LOADER_BEGINNINGS: Final = ("ld-linux", "ld-musl", "ld.so", "ld-2", "ld64")
@@ -136,6 +142,9 @@ class ExecJudge:
         decision = self._decide(facts.file, facts.argv, context)
         if decision.verdict is not Verdict.ALLOW:
             return self._from(decision, facts)
+        # A rule that lets a program start what it needs lets a loader load what it is asked to.
+        if decision.children == INHERIT and self._loader_options(facts.file) is not None:
+            return self._from(decision, facts)
         refused = self._refuse_inner(facts, context)
         return self._from(decision, facts) if refused is None else refused
 
@@ -145,7 +154,10 @@ class ExecJudge:
             return None
         for inner in self._stands_for(facts):
             if inner is None:
-                reason = "the loader can be made to load another file than was looked at; run the program itself"
+                reason = (
+                    f"{facts.file.path} loads its program by itself and may find another file there than was looked at;"
+                    " run the program itself, or name it by its path in the trusted path"
+                )
                 return self._answer(Verdict.DENY, facts, reason)
             other = self._decide(*inner, context)
             if other.verdict is not Verdict.ALLOW:
@@ -209,30 +221,37 @@ class ExecJudge:
         if names & _APPLET_HOSTS:
             applet = _applet(facts.argv)
             return [(File(f"/usr/bin/{applet[0]}", -1, -1), applet)] if applet else []
-        if self._is_loader(facts.file) and not facts.only_lists:
-            return self._loaded_program(facts)
-        return []
+        options = self._loader_options(facts.file)
+        if options is None or (facts.only_lists and options is _LOADER_OPTIONS_WITH_VALUE):
+            return []
+        return self._loaded_program(facts, options)
 
-    def _is_loader(self, file: File) -> bool:
-        return LOADER in file.kin or file.path.rpartition("/")[2].startswith(_LOADER_BEGINNINGS)
+    def _loader_options(self, file: File) -> frozenset[str] | None:
+        """Return the options with a value of a program that loads another one by itself; None for every other one."""
+        directory, _, base = file.path.rpartition("/")
+        if LOADER in file.kin or base.startswith(_LOADER_BEGINNINGS):
+            return _LOADER_OPTIONS_WITH_VALUE
+        if base in ("valgrind", "valgrind.bin") or directory.endswith("/valgrind"):
+            return frozenset()
+        if base.startswith("qemu-") and not base.startswith(_QEMU_OTHERS):
+            return _QEMU_OPTIONS_WITH_VALUE
+        return None
 
-    def _loaded_program(self, facts: ExecFacts) -> list[tuple[File, tuple[str, ...]] | None]:
-        """Return what ``ld.so [option]… PROGRAM [argument]…`` loads."""
+    def _loaded_program(self, facts: ExecFacts, options: frozenset[str]) -> list[tuple[File, tuple[str, ...]] | None]:
+        """Return what ``ld.so [option]… PROGRAM [argument]…`` loads, or an emulator likewise."""
         argv = facts.argv
         position = 1
-        while position < len(argv) and argv[position].startswith("--"):
-            if argv[position] in _LOADER_LOOKS:
+        while position < len(argv) and argv[position].startswith("-"):
+            if options is _LOADER_OPTIONS_WITH_VALUE and argv[position] in _LOADER_LOOKS:
                 return []
-            position += 2 if argv[position] in _LOADER_OPTIONS_WITH_VALUE else 1
+            position += 2 if argv[position] in options else 1
         if position >= len(argv):
             return []  # it prints its usage
         path, arguments = argv[position], argv[position + 1 :]
         called = path.rpartition("/")[2]
-        if "/" not in path:
-            # Looked for along the library path: by its text alone it is what it is called.
-            return [(File(path, -1, -1), (called, *arguments)), *([None] if facts.is_final else [])]
         if not self._is_where_it_says(path):
-            # The loader opens it later, by this path: until then it can be swapped.
+            # It is opened later, by this path or along a search path: until then it can be swapped. At the entry of the
+            # call its environment, by which it may only list, is not known yet.
             return [(File(path, -1, -1), (called, *arguments)), *([None] if facts.is_final else [])]
         try:
             status = os.stat(path)
