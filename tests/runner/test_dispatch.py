@@ -20,9 +20,11 @@ from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
 from guardhouse.runner.redaction import load_redaction
 from guardhouse.runner.rules import make_judge
+from guardhouse.runner.web import WebService
 from guardhouse.wire.messages import TaskResult
 from guardhouse.wire.operations import ReadResult
 from guardhouse.wire.runner_session import RunnerSession
+from guardhouse.worker.fetch_client import FetchClient
 
 POLICY = load_policy('permission:\n  bash:\n    "*": allow\n    "no *": deny\n', name="p.yaml")
 REDACTION = load_redaction(())
@@ -57,6 +59,10 @@ class HoldingLauncher:
         self.commands.append(trio.Event())
         await trio.lowlevel.checkpoint()
         return HeldCommand(self.commands[-1])
+
+
+async def no_worker():
+    raise Refusal("no fetch worker in this test")
 
 
 class FewFiles:
@@ -105,6 +111,7 @@ class System:
             ),
             files=FewFiles(),
             file_gate=FileGate(policy, workspace=self.directory),
+            web=WebService(policy, client=FetchClient(no_worker), files=FewFiles()),
         )
 
     def ask(self, task_id: str, operation: str = "bash", args: object = None) -> None:
@@ -238,12 +245,10 @@ async def test_what_is_not_granted_is_refused(system, extra) -> None:
     assert system.launcher.started == []
 
 
-@pytest.mark.parametrize("operation", ["webfetch", "mcp_call", "mcp_list_tools"])
+@pytest.mark.parametrize("operation", ["mcp_call", "mcp_list_tools"])
 async def test_operations_of_later_releases_are_answered(system, operation) -> None:
     """An operation that is not built yet is a clear answer, not a crash."""
-    server = {"name": "s", "transport": "stdio"}
-    args = {"webfetch": {"url": "https://e.example"}}.get(operation, {"server": server, "tool_name": "t"})
-    system.ask("t0", operation, args)
+    system.ask("t0", operation, {"server": {"name": "s", "transport": "stdio"}, "tool_name": "t"})
     assert (await system.result())["error"].startswith(f"operation not available in this release: {operation}")
 
 

@@ -25,8 +25,8 @@ from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 __all__ = ["WORKER_PROFILES", "Worker", "WorkerCode", "make_worker"]
 
 # The kind that a request names: its profile in the bundle, which no command can be started with.
-WORKER_PROFILES: Final = {"files": "files_worker"}
-_MODULES: Final = {"files": "guardhouse.worker.files"}
+WORKER_PROFILES: Final = {"files": "files_worker", "fetch": "fetch_worker"}
+_MODULES: Final = {"files": "guardhouse.worker.files", "fetch": "guardhouse.worker.fetch"}
 _SETTINGS_MODULE: Final = "guardhouse.worker.settings"
 _CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})
 _EXIT_BROKEN: Final = 70
@@ -116,12 +116,18 @@ def _be_worker(place: Place, sock: socket.socket, kind: str, code: WorkerCode) -
             # Its parsers (msgspec, re2) are third-party code, which the launcher itself never imports.
             sys.path.append(code.library)
         module = importlib.import_module(_MODULES[kind])
-        settings = importlib.import_module(_SETTINGS_MODULE).parse_settings(code.settings)
+        # What needs files is read before the view closes: the settings, or the certificate authorities and codecs.
+        if kind == "files":
+            prepared = importlib.import_module(_SETTINGS_MODULE).parse_settings(code.settings)
+        else:
+            prepared = module.load()
         place.kept = (sock.fileno(), error_fd)
         prepare(place)
         worker = os.fork()
         if worker == 0:
-            workspace_fd = os.open(place.bundle.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            workspace_fd = -1
+            if kind == "files":
+                workspace_fd = os.open(place.bundle.workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             confine_thread(
                 Confinement(
                     bundle=place.bundle,
@@ -132,7 +138,9 @@ def _be_worker(place: Place, sock: socket.socket, kind: str, code: WorkerCode) -
                 )
             )
             os.close(error_fd)
-            os._exit(module.main(workspace_fd, sock.detach(), settings))
+            if kind == "files":
+                os._exit(module.main(workspace_fd, sock.detach(), prepared))
+            os._exit(module.main(sock.detach(), prepared))
         sock.close()
         os.close(error_fd)
         _, status = os.waitpid(worker, 0)

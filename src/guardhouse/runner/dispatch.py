@@ -30,8 +30,9 @@ from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
 from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
 from guardhouse.wire.messages_v1 import RejectCode
-from guardhouse.wire.operations import Args, BashArgs, BashResult, GrepResult, parse_args
+from guardhouse.wire.operations import Args, BashArgs, BashResult, GrepResult, WebfetchArgs, WebfetchResult, parse_args
 from guardhouse.wire.paths import path_as_text
+from guardhouse.worker.fetch_client import FetchRefused
 from guardhouse.workspace.errors import WorkspaceRefusal
 
 __all__ = ["FILE_OPERATIONS", "Dispatcher"]
@@ -184,7 +185,11 @@ class Dispatcher:
                     return await self._run_command(task, args)
                 if request.operation in FILE_OPERATIONS:
                     return _succeeded(request, await self._do_file_operation(request.operation, args))
+                if isinstance(args, WebfetchArgs):
+                    return _succeeded(request, await self._fetch(args))
                 return _failed(request, Refusal(_unavailable(request.operation)), code="not_available")
+        except FetchRefused as error:
+            return _failed(request, error, code=error.code)
         except (Refusal, PeerError) as error:
             return _failed(request, error)
         return _failed(request, Refusal("task cancelled before it finished"), code="cancelled")
@@ -197,6 +202,11 @@ class Dispatcher:
                 enforcement.file_gate.check(operation, args)
                 value = await enforcement.files.request(operation, args)
         return enforcement.file_gate.only_readable(value) if isinstance(value, GrepResult) else value
+
+    async def _fetch(self, args: WebfetchArgs) -> WebfetchResult:
+        enforcement = self.enforcement
+        with enforcement.held():
+            return await enforcement.web.fetch(args)
 
     async def _run_command(self, task: _Task, args: BashArgs) -> TaskResult:
         request = task.request
@@ -255,7 +265,9 @@ def _accepted(request: TaskRequest) -> AcceptedTask:
 
 
 def _unavailable(operation: str) -> str:
-    return f"operation not available in this release: {operation}; this runner serves bash and file operations"
+    return (
+        f"operation not available in this release: {operation}; this runner serves bash, webfetch and file operations"
+    )
 
 
 def _succeeded(request: TaskRequest, value: Any) -> TaskResult:

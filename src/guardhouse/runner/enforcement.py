@@ -17,7 +17,9 @@ from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.rules import make_judge
 from guardhouse.runner.wall import Wall
+from guardhouse.runner.web import WebService
 from guardhouse.wire.messages_v1 import PolicyReport
+from guardhouse.worker.fetch_client import FetchClient
 
 __all__ = ["Enforcement", "enforce", "make_report"]
 
@@ -26,12 +28,19 @@ class Enforcement:
     """What judges and carries out tasks while one policy is in force."""
 
     def __init__(
-        self, *, policy_digest: str, commands: CommandService, files: FilesService, file_gate: FileGate
+        self,
+        *,
+        policy_digest: str,
+        commands: CommandService,
+        files: FilesService,
+        file_gate: FileGate,
+        web: WebService,
     ) -> None:
         self.policy_digest = policy_digest
         self.commands = commands
         self.files = files
         self.file_gate = file_gate
+        self.web = web
         self._users = 0
         self._replaced = trio.Event()
         self._unused = trio.Event()
@@ -80,6 +89,7 @@ async def enforce(
             launcher_died()
 
         nursery.start_soon(watch)
+        files = FilesService(lambda: launcher.start_worker("files"))
         enforcement = Enforcement(
             policy_digest=policy.digest,
             commands=CommandService(
@@ -89,11 +99,13 @@ async def enforce(
                 profiles=wall.profiles,
                 has_gate=wall.has_gate,
             ),
-            files=FilesService(lambda: launcher.start_worker("files")),
+            files=files,
             file_gate=FileGate(policy, workspace=workspace),
+            web=WebService(policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files),
         )
         task_status.started(enforcement)
         await enforcement.over()
+        await enforcement.web.aclose()
         await enforcement.files.aclose()
         nursery.cancel_scope.cancel()
 

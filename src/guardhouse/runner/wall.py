@@ -22,7 +22,7 @@ from guardhouse.sandbox.profile import Profile
 
 __all__ = ["Wall", "put_up_wall"]
 
-_WORKER_PROFILES: Final = ("files_worker",)
+_WORKER_PROFILES: Final = ("files_worker", "fetch_worker")
 
 
 @dataclass(frozen=True, slots=True)
