@@ -1,4 +1,4 @@
-"""Web pages for tasks: the policy is asked about every URL, private addresses stay closed unless the operator opens them."""
+"""Web pages for tasks: the policy is asked about every URL, and private addresses stay closed without a grant."""
 
 import pytest
 from tests.worker.test_fetch_client import client_of
