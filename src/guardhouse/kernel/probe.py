@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from guardhouse.kernel import cgroup_tree, credentials, mounts, namespaces
-from guardhouse.kernel.ptrace import seize
+from guardhouse.kernel.ptrace import exec_entry, seize
 from guardhouse.kernel.syscalls import NUMBERS, declare
 
 __all__ = ["HostFeatures", "probe_host"]
@@ -186,13 +186,20 @@ def _build_small_view() -> None:
 
 
 def _try_trace() -> None:
-    """Attach to a child of one's own, as the gate's monitor does to a command; the child waits to be killed."""
+    """Attach to a child of one's own and read its registers, as the gate's monitor does to a command."""
     pid = os.fork()
     if pid == 0:
         signal.pause()
         os._exit(0)
     try:
         seize(pid)
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, 0)
+        try:
+            exec_entry(pid)
+        except OSError as error:
+            # User-mode Linux gives them by an older request only.
+            raise OSError(error.errno, f"a tracer cannot read registers: {os.strerror(error.errno or 0)}") from error
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
