@@ -203,7 +203,9 @@ class Link:
             frame = await connection.receive()
             self._unanswered_frames += 1
             self._dispatch(self._session.received(frame, trio.current_time()), nursery)
-            self._wake.set()
+            # The writer counts anew when it is woken and has nothing to write.
+            if self._session.backlog or self._unanswered_frames > _UNANSWERED_FRAMES_MAX:
+                self._wake.set()
             while self._unanswered_frames > _UNANSWERED_FRAMES_MAX:
                 await self._written.wait()
 
