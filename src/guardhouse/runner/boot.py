@@ -131,10 +131,21 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             profile=wall.profile,
             bundle_digest=wall.bundle.digest[:16],
         )
+        _log_host(wall)
         reload = partial(reload_on_signal, read=partial(keeper.reload, wall.features))
         return run_in_trio(_serve, config, token, context, policy, wall, redaction, journal, recovered, reload)
     finally:
         wall.launcher.close()
+
+
+def _log_host(wall: Wall) -> None:
+    """Say once what this host does not give; results repeat only what bounds the one command."""
+    log = get_logger()
+    for layer, why in wall.features.layers.items():
+        if why:
+            log.warning("this host does not give a layer", layer=layer, why=why)
+    for note in wall.features.notes:
+        log.info("about this host", note=note)
 
 
 def _real_files(*paths: Path) -> tuple[Path, ...]:
