@@ -19,6 +19,7 @@ import trio
 from guardhouse import __version__
 from guardhouse.errors import SetupError
 from guardhouse.kernel.credentials import set_dumpable
+from guardhouse.launcher.client import LauncherDiedError
 from guardhouse.policy import Policy
 from guardhouse.runner.config import RunnerConfig
 from guardhouse.runner.credential import Token, keep_from_children, read_token
@@ -230,6 +231,9 @@ async def _serve(
             nursery.cancel_scope.cancel()
     except* Refused as group:
         refused += leaves(group)
+    except* LauncherDiedError:
+        # A task saw it before the watch did.
+        died = True
     finally:
         journal.close()
     if refused:
