@@ -141,3 +141,9 @@ def test_a_child_that_ends_before_it_is_named_leaves_nothing_behind() -> None:
     assert not tree.new_child(SHELL, CHILD)
     assert tree.threads == (SHELL,)
     assert not tree.first_stop(CHILD)
+
+
+def test_a_child_of_nobody_we_know_is_our_own_defect() -> None:
+    """It would otherwise pass for the command's own shell, which nobody judges."""
+    with pytest.raises(InvariantError, match="thread 999"):
+        started().new_child(999, CHILD)

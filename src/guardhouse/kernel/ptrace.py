@@ -14,7 +14,7 @@ import signal
 import struct
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse.errors import SetupError
 from guardhouse.kernel.syscalls import ARCHITECTURE
@@ -383,8 +383,7 @@ def _beginnings(tid: int, addresses: list[int]) -> list[bytes]:
     return pieces
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(NamedTuple):
     """What the kernel puts on the stack of a new program (fs/binfmt_elf.c, create_elf_tables).
 
     Attributes:
@@ -406,7 +405,7 @@ class Stack:
 # include/uapi/linux/auxvec.h
 _AT_EXECFN: Final = 31
 # A first look that holds the whole of it for an everyday environment and argument list.
-_STACK_FIRST_BYTES: Final = 16 * 1024
+_STACK_FIRST_BYTES: Final = 8 * 1024
 # arch/x86/include/asm/segment.h: __USER_CS. A 32-bit program has another code segment, and words of four bytes.
 _USER_CS: Final = 0x33
 
@@ -442,8 +441,7 @@ def new_stack(tid: int, *, limit_bytes: int) -> Stack:
 
 
 _NULL: Final = bytes(8)
-_EXECFN_KEY: Final = struct.pack("<Q", _AT_EXECFN)
-_PAIR_BYTES: Final = 16
+_VECTOR_MAX_BYTES: Final = 1024
 _STACK_MIN_BYTES: Final = 64
 
 
@@ -462,15 +460,18 @@ def _parse_stack(raw: bytes, top: int) -> Stack | None:
     vector = environment_end + 8
     if environment > len(raw) or environment_end < environment:
         return None
-    key = _find_pair(raw, _EXECFN_KEY, vector)
-    end = _find_pair(raw, _NULL, vector)
-    if end < 0:
+    # Pairs of words: what, and its value. More than the kernel has kinds of.
+    pairs = memoryview(raw)[vector : vector + _VECTOR_MAX_BYTES]
+    words = pairs[: len(pairs) // 16 * 16].cast("Q").tolist()
+    kinds = words[::2]
+    if 0 not in kinds:
         return None
+    end = kinds.index(0)
     execfn = None
     strings_end = -1
-    if 0 <= key < end:
-        strings_end = struct.unpack_from("<Q", raw, key + 8)[0] - top
-        stop = raw.find(b"\0", strings_end)
+    if _AT_EXECFN in kinds[:end]:
+        strings_end = words[2 * kinds.index(_AT_EXECFN) + 1] - top
+        stop = raw.find(b"\0", strings_end) if strings_end >= 0 else -1
         if strings_end < 0:
             raise ValueError("AT_EXECFN below the stack of the new program")
         if stop < 0:
@@ -487,11 +488,3 @@ def _parse_stack(raw: bytes, top: int) -> Stack | None:
     if arguments.count(b"\0") != count:
         raise ValueError("other arguments on the stack of the new program than it counts")
     return Stack(arguments, raw[middle:strings_end], execfn)
-
-
-def _find_pair(raw: bytes, key: bytes, start: int) -> int:
-    """Return where a pair of the auxiliary vector, which begins at ``start``, has ``key``; -1 where none has."""
-    found = raw.find(key, start)
-    while found >= 0 and (found - start) % _PAIR_BYTES:
-        found = raw.find(key, found + 1)
-    return found

@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse import limits
 from guardhouse.kernel import ptrace
@@ -120,8 +120,7 @@ class ExecFacts:
         return self.argv[position + 1 :]
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """What has just been loaded into a process, as the kernel gives it: enough to know whether it was judged before.
 
     Attributes:
@@ -133,21 +132,6 @@ class Image:
     arguments: bytes
     given: bytes
     only_lists: bool
-
-    @property
-    def device(self) -> int:
-        """Of the file that runs, likewise ``inode`` and ``changed_ns``."""
-        return self.status.st_dev
-
-    @property
-    def inode(self) -> int:
-        """See `device`."""
-        return self.status.st_ino
-
-    @property
-    def changed_ns(self) -> int:
-        """See `device`."""
-        return self.status.st_ctime_ns
 
 
 def read_image(tid: int) -> Image:
@@ -163,10 +147,9 @@ def read_image(tid: int) -> Image:
             raise ValueError("no AT_EXECFN in its auxiliary vector")
     except (OSError, ValueError) as error:
         raise FactsError(f"the program of process {tid} cannot be looked at: {error}") from error
-    at = stack.environment.find(_LISTS_ONLY)
-    only_lists = (
-        at >= 0 and stack.environment[at - 1 : at] in (b"", b"\0") and stack.environment[at + len(_LISTS_ONLY)] != 0
-    )
+    environment = stack.environment
+    at = environment.find(_LISTS_ONLY)
+    only_lists = at >= 0 and (at == 0 or environment[at - 1] == 0) and environment[at + len(_LISTS_ONLY)] != 0
     return Image(status, stack.arguments, stack.execfn, only_lists)
 
 
@@ -252,8 +235,7 @@ def _first_line(opened: int) -> str:
     return next((os.fsdecode(word) for word in words if word), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a tracee stopped at the entry of execve or execveat passes: its words as they are now.
 
     ``dirfd`` is None for execve.

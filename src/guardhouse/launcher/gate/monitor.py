@@ -201,14 +201,17 @@ class _Monitor:
         except ProcessLookupError:
             return  # killed while it was stopped; its end is reported next
         program = self._tree.loaded(tid, former)
+        if program is None and self._tree.records:
+            raise InvariantError(f"process {tid} starts a second program that nobody started")
         parent = None if program is None else _judgement_of(program)
         key: tuple[object, ...] | None = None
         facts: ExecFacts | None = None
         try:
             image = read_image(tid)
             if parent is not None and len(image.arguments) <= _CACHED_BYTES_MAX and not self._judge.asks_time:
-                key = (image.device, image.inode, image.changed_ns, image.arguments, image.given, image.only_lists)
-                key = (*key, parent.names, parent.inherits)
+                status = image.status
+                which_file = (status.st_dev, status.st_ino, status.st_ctime_ns)
+                key = (*which_file, image.arguments, image.given, image.only_lists, parent.names, parent.inherits)
                 known = self._judged.get(key)
                 if known is not None:
                     self._let_run(tid, *known)

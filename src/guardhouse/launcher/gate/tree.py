@@ -96,13 +96,17 @@ class ProcessTree:
         return False
 
     def new_child(self, tid: int, child: int) -> bool:
-        """Take in ``tid``'s report of a new child; whether that waits and may run now."""
+        """Take in ``tid``'s report of a new child; whether that waits and may run now.
+
+        Raises:
+            InvariantError: nobody announced ``tid`` itself, so its child may not go on.
+        """
         self._lost.discard(child)
         if child in self._unnamed_dead:
             # It has come and gone before its parent's report; its number may be another's soon.
             self._unnamed_dead.discard(child)
             return False
-        self._program[child] = self._program.get(tid)
+        self._program[child] = self.program_of(tid)
         if child not in self._early:
             return False
         self._early.discard(child)
@@ -117,7 +121,7 @@ class ProcessTree:
         try:
             return self._program[tid]
         except KeyError:
-            raise InvariantError(f"thread {tid} stopped for an exec before anybody announced it") from None
+            raise InvariantError(f"thread {tid} stopped for an exec or a fork before anybody announced it") from None
 
     def loaded(self, tid: int, former: int) -> ExecRecord | None:
         """Take in that a new program has been loaded into ``tid``, and return the one it was until now.
