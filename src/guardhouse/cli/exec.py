@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from guardhouse.cli.client import ClientError, HubClient, HubUnreachable, hub_options, print_json
+from guardhouse.cli.exec_tree import refusal_lines
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.follow import close_quietly, exit_status, follow_output, write_bytes
 from guardhouse.cli.task import task_path, wait_for
@@ -150,6 +151,8 @@ def _explain(found: dict[str, Any], result: dict[str, Any]) -> None:
         click.echo(f"guardhouse: {found['state'].replace('_', ' ')}: {why}", err=True)
     if found["output_note"]:
         click.echo(f"guardhouse: {found['output_note']}", err=True)
+    for line in refusal_lines(result.get("execs")):
+        click.echo(f"guardhouse: {line}", err=True)
     for stream in ("stdout", "stderr"):
         dropped = result.get(f"{stream}_dropped")
         if dropped:

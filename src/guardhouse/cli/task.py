@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from guardhouse.cli.client import ClientError, HubClient, hub_options, print_json
+from guardhouse.cli.exec_tree import tree_lines
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.follow import exit_status, follow_output, write_bytes
 from guardhouse.cli.tables import print_facts, print_table
@@ -167,15 +168,22 @@ def list_(
 
 @task.command()
 @_TASK
+@click.option("--tree", is_flag=True, help="Also every program that ran or was refused, below what started it.")
 @_JSON
 @hub_options
-def show(client: HubClient, *, task_id: str, as_json: bool) -> None:
+def show(client: HubClient, *, task_id: str, tree: bool, as_json: bool) -> None:
     """Show one task as it stands."""
     found = client.request("GET", task_path(task_id))
     if as_json:
         print_json(found)
-    else:
-        print_task(found)
+        return
+    print_task(found)
+    if tree:
+        result = found["result"] if isinstance(found["result"], dict) else {}
+        execs = result.get("execs")
+        click.echo()
+        for line in tree_lines(execs) if execs else ["no record of programs: not a command, or no exec gate there"]:
+            click.echo(line)
 
 
 @task.command()

@@ -1,0 +1,45 @@
+"""The execution tree in words: order, depth, ends and what is left out."""
+
+from guardhouse.cli.exec_tree import refusal_lines, tree_lines
+
+
+def ran(index: int, parent: int | None, path: str, **more: object) -> dict[str, object]:
+    end = {"exit_status": 0, "signal": None, "ended_s": 1.0, "cpu_s": 0.002}
+    return {"index": index, "parent": parent, "path": path, "argv": [path.rpartition("/")[2], "a b"], **end, **more}
+
+
+REFUSED = {"parent": 1, "path": "/usr/bin/rm", "argv": ["rm", "x"], "because": "'rm x' matches '*'"}
+EXECS = {
+    "ran": [
+        ran(0, None, "/usr/bin/bash"),
+        ran(1, 0, "/usr/bin/env", exit_status=None),
+        ran(2, 0, "/usr/bin/ls", exit_status=None, signal=13),
+    ],
+    "refused": [REFUSED],
+    "left_out": 2,
+}
+
+
+def test_each_program_stands_below_the_one_that_started_it() -> None:
+    """Depth follows parents, siblings keep their order, refused ones are marked, the rest is counted."""
+    assert tree_lines(EXECS) == [
+        "/usr/bin/bash: bash 'a b'  [exit 0, 2 ms CPU]",
+        "  /usr/bin/env: env 'a b'  [became the next, 2 ms CPU]",
+        "    REFUSED /usr/bin/rm: rm x  ('rm x' matches '*')",
+        "  /usr/bin/ls: ls 'a b'  [signal 13, 2 ms CPU]",
+        "and 2 further programs that the record has no room for",
+    ]
+
+
+def test_a_deep_tree_needs_no_recursion() -> None:
+    """Ten thousand programs, each started by the one before."""
+    deep = {"ran": [ran(n, n - 1 if n else None, "/usr/bin/env") for n in range(10_000)], "refused": [], "left_out": 0}
+    assert len(tree_lines(deep)) == 10_000
+
+
+def test_refusals_are_told_and_bounded() -> None:
+    """A person is told the first few refusals and how many more there were; without a gate nothing."""
+    assert refusal_lines(None) == []
+    lines = refusal_lines({"ran": [], "refused": [REFUSED] * 7, "left_out": 0})
+    assert lines[0] == "the exec gate did not let /usr/bin/rm run: 'rm x' matches '*'"
+    assert lines[-1].startswith("and 2 further programs")
