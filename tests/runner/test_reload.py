@@ -134,6 +134,14 @@ async def test_file_operations_go_on_under_the_new_policy(runner, directory) -> 
     assert (await peer.result_of(await peer.ask("read", {"path": "b"})))["success"]
 
 
+async def test_a_signal_during_the_start_does_not_end_it(directory) -> None:
+    """Somebody who reloads right after a start gets the runner, with the policy that it has just read."""
+    async with open_stub(TOKEN) as stub, start_runner(stub.url, token=TOKEN, directory=directory) as process:
+        await process.logged("event=starting")
+        hang_up(process)
+        assert (await (await stub.peer()).run("echo old"))["success"]
+
+
 async def test_many_signals_leave_one_launcher(runner) -> None:
     """Reloads follow each other; every launcher but the last one ends, and the keeper waits for its own."""
     process, peer = runner

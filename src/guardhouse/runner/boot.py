@@ -69,6 +69,8 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         SetupError: something that was asked for or promised cannot be had on this host.
     """
     start_logging(config.log_level)
+    # Until somebody listens for it: a reload that comes during the start must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log = get_logger()
     if config.token_file is None:
         raise SetupError(f"{config.token_place} was not hidden before the start; start by 'guardhouse run'")
