@@ -159,6 +159,11 @@ def try_runner(checks: Checks, who: str, *, profile: str, account: str) -> None:
     )
     done = exec_("echo kept > file && cat file")
     checks.equal(f"{who}: the workspace is its own", (done.returncode, done.stdout), (0, "kept\n"))
+    done = sh("systemctl", "reload", RUNNER)
+    said = wait_until(lambda: "policy reloaded" in journal(RUNNER).rpartition("event=starting")[2], within_s=20)
+    checks.that(f"{who}: it reloads its policy", done.returncode == 0 and said, journal(RUNNER))
+    done = exec_("echo after")
+    checks.equal(f"{who}: and goes on, in the same process", (done.stdout, show(RUNNER, "MainPID")), ("after\n", pid))
 
 
 def try_ends(checks: Checks) -> None:
