@@ -13,7 +13,7 @@ from guardhouse.workspace.rules import make_rules
 WORKSPACE = Path("/w")
 
 
-def settings(*rules: tuple[str, str], operation: str = "read", bounds: FilesSettings | None = None) -> FilesSettings:
+def settings(*rules: tuple[str, str], operation: str = "read", bounds: dict | None = None) -> FilesSettings:
     document = json.dumps({"permission": {operation: dict(rules)}})
     policy = load_policy(document, name="p.json")
     return parse_settings(make_files_settings(policy, workspace=WORKSPACE, bounds=bounds))
@@ -56,5 +56,5 @@ def test_what_the_worker_cannot_hold_is_left_to_the_policy(rules) -> None:
 
 def test_write_rules_and_bounds() -> None:
     """Denials of `write` go to the worker's own list; the operator's bounds stay; the root is the workspace."""
-    found = settings(("*", "allow"), ("*.lock", "deny"), operation="write", bounds=FilesSettings(quota_bytes=7))
+    found = settings(("*", "allow"), ("*.lock", "deny"), operation="write", bounds={"quota_bytes": 7})
     assert found == FilesSettings(root_path="/w", quota_bytes=7, write_deny=("**/*.lock",))

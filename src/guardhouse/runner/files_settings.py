@@ -5,16 +5,14 @@ that both can hold are given to both, so that a link with another name does not 
 process and in the keeper.
 """
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from guardhouse.policy import Policy, Rule
 from guardhouse.values import Verdict
-from guardhouse.worker.settings import FilesSettings
 
 __all__ = ["make_files_settings"]
 
@@ -22,19 +20,19 @@ __all__ = ["make_files_settings"]
 _SPECIAL: Final = re.compile(r"[*?\[\]{}\\!]")
 
 
-def make_files_settings(policy: Policy, *, workspace: Path, bounds: FilesSettings | None = None) -> bytes:
+def make_files_settings(policy: Policy, *, workspace: Path, bounds: Mapping[str, float] | None = None) -> bytes:
     """Return the JSON that `launcher.start.start_launcher` takes as ``files_settings``.
 
     Args:
-        bounds: the operator's quota and ages; the worker's defaults where None.
+        bounds: the operator's quota and ages, by the names of docs/workspace.md; the worker's defaults for the rest.
     """
-    settings = msgspec.structs.replace(
-        bounds or FilesSettings(),
-        root_path=str(workspace),
-        read_deny=tuple(_final_denials(policy, "read")),
-        write_deny=tuple(_final_denials(policy, "write")),
-    )
-    return msgspec.json.encode(settings)
+    settings = {
+        **(bounds or {}),
+        "root_path": str(workspace),
+        "read_deny": list(_final_denials(policy, "read")),
+        "write_deny": list(_final_denials(policy, "write")),
+    }
+    return json.dumps(settings).encode("ascii")
 
 
 def _final_denials(policy: Policy, operation: str) -> Iterator[str]:
