@@ -120,6 +120,17 @@ class FakeGroup:
         self.missing = missing
 
 
+@pytest.mark.parametrize(("pids", "there", "bounds"), [(30, True, True), (30, False, False), (None, True, False)])
+def test_whether_a_group_bounds_processes(tmp_path, pids, there, bounds):
+    """Only a limit that was wanted and that a controller took lets the launcher do without RLIMIT_NPROC."""
+    base = tmp_path / "pids"
+    (base / "slot0").mkdir(parents=True)
+    if there:
+        (base / "slot0/pids.max").touch()
+    home = cgroup.CgroupHome(version=1, bases={"pids": str(base)})
+    assert home.make_group(replace(NOTHING, pids=pids)).bounds_pids is bounds
+
+
 def test_group_of_this_host():
     """Where this host has controllers, a group can be made, used and removed without a rest."""
     home = find_home()

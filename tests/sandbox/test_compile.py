@@ -151,9 +151,9 @@ def test_parameters_replace_numbers_within_bounds():
             plan("isolate", parameters=parameters)
 
 
-def test_process_limit_of_the_account_is_used_only_without_the_controller():
-    """RLIMIT_NPROC counts the account's other programs, so the pids controller is preferred."""
-    assert "nproc" not in plan("isolate").rlimits
+def test_process_limit_of_the_account_is_always_planned():
+    """Whether a group bounds processes is known when it has been made: until then RLIMIT_NPROC is the plan's bound."""
+    assert "nproc" in plan("isolate").rlimits
     assert "nproc" in plan("isolate", host=Host(layers={**dict.fromkeys(LAYERS, ""), "cgroup_pids": "none"})).rlimits
 
 

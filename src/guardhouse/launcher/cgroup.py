@@ -29,10 +29,14 @@ class Group:
     Attributes:
         procs_files: to be written by a process that joins; empty when ``directory_fd`` is given to clone3.
         missing: limits of the plan that no controller carries here.
+        bounds_pids: the plan has a limit of processes and a controller took it.
     """
 
-    def __init__(self, *, version: int, directories: dict[str, str], missing: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, version: int, directories: dict[str, str], missing: tuple[str, ...], bounds_pids: bool
+    ) -> None:
         self._directories = directories
+        self.bounds_pids = bounds_pids
         self.missing = missing
         self.procs_files: tuple[str, ...] = ()
         self.directory_fd: int | None = None
@@ -48,11 +52,6 @@ class Group:
         self._events_fd = -1 if memory is None else _open_if_there(f"{memory}/{events}")
         self._kills_seen = 0
         self._peak_seen = 0
-
-    @property
-    def bounds_pids(self) -> bool:
-        """Whether a pids controller is here and took its limit."""
-        return "pids" in self._directories and "pids" not in self.missing
 
     def begin(self) -> None:
         """Start counting for the next command."""
@@ -122,7 +121,8 @@ class CgroupHome:
             directories[controller] = f"{base}/{name}"
             os.makedirs(directories[controller], exist_ok=True)
         missing = _write_limits(self.version, directories, limits)
-        return Group(version=self.version, directories=directories, missing=missing)
+        bounds_pids = limits.pids is not None and "pids" not in missing
+        return Group(version=self.version, directories=directories, missing=missing, bounds_pids=bounds_pids)
 
     def clear(self) -> bool:
         """Kill and remove whatever this launcher made; False when something is still dying: call again."""

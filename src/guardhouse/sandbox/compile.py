@@ -119,7 +119,8 @@ def compile_plan(
         mounts=mounts,
         landlock=plan_landlock(profile, mounts, abi=features.landlock_abi),
         seccomp=_filters(profile, switches, features.architecture),
-        rlimits=_rlimits(profile, features),
+        # All of them: the launcher leaves ``nproc`` out of a command whose group does bound its processes.
+        rlimits={name: (limit.soft, limit.hard) for name, limit in profile.limits.items()},
         cgroup=CgroupLimits(**{name: cgroup.get(name) for name in CGROUP_LIMITS}),
         environment=_environment(profile, words),
         required_layers=frozenset(_required(profile, features)),
@@ -161,18 +162,6 @@ def _check_identity(profile: Profile, identity: Identity, features: HostFacts) -
         )
     if not features.privileged and features.layers.get("namespaces"):
         raise ProfileUnavailableError(profile.name, "namespaces", features.layers["namespaces"])
-
-
-def _rlimits(profile: Profile, features: HostFacts) -> dict[str, tuple[int, int]]:
-    """Return the limits; ``nproc`` only where no pids controller bounds the command.
-
-    The kernel counts it for the whole account on the host, so another program of the account could otherwise keep
-    every command from starting.
-    """
-    counted = not features.layers.get("cgroup_pids") and "pids" in profile.cgroup
-    return {
-        name: (limit.soft, limit.hard) for name, limit in profile.limits.items() if not (counted and name == "nproc")
-    }
 
 
 def _as_namespaces(names: set[str]) -> list[Namespace]:
