@@ -36,8 +36,8 @@ POLICY = """permission:
     "rm -rf *": deny
     "git push *": deny
 """
-SOURCES = 24
-FUNCTIONS = 60
+SOURCES = 8
+FUNCTIONS = 30
 
 
 @dataclass(frozen=True)
