@@ -54,7 +54,14 @@ TABLE: dict[str, Rule] = {
     "runner": Rule(
         EVERYONE
         | {"wire", "policy", "sandbox", "workspace", "kernel", "data_files"}
-        | {"redaction", "worker.client", "worker.protocol", "worker.parser_client", "worker.fetch_client"}
+        | {
+            "redaction",
+            "worker.client",
+            "worker.protocol",
+            "worker.parser_client",
+            "worker.fetch_client",
+            "worker.fetch_url",
+        }
         | {"launcher.client", "launcher.start", "launcher.messages"},
         frozenset({"ctypes", "subprocess", "asyncio", "multiprocessing"}),
         "commands start in the launcher, raw calls live in kernel",

@@ -28,6 +28,7 @@ from guardhouse.runner.dispatch import Dispatcher
 from guardhouse.runner.enforcement import Enforcement, enforce, make_report
 from guardhouse.runner.event_loop import leaves, run_in_trio
 from guardhouse.runner.facts import HostReporter
+from guardhouse.runner.files_settings import make_files_settings
 from guardhouse.runner.identity import become, resolve_account
 from guardhouse.runner.journal import Journal, Recovered, open_journal
 from guardhouse.runner.journal_writer import JournalWriter
@@ -102,6 +103,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             account=account,
             workspace=config.workspace,
             protected_paths=hidden,
+            files_settings=make_files_settings(policy, workspace=config.workspace),
         )
 
     def read_again() -> tuple[Policy, Wall]:

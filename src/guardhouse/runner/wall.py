@@ -45,6 +45,7 @@ def put_up_wall(
     workspace: Path,
     protected_paths: tuple[Path, ...],
     with_workers: bool = True,
+    files_settings: bytes | None = None,
 ) -> Wall:
     """Compile the profiles that may be asked for and start the launcher with them.
 
@@ -52,6 +53,7 @@ def put_up_wall(
         profile: name or path of the default profile; those that the policy's rules name are added.
         protected_paths: the runner's own files, masked in every command's view.
         with_workers: also compile the profiles of our own workers.
+        files_settings: JSON of `worker.settings.FilesSettings`; None sets the workspace's path alone.
 
     Raises:
         SetupError: a profile is wrong or needs a layer that this host does not give.
@@ -80,7 +82,7 @@ def put_up_wall(
     )
     has_gate = not features.layers["exec_gate"]
     gate_policy = json.dumps(dump_policy(policy)).encode("ascii") if has_gate else b""
-    launcher = start_launcher(bundle, warm=(default.name,), gate_policy=gate_policy)
+    launcher = start_launcher(bundle, warm=(default.name,), gate_policy=gate_policy, files_settings=files_settings)
     return Wall(
         launcher=launcher,
         bundle=bundle,
