@@ -134,6 +134,8 @@ async def test_ctrl_c_cancels_the_command(hub, cli):
             env=cli.environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # A suite that a shell runs in the background has inherited SIGINT ignored; a terminal's command has not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         task = (await runner.expect("task.request"))["task_id"]
         await runner.output(task, b"started")
