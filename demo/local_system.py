@@ -313,8 +313,10 @@ def system_directory() -> Iterator[Path]:
     """A directory for one local system, gone afterwards.
 
     As root it lies where the unprivileged user of the commands can reach its workspace: a home directory, or a checkout
-    below one, often is closed to others.
+    below one, often is closed to others. An ordinary user's lies in the home directory where that can be written,
+    since commands have a /tmp of their own.
     """
-    base = "/var/lib" if os.geteuid() == 0 else None
+    home = os.path.expanduser("~")  # noqa: PTH111 - a user without a home directory is no error here
+    base = "/var/lib" if os.geteuid() == 0 else home if os.access(home, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="guardhouse-", dir=base) as name:
         yield Path(name)

@@ -151,7 +151,9 @@ def try_to_do_harm(tour: Tour) -> None:
         show(stderr)
         if target.exists():
             return f"{target} was written"
-        return "" if done.returncode == 1 and "Read-only file system" in stderr else f"exit status {done.returncode}"
+        # Below /tmp, which is private to each command, the directory is not even there.
+        is_stopped = any(words in stderr for words in ("Read-only file system", "No such file or directory"))
+        return "" if done.returncode == 1 and is_stopped else f"exit status {done.returncode}"
 
     tour.step(
         "Stopped by the wall, under a policy that allows everything, in a directory open to everybody", write_outside
