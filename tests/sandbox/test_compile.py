@@ -20,7 +20,7 @@ from guardhouse.sandbox.profile import LAYERS
 from .conftest import DIRECTORY, IDENTITY, SHIPPED, Host
 
 
-def plan(name, *, workspace="/srv/work", host=None, identity=IDENTITY, **around):
+def plan(name, *, workspace="/srv/job", host=None, identity=IDENTITY, **around):
     bundle = compile_bundle(
         [load_profile(name, directory=DIRECTORY)],
         identity=identity,
@@ -109,9 +109,9 @@ def test_workspace_under_a_mask_is_shown_and_its_neighbours_are_not():
 
 def test_protected_paths_are_masked_even_inside_the_workspace():
     """The runner's own files stay covered: those inside the workspace come after it."""
-    found = plan("operate", protected_paths=("/srv/work/state", "/var/lib/guardhouse", "/root/.guardhouse"))
+    found = plan("operate", protected_paths=("/srv/job/state", "/var/lib/guardhouse", "/root/.guardhouse"))
     targets = [mount.target for mount in found.mounts]
-    assert targets.index("/srv/work/state") > targets.index("/srv/work")
+    assert targets.index("/srv/job/state") > targets.index("/srv/job")
     assert step(found, "/var/lib/guardhouse")[0].kind == "mask"
     assert not step(found, "/root/.guardhouse")  # /root is covered as a whole
 
@@ -176,7 +176,7 @@ def test_grant_opens_what_it_names_and_comparison_says_so(write_profile, library
     changes = compare_profiles(observe, mine)
     assert [(c.direction, c.subject) for c in changes] == [("widens", "grant")]
     assert [c.direction for c in compare_profiles(mine, observe)] == ["narrows"]
-    bundle = compile_bundle([mine], identity=IDENTITY, workspace="/srv/work", features=Host(), trusted_path="/usr/bin")
+    bundle = compile_bundle([mine], identity=IDENTITY, workspace="/srv/job", features=Host(), trusted_path="/usr/bin")
     found = bundle.profiles["mine"]
     assert found.environment["KUBECONFIG"] == "/home/worker/.kube/config"
     assert step(found, "/home/worker/.kube/config")[0].kind == "bind_readonly"

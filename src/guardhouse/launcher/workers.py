@@ -37,11 +37,11 @@ class WorkerCode:
     """What a worker needs beyond its profile.
 
     Attributes:
-        library: directory of third-party packages.
+        packages: directory of third-party packages.
         settings: the operator's, a JSON object that the worker's own module parses.
     """
 
-    library: str
+    packages: str
     settings: bytes
 
 
@@ -112,9 +112,9 @@ def _be_worker(place: Place, sock: socket.socket, kind: str, code: WorkerCode) -
     error_fd = os.dup(2)
     try:
         credentials.set_parent_death_signal(signal.SIGKILL)
-        if code.library not in sys.path:
+        if code.packages not in sys.path:
             # Its parsers (msgspec, re2) are third-party code, which the launcher itself never imports.
-            sys.path.append(code.library)
+            sys.path.append(code.packages)
         module = importlib.import_module(_MODULES[kind])
         # What needs files is read before the view closes: the settings, or the certificate authorities and codecs.
         if kind == "files":
