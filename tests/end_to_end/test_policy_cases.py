@@ -7,6 +7,7 @@ runner's own environment, a listener on loopback.
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -65,9 +66,13 @@ def marker_seen(marker: str, workspace: Path, answer: dict, connections: list[bo
             return path.is_file() and word in path.read_text(errors="replace")
         case "output":
             return rest in answer["stdout"] + answer["stderr"]
+        case "exec":
+            # Nothing ran at all, or the exec gate's record holds every program that did.
+            programs = answer["tree"]["ran"] if answer["ran"] else []
+            return any(re.search(rest, " ".join(program["argv"])) for program in programs)
         case "net":
             return bool(connections)
-    return False
+    raise AssertionError(f"no check for a marker of kind {kind!r}: the case could not fail")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
@@ -103,3 +108,21 @@ def test_case(case: dict, world: list[bool]) -> None:
             assert (answer["ran"], answer["denied_by"]) == (True, None), answer
         else:
             assert not marker_seen(case["marker"], workspace, answer, world), answer
+
+
+@pytest.mark.parametrize(
+    "marker", sorted({case["marker"].partition(":")[0] for case in CASES if case["must"] != "allow"})
+)
+def test_every_kind_of_marker_can_be_seen(marker: str, tmp_path: Path) -> None:
+    """Each kind of marker is noticed when the effect is there, so that no case passes for want of a check."""
+    (tmp_path / "there").write_text("word")
+    shown = {
+        "exists": "there",
+        "absent": "gone",
+        "contains": "there:word",
+        "output": "said",
+        "exec": "^touch .*x",
+        "net": "1",
+    }
+    answer = {"ran": True, "stdout": "said", "stderr": "", "tree": {"ran": [{"argv": ["touch", "x"]}]}}
+    assert marker_seen(f"{marker}:{shown[marker]}", tmp_path, answer, [True])
