@@ -111,7 +111,8 @@ def check_addresses(host: str, addresses: Sequence[str], networks: Sequence[Netw
         if why is not None:
             leads = f"{host!r}" if host == text else f"{host!r} leads to {text}, which"
             raise FetchRefused(
-                f"webfetch denied: {leads} is {why}; the operator can grant it (fetch networks, docs/webfetch.md)",
+                f"webfetch denied: {leads} is {why}, and no network is granted for it; ask a command for the page"
+                " instead, where the policy allows one",
                 code="address_refused",
             )
 
