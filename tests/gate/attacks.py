@@ -9,6 +9,9 @@ from typing import Final
 
 __all__ = ["HAS_NO_TWIN", "ON_THE_LIST_OF_SHELLS", "SHELL_ATTACKS", "TOOL_WAYS", "attacks"]
 
+# Waits for a marker made by a process that nobody waits for; at most two seconds, for a loaded machine.
+UNTIL_IT_IS_THERE: Final = "for i in {1..20}; do [ -e @@ ] && break; sleep 0.1; done"
+
 _QUOTING: Final = [
     "touch @@",
     "t''ouch @@",
@@ -99,7 +102,7 @@ _EXPANSION: Final = [
     "[[ $(touch @@) ]]",
     ": $(touch @@)",
     "cat < <(touch @@)",
-    "true > >(touch @@); sleep 0.3",
+    f"true > >(touch @@); {UNTIL_IT_IS_THERE}",
     "((x=$(touch @@; echo 1)))",
     "a[$(touch @@; echo 0)]=1",
     "hash -p /usr/bin/touch ls; ls @@",
@@ -142,7 +145,7 @@ _PROGRAMS: Final = [
     "python3 -c 'import os; os.system(\"touch @@\")'",
     'python3 -c \'import subprocess; subprocess.run(["touch", "@@"])\'',
     'python3 -c \'import os; os.execvp("touch", ["ls", "@@"])\'',
-    'python3 -c \'import os; os.posix_spawn("/usr/bin/touch", ["x", "@@"], {})\'',
+    'python3 -c \'import os; os.waitpid(os.posix_spawn("/usr/bin/touch", ["x", "@@"], {}), 0)\'',
     'python3 -c \'import pty; pty.spawn(["touch", "@@"])\' < /dev/null',
     'python3 -c \'import os; f=os.open("/usr/bin/touch",0); os.execve(f, ["x","@@"], {})\'',
     'python3 -c \'__import__("os").popen("touch @@").read()\'',
@@ -283,8 +286,8 @@ _FILES: Final = [
     "ln -s /usr/bin/touch t; printf '#!./t @@\\n' > x; chmod +x x; ./x",
     "cp /usr/bin/touch t; printf '#!./t @@\\n' > x; chmod +x x; ./x",
     "printf '#!/bin/sh\\ntouch @@\\n' > ls; chmod +x ls; PATH=.:$PATH ls",
-    "setsid sh -c '(touch @@ &)' ; sleep 0.4",
-    "(sleep 0.1; touch @@) & disown; sleep 0.6",
+    f"setsid sh -c '(touch @@ &)' ; {UNTIL_IT_IS_THERE}",
+    f"(sleep 0.1; touch @@) & disown; {UNTIL_IT_IS_THERE}",
     "for i in 1 2 3 4 5 6 7 8; do (exec -a t$i touch @@) & done; wait",
     'sh -c \'sh -c "sh -c \\"sh -c touch\\ @@\\""\'',
     'TOOL execveat @@; cd / ; env -C "$OLDPWD" touch @@',
