@@ -159,3 +159,11 @@ FETCH_ERROR_EXCERPT_CHARS: Final = 1_000
 FETCH_CONNECT_TIMEOUT_S: Final = 10.0  # for each address of a name, within the whole time limit
 FETCH_WORKERS_MAX: Final = 4
 FETCH_WORKER_REQUESTS_MAX: Final = 50  # then a fresh one: bounds what pages could gather in it
+
+# Approvals. Bounds of the issue's own making: people answer a handful of questions, and each holds a process.
+APPROVAL_ARGV_MAX_WORDS: Final = 8_192
+APPROVAL_TIMEOUT_DEFAULT_S: Final = 900.0
+APPROVAL_TIMEOUT_MAX_S: Final = 86_400.0
+APPROVALS_OPEN_MAX: Final = 1_000
+# Distinct questions of one command, answered or not: they also bound how long its time limit can stand still.
+APPROVALS_A_COMMAND_MAX: Final = 64

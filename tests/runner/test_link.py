@@ -259,10 +259,9 @@ async def test_an_approval_that_cannot_be_asked_for_is_denied(nursery, events, a
     link = Link(session, facts=StillHost(), handle=events.append)
     connection = MemoryConnection(V1)
     await _begin_v1(nursery, link, connection)
-    session.ask_approval(
-        ApprovalRequest(approval_id="a1", task_id="t1", command="x", explanation={"deep": _TOO_DEEP}, expires_in_s=9.0)
-    )
-    link.end("wakes the writer")
+    connection.hear("task.request", task_id="t1", operation="bash", args={})
+    await _settle()
+    link.ask_approval(ApprovalRequest(approval_id="a1", task_id="t1", command="x", explanation={"deep": _TOO_DEEP}))
     assert (await connection.next("approval.withdrawn"))["approval_id"] == "a1"
     (decision,) = [event for event in events if isinstance(event, ApprovalDecision)]
     assert (decision.approval_id, decision.verdict, decision.decided_by) == ("a1", Verdict.DENY, "runner")

@@ -648,6 +648,33 @@ def test_approvals() -> None:
     assert session.take_messages() == []
 
 
+def test_an_approval_ends_with_its_task() -> None:
+    """The result is preceded by the withdrawal of what is still asked, and nothing is asked for an ended task."""
+    session = running()
+    ask = ApprovalRequest(approval_id="a1", task_id="t1", command="rm x")
+    session.ask_approval(ask)
+    session.take_messages()
+    session.finish(TaskResult(task_id="t1", success=True))
+    said = session.take_messages()
+    assert said[0] == ApprovalWithdrawn(approval_id="a1", reason="the task has ended")
+    assert isinstance(said[1], TaskResult)
+    assert not session.ask_approval(ask)
+    assert not session.ask_approval(ApprovalRequest(approval_id="a2", task_id="t9", command="rm x"))
+    assert session.take_messages() == []
+
+
+@pytest.mark.parametrize("disposition", [Disposition.UNKNOWN, Disposition.STORED])
+def test_an_approval_of_an_unwanted_task_is_not_asked_again(disposition: Disposition) -> None:
+    """A hub that no longer knows the task would close the connection for it (foreign_task)."""
+    session = running()
+    ask = ApprovalRequest(approval_id="a1", task_id="t1", command="rm x")
+    session.ask_approval(ask)
+    reconnect(session, ResumedTask(task_id="t1", disposition=disposition))
+    assert ask not in session.take_messages()
+    assert not session.ask_approval(ask)
+    assert hear(session, ApprovalDecision(approval_id="a1", verdict=Verdict.ALLOW)) == []
+
+
 def test_plain_has_no_approvals() -> None:
     """On the plain protocol nobody can be asked, and the caller is told so."""
     session = running(None)

@@ -155,6 +155,17 @@ class Link:
         self._session.report_policy(report)
         self._wake.set()
 
+    def ask_approval(self, request: ApprovalRequest) -> bool:
+        """Put a question to the people; the answer comes as an `ApprovalDecision` event. False: nobody can be asked."""
+        asked = self._session.ask_approval(request)
+        self._wake.set()
+        return asked
+
+    def withdraw_approval(self, approval_id: str, *, reason: str) -> None:
+        """Take a question back that nobody need answer any more."""
+        self._session.withdraw_approval(approval_id, reason)
+        self._wake.set()
+
     def start_drain(self, *, reason: str, deadline_s: float) -> None:
         """Refuse new tasks from now on and say so."""
         self._session.start_drain(reason=reason, deadline_s=deadline_s)

@@ -16,6 +16,7 @@ from guardhouse.wire.scalars import Count, Identifier, Name, Seconds, Text, empt
 
 __all__ = [
     "ApprovalDecision",
+    "ApprovalGate",
     "ApprovalRequest",
     "ApprovalScope",
     "ApprovalWithdrawn",
@@ -190,8 +191,15 @@ class HubGoodbye(Message, frozen=True, kw_only=True):
     reconnect_after_s: Seconds | None = None
 
 
+class ApprovalGate(StrEnum):
+    """Who asks: gate one about a whole command text before it starts, or the exec gate about one program of it."""
+
+    SHELL = "shell"
+    EXEC = "exec"
+
+
 class ApprovalScope(StrEnum):
-    """How far an approval reaches."""
+    """How far an answer reaches. To the runner each answers this one question; the hub remembers the rest."""
 
     ONCE = "once"
     SESSION = "session"
@@ -199,10 +207,11 @@ class ApprovalScope(StrEnum):
 
 
 class ApprovalRequest(Message, frozen=True, kw_only=True):
-    """Runner to hub: a rule said ``ask``. Sent again after a cut until it is decided or withdrawn.
+    """Runner to hub: a rule said ``ask``, and something waits. Sent again after a cut until decided or withdrawn.
 
-    ``argv`` is what really is about to run where gate two asks, and absent where gate one does.
-    ``explanation`` is the policy's own JSON, shown to whoever decides.
+    ``argv``, ``path`` and ``started_by`` are what really is about to run where the exec gate asks, and absent where
+    gate one does. ``explanation`` is gate one's decision as JSON. Texts are redacted as results are. The runner
+    denies by itself at ``expires_at_ms`` (Unix milliseconds by its own clock).
     """
 
     TYPE: ClassVar[str] = "approval.request"
@@ -210,23 +219,33 @@ class ApprovalRequest(Message, frozen=True, kw_only=True):
     approval_id: Identifier
     task_id: Identifier
     command: Annotated[str, Meta(max_length=limits.COMMAND_TEXT_MAX_BYTES)]
-    argv: Annotated[tuple[str, ...], Meta(max_length=8_192)] | None = None
+    gate: ApprovalGate = ApprovalGate.SHELL
+    argv: Annotated[tuple[str, ...], Meta(max_length=limits.APPROVAL_ARGV_MAX_WORDS)] | None = None
+    path: Text = ""
+    started_by: Text = ""
     rule: Text = ""
+    because: Text = ""
     place: Text = ""
     profile: Name = ""
+    workdir: Text = ""
+    requested_by: Name = ""
     explanation: Any = None
-    expires_in_s: Seconds | None = None
+    expires_at_ms: Count | None = None
 
 
 class ApprovalDecision(Message, frozen=True, kw_only=True):
-    """Hub to runner: what the people said. ``verdict`` is ``allow`` or ``deny``; anything else counts as deny."""
+    """Hub to runner: what the people said. ``verdict`` is ``allow`` or ``deny``; anything else counts as deny.
+
+    ``valid_until_ms`` (Unix milliseconds by the hub's clock) is how long the hub answers alike by itself, for the
+    runner's record only.
+    """
 
     TYPE: ClassVar[str] = "approval.decision"
 
     approval_id: Identifier
     verdict: Verdict
     scope: ApprovalScope = ApprovalScope.ONCE
-    valid_for_s: Seconds | None = None
+    valid_until_ms: Count | None = None
     decided_by: Name = ""
     note: Text = ""
 

@@ -329,6 +329,8 @@ class RunnerSession:
         task = self._task(result.task_id)
         if task.result is not None:
             raise InvariantError(f"second result of task {result.task_id}")
+        for approval_id in self._approvals_of(result.task_id):
+            self.withdraw_approval(approval_id, reason="the task has ended")
         task.result = _completed(result, task)
         if task.unwanted:
             self._memory.forget(result.task_id)
@@ -399,8 +401,12 @@ class RunnerSession:
         return len(self._memory)
 
     def ask_approval(self, request: ApprovalRequest) -> bool:
-        """Put a request before the people; False when a plain platform has no way to ask."""
-        if not self._is_v1:
+        """Put a request before the people; False when nobody can be asked.
+
+        A plain platform has no way to ask, and one that no longer wants the task would take it for another's.
+        """
+        task = self._memory.get(request.task_id)
+        if not self._is_v1 or task is None or task.unwanted or task.result is not None:
             return False
         self._approvals[request.approval_id] = request
         if self.is_ready:
@@ -422,6 +428,9 @@ class RunnerSession:
 
     def _send(self, message: Message) -> None:
         self._outbox.append(message if self._is_v1 else as_plain(message))
+
+    def _approvals_of(self, task_id: str) -> list[str]:
+        return [request.approval_id for request in self._approvals.values() if request.task_id == task_id]
 
     def _task(self, task_id: str) -> RunnerTask:
         task = self._memory.get(task_id)
@@ -498,6 +507,9 @@ class RunnerSession:
                     self._memory.forget(task.task_id)
                     return [ResultAcknowledged(task.task_id)]
                 task.unwanted = True
+                # Said on this connection they would be approvals of a task that the hub does not know.
+                for approval_id in self._approvals_of(task.task_id):
+                    del self._approvals[approval_id]
                 reason = f"the hub no longer waits for it ({answer.disposition})"
                 return [TaskCancel(task_id=task.task_id, reason=reason), OutputRoom(task.task_id)]
             case Disposition.CONTINUE | Disposition.CANCEL:
