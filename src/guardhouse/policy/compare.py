@@ -287,6 +287,7 @@ def _show_condition(condition: Condition) -> str:
         first, last = condition.hours
         parts.append(f"{first // 60:02}:{first % 60:02}-{last // 60:02}:{last % 60:02}")
     parts += [f"days {' '.join(str(day) for day in sorted(condition.days))}"] if condition.days else []
+    parts += [f"argument {name} {' '.join(patterns)}" for name, patterns in condition.arguments]
     return ", ".join(parts)
 
 

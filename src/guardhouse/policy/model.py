@@ -78,13 +78,15 @@ class Condition:
 
     ``environment`` tags must all be among the context's; ``requester`` is a list of globs of which one must match;
     ``hours`` is (first, last) in minutes after midnight, last excluded, and may run past midnight; ``days`` holds
-    ISO numbers, Monday 1.
+    ISO numbers, Monday 1. ``arguments`` (of MCP calls only) pairs an argument's dotted name with globs of which one
+    must match its value; one that the call does not have matches nothing.
     """
 
     environment: frozenset[str] = frozenset()
     requester: tuple[str, ...] = ()
     hours: tuple[int, int] | None = None
     days: frozenset[int] = frozenset()
+    arguments: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def example_context(self) -> "Context":
         """Return circumstances in which the condition holds; its rule's examples are decided in them."""
@@ -95,20 +97,27 @@ class Condition:
             now = datetime(2024, 1, min(self.days, default=1), minute // 60, minute % 60)  # noqa: DTZ001 - local time
         requester = None
         if self.requester:
-            requester = self.requester[0].replace("*", "x").replace("?", "x").replace("\\", "")
-        return Context(environment=self.environment or None, requester=requester, now=now)
+            requester = _matching(self.requester[0])
+        arguments = {name: _matching(patterns[0]) for name, patterns in self.arguments} if self.arguments else None
+        return Context(environment=self.environment or None, requester=requester, now=now, arguments=arguments)
+
+
+def _matching(pattern: str) -> str:
+    return pattern.replace("*", "x").replace("?", "x").replace("\\", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What is known of a request beside its text. ``None`` means unknown: rules that allow then do not apply.
 
-    ``now`` is the host's local time, handed in by the caller, since a decision reads no clock.
+    ``now`` is the host's local time, handed in by the caller, since a decision reads no clock. ``arguments`` are those
+    of an MCP call as `mcp_arguments.flatten_arguments` names and writes them.
     """
 
     environment: frozenset[str] | None = None
     requester: str | None = None
     now: datetime | None = None
+    arguments: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

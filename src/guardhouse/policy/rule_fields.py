@@ -20,7 +20,7 @@ __all__ = ["build_glob_rule", "expanded_language", "read_rule"]
 _RULE_KEYS: Final = ("match", "argv", "then", "because", "examples", "children", "profile", "timeout", "when")
 _BASH_ONLY: Final = ("argv", "children", "profile", "timeout")
 _ARGV_KEYS: Final = ("program", "words", "flags", "options", "any_options", "operands", "at_most")
-_WHEN_KEYS: Final = ("environment", "requester", "hours", "days")
+_WHEN_KEYS: Final = ("environment", "requester", "hours", "days", "arguments")
 _DAYS: Final = {name: number for number, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 1)}
 _DURATION: Final = re.compile(r"(\d{1,6})(ms|s|m|h)?")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -81,6 +81,9 @@ def read_rule(operation: str, node: MappingNode, *, trusted_path: tuple[str, ...
         value = node.get(field_name)
         if value is not None:
             read(value, fields, source)
+    condition = fields.get("when")
+    if operation != "mcp" and condition is not None and condition.arguments:
+        raise PolicyError(f"'when: arguments' belongs to rules of 'mcp', not of {operation!r}", place=node.place)
     match_node, argv_node = node.get("match"), node.get("argv")
     if (match_node is None) is (argv_node is None):
         raise PolicyError("a rule has either 'match' or 'argv'", place=node.place)
@@ -193,6 +196,10 @@ def _read_when(node: Node, fields: dict[str, Any], source: dict[str, Any]) -> No
     parts: dict[str, Any] = {}
     written: dict[str, Any] = {}
     for key, value in mapping.items:
+        if key.value == "arguments":
+            parts["arguments"] = _read_arguments(value)
+            written["arguments"] = {name: list(patterns) for name, patterns in parts["arguments"]}
+            continue
         texts = _texts(value, f"when: {key.value}")
         if not texts or not all(texts):
             raise PolicyError(f"'when: {key.value}' is empty", place=value.place)
@@ -200,8 +207,7 @@ def _read_when(node: Node, fields: dict[str, Any], source: dict[str, Any]) -> No
         if key.value == "environment":
             parts["environment"] = frozenset(texts)
         elif key.value == "requester":
-            for pattern in texts:
-                _check_requester(pattern, value.place)
+            _check_globs("requester", texts, value.place)
             parts["requester"] = texts
         elif key.value == "hours":
             parts["hours"] = _read_hours(texts, value.place)
@@ -211,11 +217,26 @@ def _read_when(node: Node, fields: dict[str, Any], source: dict[str, Any]) -> No
     source["when"] = written
 
 
-def _check_requester(pattern: str, place: str) -> None:
-    try:
-        parse_subject_pattern("skill", pattern)
-    except PatternError as error:
-        raise PolicyError(f"requester {pattern!r}: {error}", place=place) from None
+def _read_arguments(node: Node) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    mapping = _mapping(node, "arguments")
+    if not mapping.items:
+        raise PolicyError("'when: arguments' is empty; leave it out", place=node.place)
+    wanted: dict[str, tuple[str, ...]] = {}
+    for key, value in mapping.items:
+        patterns = _texts(value, f"argument {key.value}")
+        if not key.value or not patterns or not all(patterns):
+            raise PolicyError(f"argument {key.value!r} has no name, or no value that it must match", place=key.place)
+        _check_globs(f"argument {key.value}", patterns, value.place)
+        wanted[key.value] = patterns
+    return tuple(sorted(wanted.items()))
+
+
+def _check_globs(what: str, patterns: tuple[str, ...], place: str) -> None:
+    for pattern in patterns:
+        try:
+            parse_subject_pattern("skill", pattern)
+        except PatternError as error:
+            raise PolicyError(f"{what} {pattern!r}: {error}", place=place) from None
 
 
 def _read_hours(texts: tuple[str, ...], place: str) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 Knows rules and conditions; knows no shell and no program. Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -212,16 +212,22 @@ def _holds(condition: Condition | None, context: Context) -> bool | None:
     if condition.environment:
         parts.append(None if context.environment is None else condition.environment <= context.environment)
     if condition.requester:
-        parts.append(None if context.requester is None else _requester_matches(condition.requester, context.requester))
+        parts.append(None if context.requester is None else _one_matches(condition.requester, context.requester))
     if condition.hours or condition.days:
         parts.append(None if context.now is None else _time_matches(condition, context))
+    if condition.arguments:
+        parts.append(None if context.arguments is None else _arguments_match(condition.arguments, context.arguments))
     if False in parts:
         return False
     return None if None in parts else True
 
 
-def _requester_matches(patterns: tuple[str, ...], requester: str) -> bool:
-    return bool(Matcher([parse_subject_pattern("skill", pattern) for pattern in patterns]).matches(requester))
+def _arguments_match(wanted: tuple[tuple[str, tuple[str, ...]], ...], arguments: Mapping[str, str]) -> bool:
+    return all(name in arguments and _one_matches(patterns, arguments[name]) for name, patterns in wanted)
+
+
+def _one_matches(patterns: tuple[str, ...], text: str) -> bool:
+    return bool(Matcher([parse_subject_pattern("skill", pattern) for pattern in patterns]).matches(text))
 
 
 def _time_matches(condition: Condition, context: Context) -> bool:
