@@ -157,3 +157,40 @@ def _try_as_ordinary_user(policy, place: Path) -> None:
         env=environment, cwd="/",
     )  # fmt: skip
     assert (done.stdout, done.returncode) == (f"{ACCOUNT}\n".encode(), 4), done.stderr
+
+
+SECRET = "ghp_" + "aB3" * 12
+PIECES = "k=ghp_aB3; for n in 1 2 3 4 5 6 7 8 9 10 11; do k=${k}aB3; done"
+
+
+def test_secrets_are_taken_out(policy, tmp_path) -> None:
+    """Known shapes and named values leave neither stream, however they were written; the twin stays as it is."""
+    named = tmp_path / "values"
+    named.write_text("DB_WORD=correct-horse-battery\n")
+    named.chmod(0o600)
+    split = (
+        f"{PIECES}; printf '%s' \"${{k:0:9}}\"; printf '%s\\n' \"${{k:9}}\"; echo correct-horse-battery >&2; echo plain"
+    )
+    done = try_(policy, "--redact-file", str(named), "--", split)
+    assert done.returncode == 0, done.stderr
+    assert SECRET.encode() not in done.stdout
+    assert done.stdout == b"[redacted: github_token]\nplain\n"
+    assert done.stderr == b"[redacted: db_word]\n"
+
+
+def test_json_is_redacted(policy) -> None:
+    """No key of the object holds the secret: not the output, not the decision, not the programs that ran."""
+    done = try_(policy, "--json", "--", f"echo {SECRET}; printf '{SECRET}\\n\\377'; /bin/echo {SECRET}")
+    assert done.returncode == 0, done.stderr
+    assert SECRET.encode() not in done.stdout
+    said = json.loads(done.stdout)
+    assert said["stdout"].count("[redacted: github_token]") == 3
+    assert SECRET.encode() not in base64.b64decode(said["stdout_b64"])
+
+
+def test_denial_is_redacted(policy) -> None:
+    """The refusal quotes the command, but not the secret in it."""
+    done = try_(policy, "--", f"forbidden {SECRET}")
+    assert done.returncode == 126
+    assert SECRET.encode() not in done.stderr
+    assert b"[redacted: github_token]" in done.stderr

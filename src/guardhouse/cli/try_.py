@@ -26,6 +26,13 @@ __all__ = ["try_"]
 )
 @click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True, help="Time limit in seconds.")
 @click.option("--run-as", default=None, help="As root: the user to run as. Default: guardhouse, else nobody.")
+@click.option(
+    "--redact-file",
+    "redact_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A file of NAME=VALUE lines: values taken out of everything shown, beside the known shapes of secrets.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the command's output.")
 @click.argument("command")
 def try_(
@@ -34,6 +41,7 @@ def try_(
     workspace: Path | None,
     timeout_s: float,
     run_as: str | None,
+    redact_files: tuple[Path, ...],
     command: str,
     *,
     as_json: bool,
@@ -41,7 +49,8 @@ def try_(
     """Take COMMAND, one shell text, through gates, wall and limits on this machine, without a hub.
 
     The exit status is the command's own; 126 with the reason on standard error when it is denied, 124 when it timed
-    out, 125 when the wall cannot be put up here. Write `--` before COMMAND.
+    out, 125 when the wall cannot be put up here. Secrets are taken out of what is shown, as the runner does. Write
+    `--` before COMMAND.
     """
     from guardhouse.runner.trial import try_command
 
@@ -54,6 +63,7 @@ def try_(
             timeout_s=timeout_s,
             run_as=run_as,
             pass_through=not as_json,
+            redact_files=redact_files,
         )
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
@@ -61,7 +71,7 @@ def try_(
         sys.stdout.write(json.dumps(trial.as_json(), ensure_ascii=True) + "\n")
         sys.stdout.flush()
     if trial.refusal is not None:
-        click.echo(f"guardhouse: {trial.refusal}", err=True)
+        click.echo(f"guardhouse: {trial.refusal_text}", err=True)
     elif trial.outcome is not None and trial.outcome.timed_out and not as_json:
         click.echo(f"guardhouse: command timed out after {timeout_s:g} s", err=True)
     if not as_json:

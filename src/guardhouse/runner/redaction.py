@@ -7,6 +7,7 @@ There is no way to run without it. Runs in the runner.
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +30,13 @@ from guardhouse.redaction import (
     redact_data,
 )
 from guardhouse.runner.capture import Capture
-from guardhouse.runner.commands import OutputSink
+from guardhouse.runner.commands import OutputClosedError, OutputSink
 from guardhouse.runner.credential import Token
 from guardhouse.values import Stream
 from guardhouse.wire.messages import TaskResult
 from guardhouse.wire.operations import ReadResult
 
-__all__ = ["RedactedOutput", "Redaction", "load_redaction", "read_value_file"]
+__all__ = ["RedactedOutput", "Redaction", "load_redaction", "make_redaction", "read_literals", "read_value_file"]
 
 # 500 values of 8 KiB, with names: far above what anybody lists, far below what would hurt.
 _VALUE_FILE_MAX_BYTES: Final = 5 * 1024 * 1024
@@ -53,6 +54,10 @@ class Redaction:
     def text(self, text: str) -> str:
         """Return ``text`` with a marker in place of each secret."""
         return self.redactor.redact_text(text)
+
+    def data(self, value: Any) -> Any:
+        """Return plain data (mappings, lists, texts) with a marker in place of each secret, argument vectors too."""
+        return self._value(value)
 
     def result(self, result: TaskResult) -> TaskResult:
         """Return a task's result as it may leave: every text in it, and the bytes of a file that was read."""
@@ -126,12 +131,15 @@ class RedactedOutput:
     """A command's output between its pipes and whoever gets it: what is kept is what was passed on.
 
     Give ``take`` to `CommandService.run` with no capture limit of its own; call ``finish`` when the command is over.
+    With ``limit_bytes`` None everything passes and nothing is kept.
     """
 
-    def __init__(self, redaction: Redaction, sink: OutputSink) -> None:
+    def __init__(
+        self, redaction: Redaction, sink: OutputSink, *, limit_bytes: int | None = CAPTURE_LIMIT_BYTES
+    ) -> None:
         self._sink = sink
         self._streams = {stream: redaction.redactor.stream() for stream in Stream}
-        self.captures = {stream: Capture(limit_bytes=CAPTURE_LIMIT_BYTES) for stream in Stream}
+        self.captures = {stream: Capture(limit_bytes=limit_bytes) for stream in Stream}
 
     async def take(self, stream: Stream, data: bytes) -> None:
         """Take the next bytes of one stream; pass on what may leave."""
@@ -142,7 +150,8 @@ class RedactedOutput:
     async def finish(self) -> None:
         """Pass on what was held back, once no more can come."""
         for stream in Stream:
-            await self._pass_on(stream, self._streams[stream].flush())
+            with suppress(OutputClosedError):  # nobody listens to this one any more
+                await self._pass_on(stream, self._streams[stream].flush())
 
     async def _pass_on(self, stream: Stream, data: bytes) -> None:
         kept = self.captures[stream].add(data)
@@ -160,13 +169,26 @@ def load_redaction(value_files: Sequence[Path], token: Token | None = None) -> R
     Raises:
         SetupError: a file cannot be read, is open to everybody, or holds what cannot be a value.
     """
-    path = shipped_directory("policies") / "redaction.yaml"
+    return make_redaction(read_literals(value_files, token))
+
+
+def read_literals(value_files: Sequence[Path], token: Token | None = None) -> tuple[Literal, ...]:
+    """Return what the operator names and the runner's token, in every form in which they are taken out.
+
+    Raises:
+        SetupError: as `load_redaction`.
+    """
     literals: list[Literal] = []
     for file in value_files:
         literals += literals_of(parse_value_lines(read_value_file(file), name=str(file)), name=str(file))
     if token is not None and len(token.reveal()) >= REDACTION_VALUE_MIN_BYTES:
         literals += literals_of({"runner_token": token.reveal().encode()}, name="token")
-    return Redaction(_load_patterns(path), literals)
+    return tuple(literals)
+
+
+def make_redaction(literals: Sequence[Literal]) -> Redaction:
+    """Return the one object for ``literals`` and the shipped patterns, which it reads: a quarter of a second."""
+    return Redaction(_load_patterns(shipped_directory("policies") / "redaction.yaml"), literals)
 
 
 def read_value_file(path: Path) -> str:

@@ -9,7 +9,7 @@ import os
 import select
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,18 @@ from typing import Any, Final
 
 import trio
 
-from guardhouse.errors import Refusal, SetupError
+from guardhouse.errors import InvariantError, Refusal, SetupError
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchError
 from guardhouse.limits import BASH_TIMEOUT_MAX_S, CAPTURE_LIMIT_BYTES
 from guardhouse.policy.decision import Decision
+from guardhouse.redaction import Literal
 from guardhouse.runner.bash_result import refused_remarks
 from guardhouse.runner.capture import Capture
 from guardhouse.runner.commands import CommandRequest, CommandService, OutputClosedError, OutputSink, StopSignal
 from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.identity import Account, become, resolve_account
+from guardhouse.runner.redaction import RedactedOutput, Redaction, make_redaction, read_literals
 from guardhouse.runner.rules import load_rules, make_judge
 from guardhouse.runner.wall import Wall, put_up_wall
 from guardhouse.runner.workspace_root import prepare_workspace
@@ -55,9 +57,18 @@ class Trial:
     outcome: CommandOutcome | None
     stdout: Capture
     stderr: Capture
+    redaction: Redaction
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that `guardhouse try --json` prints; docs/runner.md names every key."""
+        """Return the object that `guardhouse try --json` prints, redacted; docs/runner.md names every key."""
+        found: dict[str, Any] = self.redaction.data(self._as_data())
+        for name, capture in (("stdout", self.stdout), ("stderr", self.stderr)):
+            # Redacted as it streamed: base64 of what is text would only hide it from whoever looks for a secret.
+            if not _is_utf8(capture.content):
+                found[f"{name}_b64"] = base64.b64encode(capture.content).decode("ascii")
+        return found
+
+    def _as_data(self) -> dict[str, Any]:
         outcome = self.outcome
         found: dict[str, Any] = {
             "verdict": self.decision.verdict.value,
@@ -71,11 +82,8 @@ class Trial:
             "decision": self.decision.as_json(),
         }
         for name, capture in (("stdout", self.stdout), ("stderr", self.stderr)):
-            # Present only where the text above is not the whole truth.
             if capture.dropped_bytes:
                 found[f"{name}_dropped_bytes"] = capture.dropped_bytes
-            if not _is_utf8(capture.content):
-                found[f"{name}_b64"] = base64.b64encode(capture.content).decode("ascii")
         if outcome is not None:
             found |= {
                 "signal": outcome.signal,
@@ -113,7 +121,12 @@ class Trial:
 
     def refused_programs(self) -> list[str]:
         """Return a line for each program that the exec gate did not let run."""
-        return [] if self.outcome is None else refused_remarks(self.outcome)
+        return [] if self.outcome is None else [self.redaction.text(line) for line in refused_remarks(self.outcome)]
+
+    @property
+    def refusal_text(self) -> str:
+        """Why nothing was started, as it may be shown: it quotes the command."""
+        return self.redaction.text(str(self.refusal))
 
     def _refused_exec(self) -> dict[str, Any] | None:
         """Return the first program that the exec gate did not let run, if any."""
@@ -139,13 +152,15 @@ def try_command(
     timeout_s: float,
     run_as: str | None,
     pass_through: bool,
+    redact_files: Sequence[Path] = (),
 ) -> Trial:
     """Take ``command`` through gates, wall and limits.
 
     Args:
         workspace: None makes an empty one for the account and removes it afterwards.
         pass_through: write the command's output to our own descriptors as it comes, whole and keeping nothing;
-            else keep up to 10 MiB of each stream.
+            else keep up to 10 MiB of each stream. Either way secrets are taken out, as the runner does.
+        redact_files: the operator's named values.
 
     Raises:
         SetupError: policy, profile, workspace or account cannot be used, or this host lacks a layer.
@@ -153,6 +168,8 @@ def try_command(
     if not 0 < timeout_s <= BASH_TIMEOUT_MAX_S:
         raise SetupError(f"--timeout: {timeout_s:g} is out of range; write more than 0 and at most 86400 seconds")
     rules = load_rules(policy)
+    # Read by who we are now; the commands' account may not be able to.
+    literals = read_literals(redact_files)
     account = resolve_account(run_as, effective_uid=os.geteuid())
     with _workspace(workspace, account) as root:
         wall = put_up_wall(
@@ -160,9 +177,8 @@ def try_command(
         )
         try:
             become(account)
-            return run_in_trio(
-                _run, wall, make_judge(rules), CommandRequest(text=command, timeout_s=timeout_s), pass_through
-            )
+            request = CommandRequest(text=command, timeout_s=timeout_s)
+            return run_in_trio(_run, wall, make_judge(rules), request, pass_through, literals)
         finally:
             wall.launcher.close()
 
@@ -172,25 +188,70 @@ async def _run(
     judge: Callable[[str], Decision],
     request: CommandRequest,
     pass_through: bool,  # noqa: FBT001 - trio.run
+    literals: Sequence[Literal],
 ) -> Trial:
-    limit_bytes = None if pass_through else CAPTURE_LIMIT_BYTES
-    sink: OutputSink = _write_through if pass_through else _keep
-    async with LauncherClient(wall.launcher) as launcher:
+    patterns = _Patterns(literals)
+    async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
+        # Beside the command: its programs take their time, too.
+        nursery.start_soon(patterns.load)
+        output = _LateOutput(patterns, _write_through if pass_through else _keep, is_kept=not pass_through)
         commands = CommandService(
             judge=judge, launcher=launcher, profile=wall.profile, profiles=wall.profiles, has_gate=wall.has_gate
         )
         decision = await commands.judge(request.text)
         try:
             admitted = commands.admit_decided(request, decision)
-            run = await commands.run(
-                admitted,
-                sink,
-                stop=StopSignal(),
-                capture_limit_bytes=limit_bytes,
-            )
+            run = await commands.run(admitted, output.take, stop=StopSignal(), capture_limit_bytes=None)
         except Refusal as refusal:
-            return Trial(decision, refusal, None, Capture(), Capture())
-    return Trial(decision, None, run.outcome, run.stdout, run.stderr)
+            return Trial(decision, refusal, None, Capture(), Capture(), await patterns.ready())
+        captures = await output.finish()
+        return Trial(
+            decision, None, run.outcome, captures[Stream.STDOUT], captures[Stream.STDERR], await patterns.ready()
+        )
+
+
+class _Patterns:
+    """The redaction, which takes a quarter of a second to read: waited for by whoever needs it first."""
+
+    def __init__(self, literals: Sequence[Literal]) -> None:
+        self._literals = literals
+        self._is_loaded = trio.Event()
+        self._redaction: Redaction | None = None
+
+    async def load(self) -> None:
+        self._redaction = await trio.to_thread.run_sync(make_redaction, self._literals)
+        self._is_loaded.set()
+
+    async def ready(self) -> Redaction:
+        await self._is_loaded.wait()
+        if self._redaction is None:
+            raise InvariantError("the redaction is loaded and not there")
+        return self._redaction
+
+
+class _LateOutput:
+    """A `RedactedOutput` that is made when the first output comes."""
+
+    def __init__(self, patterns: _Patterns, sink: OutputSink, *, is_kept: bool) -> None:
+        self._patterns = patterns
+        self._sink = sink
+        self._limit_bytes = CAPTURE_LIMIT_BYTES if is_kept else None
+        self._output: RedactedOutput | None = None
+
+    async def take(self, stream: Stream, data: bytes) -> None:
+        """Take the next bytes of one stream."""
+        if self._output is None:
+            redaction = await self._patterns.ready()
+            # The other stream may have been quicker.
+            self._output = self._output or RedactedOutput(redaction, self._sink, limit_bytes=self._limit_bytes)
+        await self._output.take(stream, data)
+
+    async def finish(self) -> dict[Stream, Capture]:
+        """Pass on what was held back and return what was kept."""
+        if self._output is None:
+            return {stream: Capture() for stream in Stream}
+        await self._output.finish()
+        return self._output.captures
 
 
 async def _keep(stream: Stream, data: bytes) -> None:
