@@ -8,7 +8,8 @@ import trio
 from guardhouse.errors import PeerError, Refusal
 from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason
 from guardhouse.policy import load_policy
-from guardhouse.policy.decision import CommandDenied
+from guardhouse.policy.decision import CommandDenied, Decision
+from guardhouse.policy.shell import read_command
 from guardhouse.runner.commands import (
     CommandRequest,
     CommandService,
@@ -81,7 +82,7 @@ class FakeLauncher:
 
 def service(launcher, *, has_gate: bool = False) -> CommandService:
     return CommandService(
-        judge=make_judge(POLICY),
+        judge=make_judge(POLICY, reader=read_command),
         launcher=launcher,
         profile="observe",
         profiles=frozenset({"observe"}),
@@ -242,13 +243,22 @@ async def test_a_judge_that_does_not_end_denies(monkeypatch) -> None:
     release.set()
 
 
+def judge_listing(text: str) -> Decision:
+    policy = load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p")
+    return make_judge(policy, reader=read_command)(text)
+
+
 def test_what_text_cannot_decide_is_left_to_the_exec_gate_where_there_is_one() -> None:
     """Undecided runs behind the gate and is refused without it; a deny is a deny either way."""
-    undecided = make_judge(load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p"))("x=ls; $x")
+    undecided = make_judge(
+        load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p"), reader=read_command
+    )("x=ls; $x")
     assert undecided.verdict is Verdict.UNDECIDED
     check_admitted(undecided, has_gate=True)
     with pytest.raises(NotAdmitted, match="only the exec gate could tell"):
         check_admitted(undecided, has_gate=False)
-    denied = make_judge(load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p"))("x=ls; $x; rm f")
+    denied = make_judge(load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p"), reader=read_command)(
+        "x=ls; $x; rm f"
+    )
     with pytest.raises(CommandDenied):
         check_admitted(denied, has_gate=True)

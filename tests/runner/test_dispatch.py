@@ -10,6 +10,7 @@ from tests.runner.test_commands import ENDED
 
 from guardhouse.errors import Refusal
 from guardhouse.policy import Policy, load_policy
+from guardhouse.policy.shell import read_command
 from guardhouse.runner.commands import CommandService
 from guardhouse.runner.dispatch import Dispatcher, _encode
 from guardhouse.runner.enforcement import Enforcement
@@ -103,7 +104,7 @@ class System:
         return Enforcement(
             policy_digest=policy.digest,
             commands=CommandService(
-                judge=make_judge(policy),
+                judge=make_judge(policy, reader=read_command),
                 launcher=self.launcher,
                 profile="observe",
                 profiles=frozenset({"observe"}),

@@ -138,9 +138,19 @@ def test_dangerous_calls_are_in_no_shipped_profile(name, architecture, call):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_workers_start_no_program(architecture):
-    """The files worker's filter has no execve, and no socket can be made."""
-    rules, _ = build("files_worker", architecture)
-    assert not {"execve", "execveat", "socket", "connect", "bind"} & {rule.call for rule in rules.allow}
+    """The filters of the files and the parser worker have no execve, and no socket can be made."""
+    for name in ("files_worker", "parser_worker"):
+        rules, _ = build(name, architecture)
+        assert not {"execve", "execveat", "socket", "connect", "bind"} & {rule.call for rule in rules.allow}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_parser_opens_nothing(architecture):
+    """The parser worker can neither open a file nor make a process; its twin, the files worker, can open."""
+    powers = {"open", "openat", "openat2", "memfd_create", "clone", "clone3", "fork", "vfork", "kill", "ioctl", "prctl"}
+    rules, _ = build("parser_worker", architecture)
+    assert not powers & {rule.call for rule in rules.allow}
+    assert "openat" in {rule.call for rule in build("files_worker", architecture)[0].allow}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,28 +1,31 @@
-"""The parser process: it answers, it is confined, it dies of a text that hangs, and another takes its place."""
+"""The parser's protocol and its client, with the worker's own code in a process that nothing confines.
 
-# ruff: noqa: E501 - tables of attempts are read as rows
+The process behind its profile, and the attacks on it, are in tests/launcher/test_parser_worker.py.
+"""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
-import trio
 
-from guardhouse.errors import PeerError
+from guardhouse.errors import PeerError, SetupError
 from guardhouse.policy.shell import read_command
 from guardhouse.worker import parser_protocol as protocol
 from guardhouse.worker.parser_client import ParserClient
 
 HANGS = "a'${'"
+SCRIPT = "import sys; from guardhouse.worker import parser; parser.load(); sys.exit(parser.main(int(sys.argv[1]), 0.7))"
 
 
-def spawn(started: list[subprocess.Popen], *, before: str = "pass") -> socket.socket:
+def spawn(started: list[subprocess.Popen]) -> socket.socket:
     ours, theirs = socket.socketpair()
-    script = f"import sys; from guardhouse.worker import parser; {before}; sys.exit(parser.main({theirs.fileno()}, timeout_s=0.7))"
-    process = subprocess.Popen([sys.executable, "-c", script], pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(theirs.fileno())], pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL
+    )
     theirs.close()
     started.append(process)
     return ours
@@ -37,70 +40,101 @@ def started():
         process.wait()
 
 
-def client(started: list[subprocess.Popen], **options) -> ParserClient:
-    async def start() -> socket.socket:
-        return await trio.to_thread.run_sync(spawn, started)
-
-    return ParserClient(start, **({"bashlex": True, "timeout_s": 20} | options))
-
-
-async def test_answers(started) -> None:
-    """Both readers answer over the socket, in characters."""
-    async with client(started) as parser:
-        starts = await parser.ask("é 'x'; ls $(id)")
-        assert starts == protocol.Starts(tree_sitter=(0, 7, 12), bashlex=(0, 7, 12))
-        assert len(started) == 1
+@pytest.fixture
+def parser(started):
+    client = ParserClient(lambda: spawn(started), bashlex=True, timeout_s=30)
+    yield client
+    client.close()
 
 
-async def test_opinion(started) -> None:
-    """What the process saw becomes a second reader for that text."""
-    async with client(started, bashlex=False) as parser:
-        text = "ls 'a' | cat"
-        assert read_command(text, second=await parser.second_opinion(text)).is_understood
+def reasons(reading) -> str:
+    return "; ".join(one.because for one in reading.undecided)
 
 
-async def test_hang_is_killed_and_replaced(started) -> None:
-    """A text on which bashlex loops for ever kills the process; the next question finds a new one."""
-    async with client(started) as parser:
-        await parser.ask("ls 'a'")
-        assert await parser.ask(HANGS) == protocol.Starts()
-        assert started[0].wait(5) == -signal.SIGALRM
-        assert (await parser.ask("id 'b'")).tree_sitter == (0,)
-        assert parser.restarts >= 1
+def test_opinion_of_both(parser, started) -> None:
+    """A text that all readers agree on is understood, and one process serves many texts."""
+    assert parser.read("ls 'a' | cat").is_understood
+    assert parser.read("é 'x'; ls $(id)").commands == read_command("é 'x'; ls $(id)").commands
+    assert len(started) == 1
 
 
-async def test_no_answer_is_undecided(started) -> None:
-    """Where the process gives no answer the text is undecided, not allowed."""
-    async with client(started) as parser:
-        assert read_command(HANGS, second=None).is_understood
-        assert read_command(HANGS, second=await parser.second_opinion(HANGS)).undecided
+def test_plain_words_stay_here(parser, started) -> None:
+    """Plain words, and what the first reader leaves undecided, start no process; other text does."""
+    assert parser.read("ls -l /tmp").is_understood
+    assert parser.read("echo $(").undecided
+    assert not started
+    parser.read("ls 'a'")
+    assert len(started) == 1
 
 
-async def test_limit_of_the_client(started) -> None:
-    """A stopped process costs the client its own time limit and no more."""
-    async with client(started, timeout_s=1.0) as parser:
-        parser._timeout_s = 20
-        await parser.ask("ls 'a'")
-        parser._timeout_s = 0.3
-        os.kill(started[0].pid, signal.SIGSTOP)
-        with trio.fail_after(15):
-            assert await parser.ask("id 'a'") is not None
+def test_hang_is_killed_and_replaced(parser, started) -> None:
+    """A text on which bashlex loops for ever kills the process once, is undecided, and the next finds a new one."""
+    parser.warm()
+    assert "gave no answer" in reasons(parser.read(HANGS))
+    assert started[0].wait(30) == -signal.SIGALRM
+    assert parser.read("id 'b'").is_understood
+    assert parser.restarts == 1
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    ["open('/etc/hostname')", "__import__('os').fork()", "__import__('socket').socket()", "__import__('os').kill(1, 0)",
-     "__import__('os').execv('/bin/true', ['true'])"],
-)  # fmt: skip
-def test_confined(started, attempt: str) -> None:
-    """Whatever the process tries beyond reading its socket kills it; its twin, which answers, lives."""
-    before = f"old = parser.serve; parser.serve = lambda *a, **k: ({attempt}, old(*a, **k))[1]"
-    with spawn(started, before=before) as sock:
-        assert sock.recv(1) == b""
-    assert started[-1].wait(10) == -signal.SIGSYS
-    with spawn(started) as sock:
-        sock.sendall(protocol.render(protocol.Ask("ls 'a'")))
-        assert len(sock.recv(4)) == 4
+def test_hang_twin(started) -> None:
+    """The same text without bashlex is read at once."""
+    client = ParserClient(lambda: spawn(started), timeout_s=30)
+    assert client.read(HANGS).is_understood
+    assert client.restarts == 0
+    client.close()
+
+
+def test_death_between_questions(parser, started) -> None:
+    """A process that died between two questions costs nothing but a new start."""
+    parser.warm()
+    started[0].kill()
+    started[0].wait()
+    assert parser.read("ls 'a'").is_understood
+    assert len(started) == 2
+
+
+def test_death_over_a_question(parser, started) -> None:
+    """A process killed while it works leaves the text undecided, and the next text gets an answer."""
+    parser.warm()
+    os.kill(started[0].pid, signal.SIGSTOP)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(parser.read("ls 'a'")))
+    asking.start()
+    started[0].kill()
+    asking.join(60)
+    # Killed at once, so a fresh process was asked the same.
+    assert answers[0].is_understood
+    assert parser.read("ls 'b'").is_understood
+
+
+def test_stopped_process(started) -> None:
+    """A stopped process costs the client its own time limit and no more; then the text is undecided."""
+    client = ParserClient(lambda: spawn(started), timeout_s=0.5)
+    client._timeout_s = 30
+    client.warm()
+    client._timeout_s = 0.5
+    os.kill(started[0].pid, signal.SIGSTOP)
+    assert "gave no answer" in reasons(client.read("ls 'a'"))
+    client.close()
+
+
+def test_cannot_be_started() -> None:
+    """Where no process can be started every text that is not plain words is undecided, with the reason."""
+
+    def refuse() -> socket.socket:
+        raise SetupError("namespaces: not permitted")
+
+    client = ParserClient(refuse)
+    assert reasons(client.read("ls 'a'")) == "the second reader cannot be started: namespaces: not permitted"
+    assert client.read("ls -l").is_understood
+
+
+def test_closed(started) -> None:
+    """A closed client starts no process any more."""
+    client = ParserClient(lambda: spawn(started))
+    client.close()
+    assert "replaced" in reasons(client.read("ls 'a'"))
+    assert not started
 
 
 @pytest.mark.parametrize(
@@ -113,7 +147,23 @@ def test_malformed(started, body: bytes) -> None:
     with spawn(started) as sock:
         sock.sendall(len(body).to_bytes(4, "big") + body)
         assert sock.recv(1) == b""
-    assert started[-1].wait(10) == 1
+    assert started[-1].wait(30) == 1
+
+
+@pytest.mark.parametrize("answer", [b'{"tree_sitter": ["a"]}', b"[]", b"\xff\xff"])
+def test_a_parser_that_lies(answer: bytes) -> None:
+    """An answer that is not of the protocol's form is no answer: the text is undecided."""
+    sockets = []
+
+    def start() -> socket.socket:
+        ours, theirs = socket.socketpair()
+        theirs.sendall(len(answer).to_bytes(4, "big") + answer)
+        sockets.append(theirs)
+        return ours
+
+    assert "gave no answer" in reasons(ParserClient(start).read("ls 'a'"))
+    for sock in sockets:
+        sock.close()
 
 
 def test_oversized() -> None:

@@ -182,7 +182,9 @@ async def _serve(
                 nursery.cancel_scope.cancel()
 
             async def begin(policy: Policy, wall: Wall) -> Enforcement:
-                enforcement: Enforcement = await nursery.start(enforce, policy, wall, config.workspace, launcher_died)
+                enforcement: Enforcement = await nursery.start(
+                    partial(enforce, ask_bashlex=config.ask_bashlex), policy, wall, config.workspace, launcher_died
+                )
                 return enforcement
 
             dispatcher = Dispatcher(

@@ -79,6 +79,7 @@ class RunnerConfig:
     log_level: str
     policy: str
     policy_keys: tuple[Path, ...]
+    ask_bashlex: bool
     redact_files: tuple[Path, ...]
     profile: str
     ca_file: Path | None
@@ -154,6 +155,7 @@ def resolve_config(
         log_level=value("log_level", _log_level, "info"),
         policy=value("policy", _non_empty, "read_only"),
         policy_keys=value("policy_key", _paths, ()),
+        ask_bashlex=value("ask_bashlex", _switch, default=False),
         redact_files=value("redact_file", _paths, ()),
         profile=value("profile", _non_empty, "observe"),
         ca_file=optional("ca_file", _absolute_path),

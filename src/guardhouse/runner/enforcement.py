@@ -1,11 +1,13 @@
-"""One policy and everything that holds tasks to it: judge, file gate, launcher, files worker. Replaced as one.
+"""One policy and everything that holds tasks to it: judge, file gate, launcher, workers. Replaced as one.
 
 The exec gate's copy of a policy lives in its launcher, so a new policy means a new launcher. What began under the
 old one ends under it; then its launcher is closed. Knows no task and no signal. Runs in the runner.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -20,6 +22,7 @@ from guardhouse.runner.wall import Wall
 from guardhouse.runner.web import WebService
 from guardhouse.wire.messages_v1 import PolicyReport
 from guardhouse.worker.fetch_client import FetchClient
+from guardhouse.worker.parser_client import ParserClient
 
 __all__ = ["Enforcement", "enforce", "make_report"]
 
@@ -74,11 +77,13 @@ async def enforce(
     workspace: Path,
     launcher_died: Callable[[], None],
     *,
+    ask_bashlex: bool,
     task_status: trio.TaskStatus[Enforcement],
 ) -> None:
     """Hold ``wall``'s launcher, which has its copy of ``policy``, until the enforcement is over; then close it.
 
     Args:
+        ask_bashlex: have bashlex give its opinion on command texts as well.
         launcher_died: called when the launcher ends before that; every command under it is dead.
         task_status: gets the enforcement once it can be used.
     """
@@ -88,12 +93,18 @@ async def enforce(
             await launcher.wait_died()
             launcher_died()
 
+        def start_parser() -> socket.socket:
+            return trio.from_thread.run(launcher.start_worker, "parser")
+
         nursery.start_soon(watch)
+        parser = ParserClient(start_parser, bashlex=ask_bashlex)
+        # Its start takes a moment, which the first command should not wait for.
+        nursery.start_soon(partial(trio.to_thread.run_sync, parser.warm, abandon_on_cancel=True))
         files = FilesService(lambda: launcher.start_worker("files"))
         enforcement = Enforcement(
             policy_digest=policy.digest,
             commands=CommandService(
-                judge=make_judge(policy),
+                judge=make_judge(policy, reader=parser.read),
                 launcher=launcher,
                 profile=wall.profile,
                 profiles=wall.profiles,
@@ -107,6 +118,7 @@ async def enforce(
         await enforcement.over()
         await enforcement.web.aclose()
         await enforcement.files.aclose()
+        await trio.to_thread.run_sync(parser.close)
         nursery.cancel_scope.cancel()
 
 

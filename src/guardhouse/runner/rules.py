@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from guardhouse.data_files import shipped_directory
 from guardhouse.errors import SetupError
 from guardhouse.policy import Context, Decision, Policy, decide, load_policy
+from guardhouse.policy.gate_one import ShellReader
 from guardhouse.policy.signing import parse_public_key, verify_policy
 
 __all__ = ["load_policy_keys", "load_rules", "locate_policy", "make_judge"]
@@ -88,12 +89,16 @@ def _check_signature(policy: Policy, path: Path, keys: Sequence[Ed25519PublicKey
     verify_policy(policy, _read(signature), keys, name=str(signature))
 
 
-def make_judge(policy: Policy, *, requester: str | None = None) -> Callable[[str], Decision]:
-    """Return gate one as a function of the command text alone; rules about time see the host's clock."""
+def make_judge(policy: Policy, *, reader: ShellReader, requester: str | None = None) -> Callable[[str], Decision]:
+    """Return gate one as a function of the command text alone; rules about time see the host's clock.
+
+    Args:
+        reader: reads the text; the runner's asks the parser process (`worker.parser_client`).
+    """
 
     def judge(text: str) -> Decision:
         context = Context(now=datetime.now().astimezone(), requester=requester)
-        return decide(policy, text, context=context)
+        return decide(policy, text, context=context, reader=reader)
 
     return judge
 

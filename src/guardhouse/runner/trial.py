@@ -9,7 +9,7 @@ import os
 import select
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from guardhouse.errors import InvariantError, Refusal, SetupError
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchError
 from guardhouse.limits import BASH_TIMEOUT_MAX_S, CAPTURE_LIMIT_BYTES
+from guardhouse.policy import Policy
 from guardhouse.policy.decision import Decision
 from guardhouse.redaction import Literal
 from guardhouse.runner.bash_result import refused_remarks
@@ -33,6 +34,7 @@ from guardhouse.runner.rules import load_rules, make_judge
 from guardhouse.runner.wall import Wall, put_up_wall
 from guardhouse.runner.workspace_root import prepare_workspace
 from guardhouse.values import Stream
+from guardhouse.worker.parser_client import ParserClient
 
 __all__ = ["Trial", "try_command"]
 
@@ -178,14 +180,14 @@ def try_command(
         try:
             become(account)
             request = CommandRequest(text=command, timeout_s=timeout_s)
-            return run_in_trio(_run, wall, make_judge(rules), request, pass_through, literals)
+            return run_in_trio(_run, wall, rules, request, pass_through, literals)
         finally:
             wall.launcher.close()
 
 
 async def _run(
     wall: Wall,
-    judge: Callable[[str], Decision],
+    rules: Policy,
     request: CommandRequest,
     pass_through: bool,  # noqa: FBT001 - trio.run
     literals: Sequence[Literal],
@@ -195,6 +197,8 @@ async def _run(
         # Beside the command: its programs take their time, too.
         nursery.start_soon(patterns.load)
         output = _LateOutput(patterns, _write_through if pass_through else _keep, is_kept=not pass_through)
+        parser = ParserClient(lambda: trio.from_thread.run(launcher.start_worker, "parser"))
+        judge = make_judge(rules, reader=parser.read)
         commands = CommandService(
             judge=judge, launcher=launcher, profile=wall.profile, profiles=wall.profiles, has_gate=wall.has_gate
         )

@@ -22,6 +22,8 @@ from guardhouse.sandbox.profile import Profile
 
 __all__ = ["Wall", "put_up_wall"]
 
+# Every wall has the parser worker: gate one's second reader runs there and nowhere else.
+_PARSER_PROFILE: Final = "parser_worker"
 _WORKER_PROFILES: Final = ("files_worker", "fetch_worker")
 
 
@@ -52,7 +54,7 @@ def put_up_wall(
     Args:
         profile: name or path of the default profile; those that the policy's rules name are added.
         protected_paths: the runner's own files, masked in every command's view.
-        with_workers: also compile the profiles of our own workers.
+        with_workers: also compile the profiles of the workers that serve files and web pages.
         files_settings: JSON of `worker.settings.FilesSettings`; None sets the workspace's path alone.
 
     Raises:
@@ -66,9 +68,8 @@ def put_up_wall(
         if rule.profile is not None and rule.profile not in profiles:
             profiles[rule.profile] = load_profile(rule.profile, directory=directory, library=library)
     offered = frozenset(profiles)
-    if with_workers:
-        for name in _WORKER_PROFILES:
-            profiles[name] = load_profile(name, directory=directory, library=library)
+    for name in (_PARSER_PROFILE, *(_WORKER_PROFILES if with_workers else ())):
+        profiles[name] = load_profile(name, directory=directory, library=library)
     features = probe_host()
     bundle = compile_bundle(
         list(profiles.values()),

@@ -1,19 +1,20 @@
-"""The runner's end of the parser process: a text out, a second opinion back, and a new process after a dead one.
+"""The runner's end of the parser process: a reader of shell text whose second opinion comes from there.
 
-Knows trio and the protocol. Does not know how the process is started: ``start`` is given (the launcher's client).
-Where no answer comes in time the opinion is "cannot read", which leaves the text undecided. Runs in the runner.
+Plain words never leave this process, and neither does a text that the first reader leaves undecided already. Where no
+answer comes in time the opinion is "cannot read", which leaves the text undecided. A process that died is replaced.
+Blocks: it is called from the thread that judges. Does not know how the process is started: ``start`` is given (the
+launcher's client). Runs in the runner.
 """
 
 import socket
-from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Final, Self
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
 
-import trio
-
-from guardhouse.errors import PeerError, SetupError
+from guardhouse.errors import PeerError, Refusal, SetupError
 from guardhouse.limits import SHELL_PARSER_TIMEOUT_S
-from guardhouse.policy.shell import SecondReader, compare_with, read_command
+from guardhouse.policy.shell import ShellReading, Undecided, compare_with, read_command
 from guardhouse.policy.shell.second_reader import join_readers
 from guardhouse.worker import parser_protocol as protocol
 
@@ -21,110 +22,121 @@ __all__ = ["ParserClient"]
 
 # The process's own limit comes first; this one is for a process that is stopped or starved.
 _MARGIN_S: Final = 1.0
+# A process that ends sooner did not end of its time limit, and perhaps not of the text.
+_SUDDEN_S: Final = 0.5
 _REMEMBERED: Final = 512
 
 
+class _NoAnswerError(Exception):
+    """The process gave no answer; the text says why, as the end of "the second reader …"."""
+
+
 class ParserClient:
-    """Asks one parser process, one text at a time, and starts another when it is gone."""
+    """Asks one parser process, one text at a time, and starts another when it is gone. Any thread may call it."""
 
     def __init__(
         self,
-        start: Callable[[], Awaitable[socket.socket]],
+        start: Callable[[], socket.socket],
         *,
         bashlex: bool = False,
         timeout_s: float = SHELL_PARSER_TIMEOUT_S + _MARGIN_S,
     ) -> None:
-        """Keep how to start the process; it is started at the first question.
+        """Keep how to start the process; it is started at the first question, or by `warm`.
 
         Args:
-            start: starts a parser process and returns the connected socket to it.
-            bashlex: ask bashlex as well; about 260 short lines a second.
+            start: starts a parser process and returns the connected socket to it; raises SetupError or Refusal.
+            bashlex: ask bashlex as well: about 4 ms for a line of 50 characters.
             timeout_s: the longest wait for one answer.
         """
         self._start = start
         self._bashlex = bashlex
         self._timeout_s = timeout_s
-        self._stream: trio.SocketStream | None = None
-        self._lock = trio.Lock()
+        self._sock: socket.socket | None = None
+        self._lock = threading.Lock()
         self._known: dict[str, protocol.Starts] = {}
+        self._is_closed = False
         self.restarts = 0
 
-    async def __aenter__(self) -> Self:
-        return self
+    def read(self, text: str) -> ShellReading:
+        """Read what ``bash -c text`` runs, as `policy.shell.read_command` does, with the opinion of the process."""
+        return read_command(text, second=self._second)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+    def warm(self) -> None:
+        """Start the process ahead of the first question; a failure is told when the first one is asked."""
+        self._second("a | b", ShellReading("a | b"))
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """End the process by closing its socket."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
+        with self._lock:
+            self._is_closed = True
+            self._drop()
 
-    async def second_opinion(self, text: str) -> SecondReader:
-        """Return what to hand to ``read_command(text, second=…)``; it answers for this text only."""
-        if read_command(text, second=None).undecided:
-            # Undecided already: nothing that a second reader says could change it.
-            return join_readers()
-        starts = await self.ask(text)
+    def _second(self, text: str, reading: ShellReading) -> tuple[Undecided, ...]:
+        try:
+            starts = self._ask(text)
+        except _NoAnswerError as error:
+            return (Undecided((0, len(text)), f"the second reader {error}"),)
         grammar = None if starts.tree_sitter is None else frozenset(starts.tree_sitter)
         readers = [compare_with(lambda _: grammar, name="tree-sitter-bash", must_read=True)]
         if starts.bashlex is not None:
             lex = frozenset(starts.bashlex)
             readers.append(compare_with(lambda _: lex, name="bashlex", must_read=False))
-        return join_readers(*readers)
+        return join_readers(*readers)(text, reading)
 
-    async def ask(self, text: str) -> protocol.Starts:
-        """Return where each reader sees commands begin; nothing where the process gives no answer in time."""
-        if (known := self._known.get(text)) is not None:
-            return known
-        async with self._lock:
-            answer = protocol.Starts()
-            # A process may have died since its last answer; a fresh one is asked once.
-            for _ in range(2):
-                fresh = self._stream is None
-                received = await self._exchange(text)
-                if received is not None:
-                    answer = received
-                    break
-                await self.aclose()
+    def _ask(self, text: str) -> protocol.Starts:
+        """Return where each reader sees commands begin."""
+        with self._lock:
+            if (known := self._known.get(text)) is not None:
+                return known
+            answer = self._ask_twice(text)
+            if len(self._known) >= _REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+            self._known[text] = answer
+            return answer
+
+    def _ask_twice(self, text: str) -> protocol.Starts:
+        """Ask; where the process dies at once ask a fresh one, since it may have died of something else."""
+        for attempt in range(2):
+            sock = self._connected()
+            began_s = time.monotonic()
+            try:
+                return self._exchange(sock, text, deadline_s=began_s + self._timeout_s)
+            except (OSError, PeerError) as error:
+                self._drop()
                 self.restarts += 1
-                if fresh:
-                    break
-        if len(self._known) >= _REMEMBERED:
-            self._known.pop(next(iter(self._known)))
-        self._known[text] = answer
-        return answer
+                spent_s = time.monotonic() - began_s
+                if attempt or spent_s > _SUDDEN_S:
+                    raise _NoAnswerError(f"gave no answer within {spent_s:.1f} s ({error})") from error
+        raise AssertionError("two attempts end above")
 
-    async def _exchange(self, text: str) -> protocol.Starts | None:
-        with trio.move_on_after(self._timeout_s):
+    def _exchange(self, sock: socket.socket, text: str, *, deadline_s: float) -> protocol.Starts:
+        sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+        sock.sendall(protocol.render(protocol.Ask(text, bashlex=self._bashlex)))
+        header = _receive(sock, protocol.HEADER_BYTES, deadline_s)
+        return protocol.parse_starts(_receive(sock, protocol.parse_length(header), deadline_s))
+
+    def _connected(self) -> socket.socket:
+        if self._is_closed:
+            raise _NoAnswerError("is gone: the policy was replaced")
+        if self._sock is None:
             try:
-                stream = await self._connected()
-                await stream.send_all(protocol.render(protocol.Ask(text, bashlex=self._bashlex)))
-                header = await _receive(stream, protocol.HEADER_BYTES)
-                return protocol.parse_starts(await _receive(stream, protocol.parse_length(header)))
-            except (trio.BrokenResourceError, trio.ClosedResourceError, PeerError, OSError):
-                return None
-        return None
+                self._sock = self._start()
+            except (SetupError, Refusal) as error:
+                raise _NoAnswerError(f"cannot be started: {error}") from error
+        return self._sock
 
-    async def _connected(self) -> trio.SocketStream:
-        if self._stream is None:
-            try:
-                sock = await self._start()
-            except SetupError as error:
-                raise SetupError(f"cannot start the parser process: {error}") from error
-            sock.settimeout(0)
-            self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        return self._stream
+    def _drop(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
 
-async def _receive(stream: trio.SocketStream, size: int) -> bytes:
+def _receive(sock: socket.socket, size: int, deadline_s: float) -> bytes:
     received = bytearray()
     while len(received) < size:
-        chunk = await stream.receive_some(min(size - len(received), 65_536))
+        sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+        chunk = sock.recv(min(size - len(received), 65_536))
         if not chunk:
-            raise PeerError("the parser process ended in the middle of an answer")
+            raise ConnectionResetError("the parser process ended over it")
         received += chunk
     return bytes(received)

@@ -9,6 +9,7 @@ requester cannot choose freely (see ``variables.py``).
 """
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -46,29 +47,40 @@ def read_command(text: str, *, second: SecondReader | None = TREE_SITTER) -> She
         text: any string; nothing is assumed of it.
         second: asked about every text that is not plain words and that the first reader understands; its
             objections are added to ``undecided``. By default tree-sitter-bash in this process; a process that
-            keeps compiled parsers out hands in what ``guardhouse.worker.parser_client`` answered; None: nobody.
+            keeps compiled parsers out asks ``guardhouse.worker.parser_client``; None: nobody.
 
     Returns:
         A reading in which every command that any run of the text may start is named, or ``undecided`` is not empty,
         or the name of a command is not literal.
     """
-    if len(text) <= limits.SHELL_CACHE_TEXT_CHARS and (second is None or second is TREE_SITTER):
-        return _read_remembered(text, second)
-    return _read(text, second)
+    is_short = len(text) <= limits.SHELL_CACHE_TEXT_CHARS
+    reading, is_plain = _read_remembered(text) if is_short else _read(text)
+    if is_plain or second is None or reading.undecided:
+        return reading
+    objections = _object_remembered(text) if is_short and second is TREE_SITTER else second(text, reading)
+    if not objections:
+        return reading
+    return replace(reading, undecided=(*reading.undecided, *objections))
 
 
 @lru_cache(maxsize=limits.SHELL_CACHE_ENTRIES)
-def _read_remembered(text: str, second: SecondReader | None) -> ShellReading:
-    return _read(text, second)
+def _read_remembered(text: str) -> tuple[ShellReading, bool]:
+    return _read(text)
 
 
-def _read(text: str, second: SecondReader | None) -> ShellReading:
+@lru_cache(maxsize=limits.SHELL_CACHE_ENTRIES)
+def _object_remembered(text: str) -> tuple[Undecided, ...]:
+    return TREE_SITTER(text, _read_remembered(text)[0])
+
+
+def _read(text: str) -> tuple[ShellReading, bool]:
+    """Return what the first reader says, and whether the text is nothing but plain words."""
     if (refused := _check_text(text)) is not None:
-        return ShellReading(text, undecided=(Undecided((0, len(text)), refused),))
+        return ShellReading(text, undecided=(Undecided((0, len(text)), refused),)), False
     findings = Findings()
-    plain = _read_plain(text, findings)
+    is_plain = _read_plain(text, findings)
     try:
-        if not plain:
+        if not is_plain:
             _collect(text, findings)
         judge_commands(findings)
     except CannotRead as error:
@@ -77,20 +89,7 @@ def _read(text: str, second: SecondReader | None) -> ShellReading:
         # Our own limits on depth come first unless the caller's stack is deep already.
         findings.undecided.append(Undecided((0, len(text)), "nested too deeply for the stack that is left"))
     _judge_arithmetic(findings)
-    reading = _finish(text, findings)
-    if plain or second is None or reading.undecided:
-        return reading
-    objections = second(text, reading)
-    if not objections:
-        return reading
-    return ShellReading(
-        text,
-        reading.commands,
-        reading.redirections,
-        reading.assignments,
-        reading.functions,
-        (*reading.undecided, *objections),
-    )
+    return _finish(text, findings), is_plain
 
 
 def _collect(text: str, findings: Findings) -> None:
