@@ -230,6 +230,13 @@ class HubClient:
                 if line:
                     yield _decode(line.encode())
 
+    def chunks(self, path: str, *, query: Mapping[str, Any]) -> Iterator[bytes]:
+        """Yield an answer's bytes as they come; errors as `lines`."""
+        with self._explained(), self._http.stream("GET", path, params=_parameters(query)) as reply:
+            if not reply.is_success:
+                raise _refusal(reply.status_code, reply.read())
+            yield from reply.iter_bytes()
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:

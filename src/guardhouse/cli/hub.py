@@ -52,6 +52,9 @@ _STATE_DIR = _option(
 @_option("--queue-limit", type=click.IntRange(0), default=1_000, help="Tasks that may wait for one environment.")
 @_option("--in-flight-limit", type=click.IntRange(1), default=64, help="Tasks given to one runner at a time.")
 @_option("--retention-days", type=click.IntRange(0), default=90, help="Finished tasks are kept so long; 0: for ever.")
+@_option(
+    "--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log."
+)
 @click.pass_context
 def hub(
     context: click.Context,
@@ -67,6 +70,7 @@ def hub(
     queue_limit: int,
     in_flight_limit: int,
     retention_days: int,
+    audit_syslog: str | None,
 ) -> None:
     """Serve environments, tasks and the REST API; runners dial in here.
 
@@ -90,6 +94,7 @@ def hub(
             queue_limit=queue_limit,
             in_flight_limit=in_flight_limit,
             retention_days=retention_days,
+            audit_syslog=audit_syslog,
         )
     except SetupError as error:
         click.echo(f"guardhouse hub: {error}", err=True)

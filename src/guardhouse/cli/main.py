@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "exec": ("guardhouse.cli.exec", "exec_", "Run a command in an environment and return its exit status."),
     "task": ("guardhouse.cli.task", "task", "List tasks, show output and results, cancel."),
     "token": ("guardhouse.cli.token", "token", "Create, list and revoke API tokens."),
+    "audit": ("guardhouse.cli.audit", "audit", "Search, export and verify the hub's audit log."),
     "try": ("guardhouse.cli.try_", "try_", "Take a command through gates, wall and limits here, without a hub."),
     "policy": ("guardhouse.cli.policy", "policy", "Check, explain, test and compare policies."),
     "sandbox": ("guardhouse.cli.sandbox", "sandbox", "Show, compare, try and compile sandbox profiles."),

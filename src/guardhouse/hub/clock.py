@@ -3,7 +3,7 @@
 import time
 from datetime import UTC, datetime
 
-__all__ = ["iso_time", "now_ms", "relative_time"]
+__all__ = ["iso_time", "now_ms", "parse_time", "relative_time"]
 
 
 def now_ms() -> int:
@@ -30,3 +30,20 @@ def relative_time(at_ms: int | None, *, now: int) -> str:
             count = seconds // size
             return f"{count} {unit}{'' if count == 1 else 's'} ago"
     return "just now"
+
+
+def parse_time(text: str) -> int:
+    """Return an ISO 8601 time with its zone, or whole Unix milliseconds, as Unix ms.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 15:
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no ISO 8601 time") from error
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} does not say its zone; end it with Z for UTC")
+    return int(found.timestamp() * 1000)

@@ -30,6 +30,7 @@ class HubConfig:
         behind_proxy: plain HTTP is allowed off loopback because a proxy in front speaks TLS.
         queue_limit: tasks that may wait for one environment; more are refused.
         in_flight_limit: tasks given to one runner at a time; more wait in the hub.
+        audit_syslog: where audit records are sent too, as `guardhouse.hub.audit.syslog.parse_syslog` reads it.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -45,6 +46,7 @@ class HubConfig:
     queue_limit: int = 1_000
     in_flight_limit: int = 64
     retention_days: int = 90
+    audit_syslog: str | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):

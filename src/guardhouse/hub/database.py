@@ -21,7 +21,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from guardhouse.errors import GuardhouseError, SetupError
 from guardhouse.hub.migrate import migrate_to_newest
 
-__all__ = ["Database", "StoreUnavailable"]
+__all__ = ["NEWS", "Database", "StoreUnavailable"]
 
 _log = structlog.get_logger("guardhouse.hub.database")
 
@@ -33,6 +33,8 @@ READERS: Final = 4
 BATCH_MAX: Final = 256
 # A write that nobody waits for waits this long for one that somebody does, and shares its transaction.
 SOON_S: Final = 0.05
+# Where in `Connection.info` an operation leaves the growing number that `Database.until_news` waits for.
+NEWS: Final = "guardhouse_news"
 
 
 class StoreUnavailable(GuardhouseError):  # noqa: N818 - a state of the disk, told to the client as 503
@@ -69,6 +71,9 @@ class Database:
         self._connection: Connection | None = None
         self._level = ""
         self._pending: deque[_Write[Any]] = deque()
+        # The newest number that was committed, and what wakes who waits for a higher one; of the event loop.
+        self._news = 0
+        self._has_news = trio.Event()
         # Guards what follows it, which both the event loop and the writer's thread use.
         self._wake = threading.Condition()
         self._is_awaited = False
@@ -152,7 +157,8 @@ class Database:
         """Be the writer's thread: it stays awake between batches, and hands outcomes to the event loop."""
         while batch := self._next_batch():
             self._commit(batch)
-            token.run_sync_soon(_tell, batch)
+            news = self._connection.info.get(NEWS, 0) if self._connection is not None else 0
+            token.run_sync_soon(self._tell, batch, news)
         self._dispose()
 
     def _next_batch(self) -> list[_Write[Any]]:
@@ -164,6 +170,26 @@ class Database:
             batch = [self._pending.popleft() for _ in range(min(BATCH_MAX, len(self._pending)))]
             self._is_awaited = any(write.is_awaited for write in self._pending)
             return batch
+
+    def _tell(self, batch: list[_Write[Any]], news: int) -> None:
+        """Give each write of a committed batch its outcome; on the event loop."""
+        for write in batch:
+            if write.error is not None and (isinstance(write.error, StoreUnavailable) or not write.is_awaited):
+                _log.warning("write_failed", error=str(write.error))
+            write.finished.set()
+        if news > self._news:
+            self._news = news
+            self._has_news.set()
+            self._has_news = trio.Event()
+
+    async def until_news(self, number: int) -> int:
+        """Wait until an operation that left ``number`` or a higher one was committed, and return the newest.
+
+        A number of a write that failed may be heard too: look before you believe it.
+        """
+        while self._news < number:
+            await self._has_news.wait()
+        return self._news
 
     def _dispose(self) -> None:
         self._let_go()
@@ -209,14 +235,6 @@ class Database:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
-
-
-def _tell(batch: list[_Write[Any]]) -> None:
-    """Give each write of a committed batch its outcome; on the event loop."""
-    for write in batch:
-        if write.error is not None and (isinstance(write.error, StoreUnavailable) or not write.is_awaited):
-            _log.warning("write_failed", error=str(write.error))
-        write.finished.set()
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

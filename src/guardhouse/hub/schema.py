@@ -29,7 +29,9 @@ __all__ = [
     "METADATA",
     "accounts",
     "api_tokens",
+    "audit_checkpoints",
     "audit_events",
+    "audit_positions",
     "environment_tags",
     "environments",
     "runner_tokens",
@@ -193,6 +195,7 @@ task_output = Table(
     Index("ix_task_output_task_id", "task_id"),
 )
 
+# `guardhouse.hub.audit.chain.AuditRecord` says what each column is and how the hash comes about.
 audit_events = Table(
     "audit_events",
     METADATA,
@@ -203,7 +206,34 @@ audit_events = Table(
     Column("action", String(64), nullable=False),
     Column("target", String(64)),
     Column("address", String(64)),
+    Column("environment", String(40)),
+    Column("task", String(40)),
+    Column("command", Text),
+    Column("executed", Text),
     Column("detail", Text, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
     Index("ix_audit_events_at_ms", "at_ms"),
     Index("ix_audit_events_target", "target"),
+    Index("ix_audit_events_actor", "actor"),
+    Index("ix_audit_events_environment", "environment"),
+    Index("ix_audit_events_task", "task"),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    METADATA,
+    Column("seq", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("key_id", String(16), nullable=False),
+    Column("signature", LargeBinary(64), nullable=False),
+)
+
+# Up to which record each forwarder (syslog) has sent.
+audit_positions = Table(
+    "audit_positions",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
 )

@@ -23,6 +23,9 @@ from guardhouse.errors import InvariantError, SetupError
 from guardhouse.hub.api.openapi import openapi_document
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.app import build_app
+from guardhouse.hub.audit.chain import AuditSigner
+from guardhouse.hub.audit.keeper import AuditKeeper
+from guardhouse.hub.audit.syslog import SyslogForwarder, parse_syslog
 from guardhouse.hub.authorize import Credentials, Scope
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.config import HubConfig
@@ -99,6 +102,7 @@ def initialise(config: HubConfig) -> StateDir:
     async def prepare() -> StateDir:
         state = StateDir.open(config.state_dir)
         state.sealing_key()
+        state.audit_key()
         database = Database(state.database)
         async with trio.open_nursery() as nursery:
             await nursery.start(database.run)
@@ -117,12 +121,15 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         SetupError: the hub cannot start as configured.
         InvariantError: a promise of our own code broke while it served.
     """
+    if config.audit_syslog is not None:
+        parse_syslog(config.audit_syslog)
     context = None
     if config.tls_certificate is not None and config.tls_key is not None:
         context = server_context(config.tls_certificate, config.tls_key)
     state = StateDir.open(config.state_dir)
     try:
         sealer = Sealer(state.sealing_key())
+        signer = AuditSigner(state.audit_key())
         database = Database(state.database)
         listener = bind_listener(config.host, config.port, context=context)
         async with trio.open_nursery() as writing:
@@ -130,7 +137,9 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
             try:
                 if await _ensure_owner_token(database, state):
                     _log.info("owner_token_written", path=str(state.owner_token_file))
-                async with _serving(config, database, sealer, listener) as hub:
+                keeper = AuditKeeper(database, signer, state.audit_head)
+                await keeper.start(version=__version__)
+                async with _serving(config, database, sealer, keeper, listener) as hub:
                     yield hub
             finally:
                 database.close()
@@ -140,7 +149,7 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
 
 @asynccontextmanager
 async def _serving(
-    config: HubConfig, database: Database, sealer: Sealer, listener: Listener
+    config: HubConfig, database: Database, sealer: Sealer, keeper: AuditKeeper, listener: Listener
 ) -> AsyncIterator[RunningHub]:
     links = Links(database)
     public_url = (config.public_url or listener.url).rstrip("/")
@@ -154,6 +163,7 @@ async def _serving(
         sealer=sealer,
         links=links,
         board=TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit),
+        audit=keeper,
         started_ms=now_ms(),
         public_url=public_url,
         openapi=openapi_document(ROUTES, server_url=public_url),
@@ -174,6 +184,9 @@ async def _serving(
         await services.board.start(background)
         background.start_soon(services.board.run)
         background.start_soon(links.run)
+        background.start_soon(keeper.run)
+        if config.audit_syslog is not None:
+            background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
         background.start_soon(_delete_old_tasks, database, config.retention_days)
         async with trio.open_nursery() as serving:
             app = build_app(services, on_broken_promise=on_broken_promise)
@@ -185,6 +198,8 @@ async def _serving(
             finally:
                 stop.set()
         links.flush_heartbeats()
+        with trio.CancelScope(shield=True):
+            await keeper.checkpoint()
         background.cancel_scope.cancel()
     if broken:
         raise broken[0]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.authorize import Credentials
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
@@ -24,6 +25,7 @@ class Services:
     sealer: Sealer
     links: Links
     board: TaskBoard
+    audit: AuditKeeper
     started_ms: int
     public_url: str
     openapi: dict[str, object]

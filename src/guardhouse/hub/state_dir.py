@@ -16,6 +16,7 @@ from guardhouse.errors import SetupError
 __all__ = ["StateDir"]
 
 SEALING_KEY_BYTES: Final = 32
+AUDIT_KEY_BYTES: Final = 32
 OWNER_TOKEN_FILE: Final = "owner.token"  # noqa: S105 - a file name
 
 
@@ -81,24 +82,52 @@ class StateDir:
             SetupError: the file has the wrong length or is open to others; or it is missing although a database exists.
         """
         path = self.path / "sealing.key"
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            if self.database.exists():
-                raise SetupError(
-                    f"sealing key {str(path)!r} is missing beside an existing database, so stored runner tokens"
-                    " cannot be shown; restore it from the backup, or move the database away to start anew"
-                ) from None
-            write_secret_file(path, secrets.token_bytes(SEALING_KEY_BYTES))
-            return path.read_bytes()
-        with os.fdopen(fd, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            key = file.read(SEALING_KEY_BYTES + 1)
-        if mode & 0o077:
-            raise SetupError(f"sealing key {str(path)!r} has mode {mode:04o}; run: chmod 600 {path}")
-        if len(key) != SEALING_KEY_BYTES:
-            raise SetupError(f"sealing key {str(path)!r} is not {SEALING_KEY_BYTES} bytes; restore it from the backup")
+        key = _read_key(path, "sealing key", SEALING_KEY_BYTES)
+        if key is not None:
+            return key
+        if self.database.exists():
+            raise SetupError(
+                f"sealing key {str(path)!r} is missing beside an existing database, so stored runner tokens"
+                " cannot be shown; restore it from the backup, or move the database away to start anew"
+            )
+        key = secrets.token_bytes(SEALING_KEY_BYTES)
+        write_secret_file(path, key)
         return key
+
+    def audit_key(self) -> bytes:
+        """Return the seed of the key that the audit log is signed with; make it at the first start (0600).
+
+        A key that is missing although the log was signed is noticed by `guardhouse.hub.audit.keeper`.
+
+        Raises:
+            SetupError: the file has the wrong length, or is open to others.
+        """
+        path = self.path / "audit.key"
+        key = _read_key(path, "audit key", AUDIT_KEY_BYTES)
+        if key is None:
+            key = secrets.token_bytes(AUDIT_KEY_BYTES)
+            write_secret_file(path, key)
+        return key
+
+    @property
+    def audit_head(self) -> Path:
+        """Where the newest signed checkpoint of the audit log is kept."""
+        return self.path / "audit.head"
+
+
+def _read_key(path: Path, name: str, size: int) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        key = file.read(size + 1)
+    if mode & 0o077:
+        raise SetupError(f"{name} {str(path)!r} has mode {mode:04o}; run: chmod 600 {path}")
+    if len(key) != size:
+        raise SetupError(f"{name} {str(path)!r} is not {size} bytes; restore it from the backup")
+    return key
 
 
 def write_secret_file(path: Path, content: bytes) -> None:

@@ -5,7 +5,7 @@
 
 from typing import Final
 
-from guardhouse.hub.api import environments, meta, schemas, tasks, tokens
+from guardhouse.hub.api import audit, environments, meta, schemas, tasks, tokens
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Access, Scope
@@ -272,10 +272,31 @@ ROUTES: Final[tuple[Route, ...]] = (
         method="GET",
         path="/api/v1/audit",
         access=Scope.ADMIN,
-        handler=tokens.list_audit,
-        summary="List what was done, newest first",
+        handler=audit.list_audit,
+        summary="Search what was done, newest first",
         tag="audit",
         query=schemas.AuditQuery,
         replies={200: schemas.AuditList},
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/audit/export",
+        access=Scope.ADMIN,
+        handler=audit.export_audit,
+        summary="Export the audit log as signed lines of JSON, oldest first",
+        tag="audit",
+        query=schemas.AuditExportQuery,
+        media_type=audit.NDJSON,
+        replies={200: str},
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/audit/key",
+        access=Scope.ADMIN,
+        handler=audit.show_audit_key,
+        summary="Show the public key that the audit log is signed with",
+        tag="audit",
+        replies={200: schemas.AuditKey},
     ),
 )

@@ -12,6 +12,8 @@ from guardhouse import limits
 
 __all__ = [
     "AuditEvent",
+    "AuditExportQuery",
+    "AuditKey",
     "AuditList",
     "AuditQuery",
     "CancelRequest",
@@ -341,14 +343,41 @@ class Self(Output, frozen=True):
 
 
 class AuditQuery(Input, frozen=True):
-    """Which page of the deeds, newest first."""
+    """Which of the deeds, newest first.
+
+    ``action`` is the start of one (``task.``), ``command`` and ``executed`` are parts of what was asked for and of
+    what really ran, ``text`` is looked for in both and in the details; ``since`` and ``until`` are ISO 8601.
+    """
 
     before: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
     limit: _Page = 100
+    actor: _Text | None = None
+    action: _Text | None = None
+    target: _Text | None = None
+    environment: _Text | None = None
+    task: _Text | None = None
+    command: _Text | None = None
+    executed: _Text | None = None
+    text: _Text | None = None
+    since: _Text | None = None
+    until: _Text | None = None
+
+
+class AuditExportQuery(Input, frozen=True):
+    """Behind which record the export begins; 0 exports all."""
+
+    after: _Offset = 0
+
+
+class AuditKey(Output, frozen=True):
+    """The Ed25519 public key, 32 bytes in base64; ``key_id`` is 16 digits of its SHA-256."""
+
+    public_key: str
+    key_id: str
 
 
 class AuditEvent(Output, frozen=True):
-    """One deed."""
+    """One deed; ``hash`` chains it to the one before."""
 
     seq: int
     at: str
@@ -356,7 +385,12 @@ class AuditEvent(Output, frozen=True):
     action: str
     target: str | None
     address: str | None
+    environment: str | None
+    task: str | None
+    command: str | None
+    executed: str | None
     detail: dict[str, Any]
+    hash: str
 
 
 class AuditList(Output, frozen=True):

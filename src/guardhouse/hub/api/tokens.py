@@ -1,6 +1,5 @@
-"""Routes of API tokens, of who asks, and of the audit log. Runs in the hub."""
+"""Routes of API tokens and of who asks. Runs in the hub."""
 
-from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Connection
@@ -14,7 +13,7 @@ from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.store import audit, tokens
 
-__all__ = ["create_token", "list_audit", "list_tokens", "revoke_token", "show_self"]
+__all__ = ["create_token", "list_tokens", "revoke_token", "show_self"]
 
 
 async def show_self(call: Call) -> Reply:
@@ -104,18 +103,3 @@ async def revoke_token(call: Call) -> Reply:
         )
     call.services.credentials.drop_api_token(token_id)
     return Reply(None, status=204)
-
-
-async def list_audit(call: Call) -> Reply:
-    """Answer one page of the audit log, newest first."""
-    query: schemas.AuditQuery = call.query
-    records = await call.services.database.read(
-        partial(audit.list_audit_events, before=query.before, limit=query.limit + 1)
-    )
-    page = records[: query.limit]
-    return Reply(
-        schemas.AuditList(
-            events=[views.audit_view(record) for record in page],
-            next_before=page[-1].seq if len(records) > query.limit else None,
-        )
-    )

@@ -8,9 +8,9 @@ from typing import Any, cast
 import msgspec
 
 from guardhouse.hub.api import schemas
+from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.clock import iso_time, relative_time
 from guardhouse.hub.presence import ConnectedInstance, Presence
-from guardhouse.hub.store.audit import AuditRecord
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.store.teams import TeamRecord
@@ -126,5 +126,10 @@ def audit_view(record: AuditRecord) -> schemas.AuditEvent:
         action=record.action,
         target=record.target,
         address=record.address,
-        detail=record.detail,
+        environment=record.environment,
+        task=record.task,
+        command=record.command,
+        executed=record.executed,
+        detail=msgspec.json.decode(record.detail, type=dict[str, Any]),
+        hash=record.hash.hex(),
     )

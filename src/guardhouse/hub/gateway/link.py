@@ -25,9 +25,9 @@ from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
-from guardhouse.hub.store.tasks import TaskEnd, TaskState
+from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.hub.tasks.board import TaskBoard
-from guardhouse.hub.tasks.ends import decide_end
+from guardhouse.hub.tasks.ends import decide_end, finish_and_record
 from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
 from guardhouse.values import Stream, Verdict
@@ -339,6 +339,7 @@ class RunnerLink:
         at_ms = now_ms()
         rows: dict[str, list[tuple[Stream, int, bytes]]] = {}
         ends: dict[str, TaskEnd] = {}
+        records: dict[str, TaskRecord] = {}
         started: list[str] = []
         received = 0
         for event in batch:
@@ -356,6 +357,7 @@ class RunnerLink:
                     live.notes.append(f"bytes {event.start} to {event.end} of {event.stream} are lost")
             elif live is not None:
                 ends[task_id] = self._end(live, event, at_ms)
+                records[task_id] = live.record
 
         def store_all(connection: Connection) -> list[str]:
             for task_id in started:
@@ -368,7 +370,11 @@ class RunnerLink:
                 )
             for task_id, chunks in rows.items():
                 store.store_output(connection, task_id, chunks)
-            return [task_id for task_id, end in ends.items() if store.finish_task(connection, task_id, end)]
+            return [
+                task_id
+                for task_id, end in ends.items()
+                if finish_and_record(connection, records[task_id], end, actor="runner")
+            ]
 
         try:
             finished = await self._database.write(store_all, durable=bool(ends))

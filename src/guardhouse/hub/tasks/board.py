@@ -27,7 +27,7 @@ from guardhouse.hub.store import audit
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
-from guardhouse.hub.tasks.ends import hub_end
+from guardhouse.hub.tasks.ends import finish_and_record, hub_end
 from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.tasks.sweep import decide_overdue
 from guardhouse.wire import parse_args
@@ -210,7 +210,12 @@ class TaskBoard:
                 target=live.id,
                 address=asked.address,
                 environment=asked.environment.id,
+                task=live.id,
+                command=_command(asked.operation, asked.args),
                 operation=asked.operation,
+                profile=asked.profile,
+                environment_name=asked.environment.name,
+                requested_by=asked.requested_by,
             )
 
         try:
@@ -472,6 +477,9 @@ class TaskBoard:
                 action="task.cancel",
                 target=task_id,
                 address=address,
+                environment=live.record.environment_id,
+                task=task_id,
+                command=live.record.command,
                 reason=reason,
             )
 
@@ -534,7 +542,7 @@ class TaskBoard:
     async def end(self, live: LiveTask, state: TaskState, code: str, reason: str) -> None:
         """Store an end that the hub itself gives."""
         end = hub_end(state, at_ms=now_ms(), code=code, reason=reason, notes=live.notes)
-        if await self._database.write(partial(store.finish_task, task_id=live.id, end=end)):
+        if await self._database.write(partial(finish_and_record, record=live.record, end=end, actor="hub")):
             _log.info("task_ended_by_hub", task_id=live.id, state=state.value, reason=reason)
             self.ended(live.id, end)
 
@@ -579,6 +587,12 @@ class TaskBoard:
             tasks.pop(live.id, None)
             if not tasks:
                 del self._by_environment[live.record.environment_id]
+
+
+def _command(operation: str, args: dict[str, Any]) -> str:
+    """Return the whole of what `_summary` shortens: what the audit log keeps."""
+    command = args.get("command")
+    return command if operation == "bash" and isinstance(command, str) else _summary(operation, args)
 
 
 def _summary(operation: str, args: dict[str, Any]) -> str:

@@ -1,13 +1,16 @@
-"""What a runner's result makes of a task. Pure. Runs in the hub."""
+"""What a runner's result makes of a task, and how that is stored and recorded. Runs in the hub."""
 
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import Connection
 
-from guardhouse.hub.store.tasks import TaskEnd, TaskState
+from guardhouse.hub.store import audit
+from guardhouse.hub.store import tasks as store
+from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.wire.messages import TaskResult
 
-__all__ = ["decide_end", "hub_end"]
+__all__ = ["decide_end", "finish_and_record", "hub_end"]
 
 # What a list shows of an error; the runner's whole result is kept beside it.
 ERROR_MAX_CHARS: Final = 16_384
@@ -53,3 +56,66 @@ def hub_end(state: TaskState, *, at_ms: int, code: str, reason: str, notes: list
     return TaskEnd(
         state=state, at_ms=at_ms, reason=reason, error=reason, error_code=code, output_note="; ".join(notes) or None
     )
+
+
+def finish_and_record(connection: Connection, record: TaskRecord, end: TaskEnd, *, actor: str) -> bool:
+    """Store the one end of a task and, in the audit log, how it ended, what was decided and what really ran.
+
+    Returns:
+        False, with nothing stored, when the task has an end already or is gone.
+    """
+    if not store.finish_task(connection, record.id, end):
+        return False
+    shown = _read_shown(end.result)
+    decision, execs = shown.decision, shown.execs
+    audit.record_audit_event(
+        connection,
+        at_ms=end.at_ms,
+        actor=actor,
+        action="task.end",
+        target=record.id,
+        address=None,
+        environment=record.environment_id,
+        task=record.id,
+        command=record.command,
+        state=end.state.value,
+        exit_code=end.exit_code,
+        error_code=end.error_code,
+        error=None if end.error is None else end.error[:1_024],
+        decision=_decision_facts(decision) if isinstance(decision, dict) else None,
+    )
+    if isinstance(execs, dict):
+        audit.record_executed(
+            connection,
+            at_ms=end.at_ms,
+            environment=record.environment_id,
+            task=record.id,
+            command=record.command,
+            execs=execs,
+        )
+    return True
+
+
+class _Shown(msgspec.Struct):
+    """What the audit log wants of a result; the rest, which may be megabytes, is passed over unread."""
+
+    decision: Any = None
+    execs: Any = None
+
+
+def _read_shown(result: bytes | None) -> _Shown:
+    if result is None:
+        return _Shown()
+    try:
+        return msgspec.json.decode(result, type=_Shown)
+    except msgspec.ValidationError:
+        return _Shown()
+
+
+def _decision_facts(decision: dict[str, Any]) -> dict[str, Any]:
+    """Return the short values of a decision: verdict, policy, rule; the result keeps the whole."""
+    return {
+        str(key)[:64]: value[:512] if isinstance(value, str) else value
+        for key, value in list(decision.items())[:32]
+        if isinstance(value, str | int | bool)
+    }
