@@ -6,6 +6,7 @@ from tests.worker.test_fetch_hop import answering, serving
 
 from guardhouse.policy import load_policy
 from guardhouse.policy.operation import OperationDenied
+from guardhouse.runner.bounds import FetchBounds
 from guardhouse.runner.files import BoundedText
 from guardhouse.runner.web import WebService
 from guardhouse.wire.operations import WebfetchArgs
@@ -24,7 +25,9 @@ class Unbounded:
 
 
 def service(policy: str, client, *, networks: tuple[str, ...] = ()) -> WebService:
-    return WebService(load_policy(policy, name="p"), client=client, files=Unbounded(), networks=networks)
+    return WebService(
+        load_policy(policy, name="p"), client=client, files=Unbounded(), bounds=FetchBounds(networks=networks)
+    )
 
 
 async def test_a_page_of_a_granted_network() -> None:

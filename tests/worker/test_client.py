@@ -1,5 +1,6 @@
 """FilesClient over the worker's real main: results, refusals, cancelling, dying, and a worker that talks nonsense."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -70,7 +71,9 @@ async def test_every_operation_has_its_typed_result(fork: Callable[[], Forked], 
         written = await client.request("write", wire.WriteArgs(path="a/b.txt", content=b"one\ntwo\n"))
         assert isinstance(written, wire.SuccessResult)
         read = await client.request("read", wire.ReadArgs(path="a/b.txt", offset=4))
-        assert read == wire.ReadResult(content=b"two\n", total_size=8)
+        checksum = f"sha256:{hashlib.sha256(b'one' + bytes([10]) + read.content).hexdigest()}"
+        assert read == wire.ReadResult(content=b"two\n", total_size=8, checksum=checksum)
+        assert written.checksum == checksum
         edited = await client.request("edit", wire.EditArgs(path="a/b.txt", old="two", new="2"))
         assert edited.replacements == 1
         listed = await client.request("list", wire.ListArgs(path="a"))

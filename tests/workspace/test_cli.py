@@ -65,3 +65,21 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     code, text = run("show", str(tmp_path / "none"))
     assert code == ExitCode.NOT_FOUND
     assert "cannot open workspace" in text
+
+
+def test_the_runners_bounds_are_shown_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotas and ages come from the runner's file and environment; what is wrong in them is named."""
+    fill(tmp_path)
+    config = tmp_path / "runner.yaml"
+    config.write_text("url: wss://hub\nworkspace_quota: 2G\noutput_max_age: 0\noutput_max_size: 2k\n")
+    monkeypatch.setenv("GUARDHOUSE_WORKSPACE_QUOTA_FILES", "500")
+    code, text = run("show", str(tmp_path), "--config", str(config), "--json")
+    told = json.loads(text)
+    assert (code, told["quota_bytes"], told["quota_files"]) == (ExitCode.OK, 2 * 1024**3, 500)
+    assert "2147483648 bytes in 500 entries" in run("show", str(tmp_path), "--config", str(config))[1]
+    assert run("clean", str(tmp_path), "--config", str(config))[0] == ExitCode.OK
+    assert len(os.listdir(tmp_path / ".work" / "outputs")) == 2
+    config.write_text("workspace_quota: much\n")
+    code, text = run("show", str(tmp_path), "--config", str(config))
+    assert code == ExitCode.USAGE
+    assert "runner.yaml:1: 'much' is no size" in text

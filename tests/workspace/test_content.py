@@ -1,7 +1,11 @@
 """Read, write and edit: offsets, sizes, atomicity, modes, checksums, parts."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import stat
+import struct
 import threading
 from pathlib import Path
 
@@ -9,7 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardhouse.workspace import Code, Workspace, WorkspaceRefusal, edit_file, read_file, write_file, write_part
+from guardhouse.workspace import (
+    Code,
+    Quota,
+    Workspace,
+    WorkspaceRefusal,
+    edit_file,
+    read_file,
+    remove_path,
+    usage,
+    write_file,
+    write_part,
+)
 
 
 def code_of(act: object, *args: object, **more: object) -> Code:
@@ -162,8 +177,9 @@ def test_parts_are_seen_only_as_the_whole(workspace: Workspace, tmp_path: Path) 
     checksum = hashlib.sha256(whole).hexdigest()
     (tmp_path / "f").write_bytes(b"old")
     send = {"upload_id": "u1", "last": False}
-    assert write_part(workspace, "f", whole[:100_000], offset=0, **send) is None
-    assert write_part(workspace, "f", whole[:100_000], offset=0, **send) is None
+    assert write_part(workspace, "f", whole[:100_000], offset=0, **send) == (100_000, None)
+    assert write_part(workspace, "f", whole[:100_000], offset=0, **send) == (100_000, None)
+    assert write_part(workspace, "f", b"", offset=0, **send) == (100_000, None)
     with pytest.raises(WorkspaceRefusal, match="send on from offset 100000"):
         write_part(workspace, "f", whole[200_000:], offset=200_000, **send)
     write_part(workspace, "f", whole[100_000:200_000], offset=100_000, **send)
@@ -171,7 +187,7 @@ def test_parts_are_seen_only_as_the_whole(workspace: Workspace, tmp_path: Path) 
     last = {"upload_id": "u1", "offset": 200_000, "last": True}
     assert code_of(write_part, workspace, "f", whole[200_000:], **last) is Code.CHECKSUM
     assert code_of(write_part, workspace, "f", whole[200_000:], **last, checksum="0" * 64) is Code.CHECKSUM
-    written = write_part(workspace, "f", whole[200_000:], **last, checksum=checksum)
+    written = write_part(workspace, "f", whole[200_000:], **last, checksum=checksum).written
     assert written is not None
     assert written.size == 300_000
     assert (tmp_path / "f").read_bytes() == whole
@@ -201,3 +217,102 @@ def test_read_is_a_slice(tmp_path_factory: pytest.TempPathFactory, content: byte
         assert read_file(workspace, "f", offset=offset, limit=limit).content == content[offset:end]
     finally:
         os.close(fd)
+
+
+def test_a_read_says_the_checksum_that_a_write_takes(workspace: Workspace) -> None:
+    """The whole file's checksum comes with the whole and with a part, and is what if_checksum wants."""
+    content = os.urandom(50_000)
+    write_file(workspace, "f", content)
+    wanted = hashlib.sha256(content).hexdigest()
+    assert read_file(workspace, "f").checksum == wanted
+    assert read_file(workspace, "f", offset=7, limit=10).checksum == wanted
+    assert read_file(workspace, "f", offset=99_000).checksum == wanted
+    write_file(workspace, "f", b"new", if_checksum=read_file(workspace, "f").checksum)
+    write_file(workspace, "empty", b"")
+    assert read_file(workspace, "empty").checksum == hashlib.sha256(b"").hexdigest()
+
+
+def test_no_checksum_of_what_is_not_known(workspace: Workspace, tmp_path: Path) -> None:
+    """A file over the bound has none in a part of it; one that grows while it is read has none either."""
+    write_file(workspace, "f", b"x" * 100)
+    assert read_file(workspace, "f", limit=10, max_bytes=50).checksum is None
+    assert read_file(workspace, "f", max_bytes=50).checksum is None
+    assert read_file(workspace, "f", max_bytes=100).checksum == hashlib.sha256(b"x" * 100).hexdigest()
+
+    def grow() -> None:
+        if (tmp_path / "f").stat().st_size == 100:
+            with (tmp_path / "f").open("ab") as file:
+                file.write(b"y")
+
+    assert read_file(workspace, "f", tick=grow).checksum is None
+
+
+def test_attributes_are_kept(workspace: Workspace, tmp_path: Path) -> None:
+    """Access list and user attributes survive a write and an edit; a capability does not come along."""
+    path = tmp_path / "f"
+    path.write_bytes(b"one two")
+    # acl(5), version 2: user::rw-, user:12345:rw-, group::r--, mask::rw-, other::---
+    entries = [(1, 6, 0xFFFFFFFF), (2, 6, 12345), (4, 4, 0xFFFFFFFF), (0x10, 6, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF)]
+    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "user.origin", b"a\0b")
+        os.setxattr(path, "system.posix_acl_access", access)
+    except OSError as error:
+        pytest.skip(f"this file system has no extended attributes: {error}")
+    with contextlib.suppress(PermissionError):
+        os.setxattr(path, "security.capability", struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0))
+    assert write_file(workspace, "f", b"one two three").notes == ()
+    edit_file(workspace, "f", b"two", b"2")
+    assert path.read_bytes() == b"one 2 three"
+    assert os.getxattr(path, "user.origin") == b"a\0b"
+    assert os.getxattr(path, "system.posix_acl_access") == access
+    assert sorted(os.listxattr(path)) == ["system.posix_acl_access", "user.origin"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_what_cannot_be_kept_is_said(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attribute that the file system does not take any more is named in the answer; the write happens."""
+    path = tmp_path / "f"
+    path.write_bytes(b"one")
+    try:
+        os.setxattr(path, "user.origin", b"x")
+    except OSError as error:
+        pytest.skip(f"this file system has no extended attributes: {error}")
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no room for attributes")
+
+    monkeypatch.setattr(os, "setxattr", full)
+    assert write_file(workspace, "f", b"two").notes == ("not kept of the old file: user.origin",)
+    assert path.read_bytes() == b"two"
+
+
+def test_uploads_count_in_the_quota(workspace: Workspace) -> None:
+    """What unfinished uploads hold is admitted part by part, and once only; without them there is room again."""
+    quota = Quota(workspace, max_bytes=1000, max_entries=0)
+    part = {"admit_growth": quota.admit_growth, "admit": lambda place, size: quota.admit(place, size, uploaded=size)}
+    write_part(workspace, "a", b"x" * 600, upload_id="u", offset=0, last=False, **part)
+    assert code_of(write_part, workspace, "b", b"x" * 600, upload_id="v", offset=0, last=False, **part) is Code.QUOTA
+    assert code_of(write_file, workspace, "c", b"x" * 600, admit=quota.admit) is Code.QUOTA
+    whole = b"x" * 1000
+    end = {"upload_id": "u", "offset": 600, "last": True, "checksum": hashlib.sha256(whole).hexdigest()}
+    assert write_part(workspace, "a", b"x" * 400, **end, **part).written is not None
+    assert code_of(write_file, workspace, "c", b"x", admit=quota.admit) is Code.QUOTA
+
+
+def test_a_quota_is_not_counted_for_each_write(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many writes walk the workspace once; a refusal is given on a count that is fresh."""
+    walks = []
+    real = usage.measure
+    monkeypatch.setattr(usage, "measure", lambda *given: (walks.append(1), real(*given))[1])
+    now = [0.0]
+    monkeypatch.setattr(usage.time, "monotonic", lambda: now[0])
+    quota = Quota(workspace, max_bytes=1000, max_entries=100)
+    for number in range(50):
+        write_file(workspace, f"f{number}", b"x" * 20, admit=quota.admit, sync=False)
+    assert len(walks) == 1
+    assert code_of(write_file, workspace, "g", b"x", admit=quota.admit) is Code.QUOTA
+    remove_path(workspace, "f7")
+    now[0] += 1.0
+    write_file(workspace, "g", b"x", admit=quota.admit)
+    assert len(walks) == 2

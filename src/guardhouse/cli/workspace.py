@@ -6,9 +6,8 @@ Works on the directory itself, as its owner; no runner and no hub takes part. Ru
 import contextlib
 import json
 import os
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,8 @@ import click
 
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.tables import plain_text, print_facts, print_table
-from guardhouse.worker.settings import FilesSettings
+from guardhouse.runner.bounds import WorkspaceBounds, parse_age, parse_size
+from guardhouse.runner.config import ConfigError, resolve_workspace_bounds
 from guardhouse.workspace import (
     Temporaries,
     Workspace,
@@ -30,36 +30,40 @@ from guardhouse.workspace import (
 
 __all__ = ["workspace"]
 
-_AGE: Final = re.compile(r"\A(\d{1,9})([smhd]?)\Z")
-_AGE_UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SIZE: Final = re.compile(r"\A(\d{1,15})([kMG]?)\Z")
-_SIZE_UNITS: Final = {"": 1, "k": 1024, "M": 1024**2, "G": 1024**3}
 
+class _Plain(click.ParamType[float]):
+    """A text as `runner.bounds` reads it."""
 
-class _Age(click.ParamType[float]):
-    """Seconds, or a number with s, m, h or d behind it."""
-
-    name = "age"
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        found = _AGE.match(str(value))
-        if found is None:
-            self.fail(f"{value!r} is no age such as 90, 30m, 12h or 7d", param, ctx)
-        return float(int(found[1]) * _AGE_UNITS_S[found[2]])
+        """Return seconds or bytes."""
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(f"{str(value)!r} {error}", param, ctx)
 
 
-class _Size(click.ParamType[int]):
-    """Bytes, or a number with k, M or G behind it."""
+_CONFIG: Final = click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    default=None,
+    help="The runner's configuration file, for its quotas and ages. [environment: GUARDHOUSE_CONFIG]",
+)
 
-    name = "size"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes."""
-        found = _SIZE.match(str(value))
-        if found is None:
-            self.fail(f"{value!r} is no size such as 500000, 64M or 2G", param, ctx)
-        return int(found[1]) * _SIZE_UNITS[found[2]]
+def _bounds(config_file: str | None) -> WorkspaceBounds:
+    """Return the runner's bounds: of the file and of GUARDHOUSE_* variables, else the defaults."""
+    name = config_file or os.environ.get("GUARDHOUSE_CONFIG") or None
+    try:
+        text = None if name is None else Path(name).read_text(encoding="utf-8")
+        return resolve_workspace_bounds(os.environ, file_text=text, file_name=name or "")
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        click.echo(f"guardhouse workspace: {error}", err=True)
+        raise SystemExit(ExitCode.USAGE) from error
 
 
 @click.group()
@@ -69,9 +73,11 @@ def workspace() -> None:
 
 @workspace.command()
 @click.argument("directory", type=click.Path(path_type=Path))
+@_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(directory: Path, *, as_json: bool) -> None:
-    """Print how much DIRECTORY holds, what Guardhouse keeps in its .work/, and its skills."""
+def show(directory: Path, config_file: str | None, *, as_json: bool) -> None:
+    """Print how much DIRECTORY holds beside its quotas, what Guardhouse keeps in its .work/, and its skills."""
+    bounds = _bounds(config_file)
     with _opened(directory) as opened:
         usage = measure(opened)
         skills = list_skills(opened)
@@ -82,6 +88,11 @@ def show(directory: Path, *, as_json: bool) -> None:
             "resolved_by": method,
             "size_bytes": usage.size_bytes,
             "entries": usage.entries,
+            "quota_bytes": bounds.quota_bytes,
+            "quota_files": bounds.quota_files,
+            "upload_size_bytes": usage.upload_size_bytes,
+            "output_max_age_s": bounds.spill_max_age_s,
+            "output_max_size_bytes": bounds.spill_max_bytes,
             "work_size_bytes": usage.work_size_bytes,
             "work_entries": usage.work_entries,
             "unreadable": usage.problem_count,
@@ -103,7 +114,10 @@ def show(directory: Path, *, as_json: bool) -> None:
             ("directory", directory.absolute()),
             ("paths resolved by", method),
             ("size", f"{usage.size_bytes} bytes in {usage.entries} entries"),
+            ("quota", f"{bounds.quota_bytes or 'any'} bytes in {bounds.quota_files or 'any'} entries"),
+            ("unfinished uploads", f"{usage.upload_size_bytes} bytes" if usage.upload_size_bytes else None),
             (".work/", f"{usage.work_size_bytes} bytes in {usage.work_entries} entries"),
+            ("outputs kept", f"{bounds.spill_max_age_s:g} s, {bounds.spill_max_bytes} bytes"),
             ("unreadable places", usage.problem_count or None),
         ]
     )
@@ -123,20 +137,42 @@ def show(directory: Path, *, as_json: bool) -> None:
 
 @workspace.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--max-age", type=_Age(), default="7d", show_default=True, help="Remove outputs older than this.")
-@click.option("--max-size", type=_Size(), default="1G", show_default=True, help="Keep at most so much, newest first.")
+@click.option(
+    "--max-age",
+    type=_Plain("age", parse_age),
+    default=None,
+    help="Remove outputs older than this. Default: configured.",
+)
+@click.option(
+    "--max-size",
+    type=_Plain("size", parse_size),
+    default=None,
+    help="Keep at most so much, newest first. Default: configured.",
+)
 @click.option("--all", "everything", is_flag=True, help="Remove every saved output.")
+@_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def clean(directory: Path, *, max_age: float, max_size: int, everything: bool, as_json: bool) -> None:
-    """Remove saved outputs and what killed workers left in DIRECTORY; never a file of anybody else."""
+def clean(
+    directory: Path,
+    max_age: float | None,
+    max_size: float | None,
+    config_file: str | None,
+    *,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Remove saved outputs, unfinished uploads and what killed workers left in DIRECTORY; never anybody else's file."""
     now_s = time.time()
-    stale_s = FilesSettings().stale_after_s
+    bounds = _bounds(config_file)
+    stale_s = bounds.stale_after_s
+    max_age_s = bounds.spill_max_age_s if max_age is None else max_age
+    max_bytes = bounds.spill_max_bytes if max_size is None else int(max_size)
     with _opened(directory) as opened:
         # Every output is older than an instant from now on.
         outputs, size = expire_outputs(
             opened,
-            max_age_s=1e-3 if everything else max_age,
-            max_bytes=0 if everything else max_size,
+            max_age_s=1e-3 if everything else max_age_s,
+            max_bytes=0 if everything else max_bytes,
             now_s=now_s + 1 if everything else now_s,
         )
         temporaries = Temporaries(opened)

@@ -103,7 +103,9 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             account=account,
             workspace=config.workspace,
             protected_paths=hidden,
-            files_settings=make_files_settings(policy, workspace=config.workspace),
+            files_settings=make_files_settings(
+                policy, workspace=config.workspace, bounds=config.workspace_bounds.as_settings()
+            ),
         )
 
     def read_again() -> tuple[Policy, Wall]:
@@ -183,7 +185,11 @@ async def _serve(
 
             async def begin(policy: Policy, wall: Wall) -> Enforcement:
                 enforcement: Enforcement = await nursery.start(
-                    partial(enforce, ask_bashlex=config.ask_bashlex), policy, wall, config.workspace, launcher_died
+                    partial(enforce, ask_bashlex=config.ask_bashlex, fetch_bounds=config.fetch_bounds),
+                    policy,
+                    wall,
+                    config.workspace,
+                    launcher_died,
                 )
                 return enforcement
 

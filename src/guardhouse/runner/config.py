@@ -16,6 +16,15 @@ import yaml
 
 from guardhouse.errors import SetupError
 from guardhouse.limits import DRAIN_TIMEOUT_S
+from guardhouse.runner.bounds import (
+    FetchBounds,
+    WorkspaceBounds,
+    parse_age,
+    parse_fetch_timeout,
+    parse_file_count,
+    parse_networks,
+    parse_size,
+)
 from guardhouse.runner.hub_url import HubUrl, parse_hub_url
 from guardhouse.runner.settings import SETTINGS, Setting, environment_names
 
@@ -26,6 +35,7 @@ __all__ = [
     "Protocol",
     "RunnerConfig",
     "resolve_config",
+    "resolve_workspace_bounds",
 ]
 
 CONFIG_FILE_MAX_BYTES: Final = 256 * 1024
@@ -90,6 +100,8 @@ class RunnerConfig:
     run_as: str | None
     drain_timeout_s: float
     max_tasks: int
+    workspace_bounds: WorkspaceBounds
+    fetch_bounds: FetchBounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +178,40 @@ def resolve_config(
         run_as=optional("run_as", _user_name),
         drain_timeout_s=value("drain_timeout", _drain_timeout, DRAIN_TIMEOUT_S),
         max_tasks=value("max_tasks", _max_tasks, 8),
+        workspace_bounds=_workspace_bounds(given),
+        fetch_bounds=FetchBounds(
+            networks=value("fetch_network", parse_networks, ()),
+            timeout_s=value("fetch_timeout", parse_fetch_timeout, FetchBounds().timeout_s),
+        ),
+    )
+
+
+def resolve_workspace_bounds(
+    environ: Mapping[str, str], *, file_text: str | None = None, file_name: str = ""
+) -> WorkspaceBounds:
+    """Return the bounds of the workspace alone, as `resolve_config` would with the same environment and file.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    in_file = _read_file(file_text, file_name) if file_text is not None else {}
+    return _workspace_bounds(
+        {setting.name: found for setting in SETTINGS if (found := _find(setting, {}, environ, in_file)) is not None}
+    )
+
+
+def _workspace_bounds(given: Mapping[str, "_Given"]) -> WorkspaceBounds:
+    default = WorkspaceBounds()
+
+    def value(name: str, parse: Callable[[str], T], otherwise: T) -> T:
+        return given[name].read_as(parse) if name in given else otherwise
+
+    return WorkspaceBounds(
+        quota_bytes=value("workspace_quota", parse_size, default.quota_bytes),
+        quota_files=value("workspace_quota_files", parse_file_count, default.quota_files),
+        spill_max_age_s=value("output_max_age", parse_age, default.spill_max_age_s),
+        spill_max_bytes=value("output_max_size", parse_size, default.spill_max_bytes),
+        stale_after_s=value("upload_max_age", parse_age, default.stale_after_s),
     )
 
 

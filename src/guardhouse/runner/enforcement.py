@@ -14,6 +14,7 @@ import trio
 
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.policy import Policy
+from guardhouse.runner.bounds import FetchBounds
 from guardhouse.runner.commands import CommandService
 from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
@@ -78,12 +79,14 @@ async def enforce(
     launcher_died: Callable[[], None],
     *,
     ask_bashlex: bool,
+    fetch_bounds: FetchBounds,
     task_status: trio.TaskStatus[Enforcement],
 ) -> None:
     """Hold ``wall``'s launcher, which has its copy of ``policy``, until the enforcement is over; then close it.
 
     Args:
         ask_bashlex: have bashlex give its opinion on command texts as well.
+        fetch_bounds: the operator's bounds of web fetch.
         launcher_died: called when the launcher ends before that; every command under it is dead.
         task_status: gets the enforcement once it can be used.
     """
@@ -112,7 +115,9 @@ async def enforce(
             ),
             files=files,
             file_gate=FileGate(policy, workspace=workspace),
-            web=WebService(policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files),
+            web=WebService(
+                policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds
+            ),
         )
         task_status.started(enforcement)
         await enforcement.over()

@@ -148,6 +148,43 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         purpose="Tasks run side by side; further ones wait in a queue of the same size times eight.",
         default="8",
     ),
+    Setting(
+        name="workspace_quota",
+        purpose="Bytes (or 500M, 20G) that the workspace may hold for a write to be admitted; .work/ is not counted.",
+        default="0, which is none",
+    ),
+    Setting(
+        name="workspace_quota_files",
+        purpose="Files, directories and links that the workspace may hold for a write to be admitted.",
+        default="0, which is none",
+    ),
+    Setting(
+        name="output_max_age",
+        purpose="Saved outputs in .work/outputs/ older than this (3600, 12h, 7d) are removed; 0 keeps them.",
+        default="7d",
+    ),
+    Setting(
+        name="output_max_size",
+        purpose="Saved outputs are removed, oldest first, until the rest fits this size; 0 keeps them.",
+        default="1G",
+    ),
+    Setting(
+        name="upload_max_age",
+        purpose="An upload to which nothing was added for so long is given up, and left-over temporary files go.",
+        default="1d",
+    ),
+    Setting(
+        name="fetch_network",
+        purpose="A network (10.0.0.0/8) that webfetch may reach although it is private. May be given several times; a "
+        "metadata address needs its own /32.",
+        default="none",
+        is_repeatable=True,
+    ),
+    Setting(
+        name="fetch_timeout",
+        purpose="The longest, in seconds, that one web page may take, whatever its task asks for.",
+        default="120",
+    ),
 )
 
 

@@ -244,11 +244,14 @@ class _LateOutput:
 
     async def take(self, stream: Stream, data: bytes) -> None:
         """Take the next bytes of one stream."""
+        output = self._output or self._made(await self._patterns.ready())
+        await output.take(stream, data)
+
+    def _made(self, redaction: Redaction) -> RedactedOutput:
+        """Return the one output: both streams may have waited for ``redaction``."""
         if self._output is None:
-            redaction = await self._patterns.ready()
-            # The other stream may have been quicker.
-            self._output = self._output or RedactedOutput(redaction, self._sink, limit_bytes=self._limit_bytes)
-        await self._output.take(stream, data)
+            self._output = RedactedOutput(redaction, self._sink, limit_bytes=self._limit_bytes)
+        return self._output
 
     async def finish(self) -> dict[Stream, Capture]:
         """Pass on what was held back and return what was kept."""

@@ -4,8 +4,12 @@ Knows rules and bounds; knows no HTTP. Runs in the runner.
 """
 
 from datetime import datetime
+from typing import Final
+
+import msgspec
 
 from guardhouse.policy import Context, Policy, decide_operation
+from guardhouse.runner.bounds import FetchBounds
 from guardhouse.runner.files import FilesService
 from guardhouse.values import Verdict
 from guardhouse.wire.operations import WebfetchArgs, WebfetchResult
@@ -14,18 +18,20 @@ from guardhouse.worker.fetch_url import parse_fetch_url, rule_names_port
 
 __all__ = ["WebService"]
 
+_DEFAULT_BOUNDS: Final = FetchBounds()
+
 
 class WebService:
     """Fetches pages under one policy. A policy without `webfetch` rules leaves every public address open."""
 
     def __init__(
-        self, policy: Policy, *, client: FetchClient, files: FilesService, networks: tuple[str, ...] = ()
+        self, policy: Policy, *, client: FetchClient, files: FilesService, bounds: FetchBounds = _DEFAULT_BOUNDS
     ) -> None:
-        """``networks`` are CIDR networks that may be reached although they are private, by the operator's word."""
+        """``bounds`` are the operator's: private networks that may be reached, and the longest time."""
         self._policy = policy
         self._client = client
         self._files = files
-        self._networks = networks
+        self._bounds = bounds
 
     async def fetch(self, args: WebfetchArgs) -> WebfetchResult:
         """Return the page as text, bounded for one message.
@@ -34,7 +40,9 @@ class WebService:
             FetchRefused: there is no page; ``code`` says why.
             OperationDenied: a rule says no, of the URL asked for or of one it redirects to.
         """
-        page = await self._client.fetch(args, self._grant)
+        if args.timeout_s > self._bounds.timeout_s:
+            args = msgspec.structs.replace(args, timeout=self._bounds.timeout_s)
+        page = await self._client.fetch(args, self.grant)
         bounded = await self._files.bound(page.content.decode("utf-8", "replace"), operation="webfetch")
         return WebfetchResult(
             content=bounded.text,
@@ -50,11 +58,18 @@ class WebService:
         """End the idle workers."""
         await self._client.aclose()
 
-    def _grant(self, url: str) -> UrlGrant:
+    def grant(self, url: str) -> UrlGrant:
+        """Return what policy and operator grant for one URL.
+
+        Raises:
+            FetchRefused: it is no URL.
+            OperationDenied: a rule says no.
+        """
         decision = decide_operation(self._policy, "webfetch", url, context=Context(now=datetime.now().astimezone()))
         if decision.verdict is not Verdict.ALLOW:
             raise decision.refusal()
         port = parse_fetch_url(url).port
         return UrlGrant(
-            any_port=decision.rule is not None and rule_names_port(decision.rule.match, port), networks=self._networks
+            any_port=decision.rule is not None and rule_names_port(decision.rule.match, port),
+            networks=self._bounds.networks,
         )

@@ -155,7 +155,10 @@ class ReadArgs(Args, frozen=True, kw_only=True):
 
 
 class ReadResult(Result, frozen=True, kw_only=True):
-    """``content`` travels as base64. ``checksum`` (of ours) is ``sha256:<hex>`` of the whole file."""
+    """``content`` travels as base64. ``checksum`` (of ours) is ``sha256:<hex>`` of the whole file.
+
+    It is absent where the file changed while it was read, is over 16 MiB and not answered whole, or holds secrets.
+    """
 
     content: bytes = field(default_factory=bytes)
     total_size: Count = field(default_factory=int)
@@ -321,10 +324,11 @@ class EditArgs(Args, frozen=True, kw_only=True):
 
 
 class EditResult(Result, frozen=True, kw_only=True):
-    """How often the text was replaced, and the new checksum."""
+    """How often the text was replaced, the new checksum, and what of the old file could not be kept."""
 
     replacements: Count
     checksum: _Digest | None = None
+    notes: _Notes = ()
 
 
 class StatArgs(Args, frozen=True, kw_only=True):

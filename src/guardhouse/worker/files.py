@@ -67,7 +67,7 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock_fd) as sock:
         connection = _Connection(sock)
         session = Session(workspace, settings, connection.tick)
-        session.temporaries.sweep()
+        session.begin()
         try:
             while connection.serve_one(session):
                 pass

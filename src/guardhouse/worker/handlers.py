@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -24,11 +25,12 @@ from guardhouse.workspace.find import find_paths
 from guardhouse.workspace.handle import Workspace
 from guardhouse.workspace.install import install_skill, list_skills, remove_skill
 from guardhouse.workspace.listing import list_directory
+from guardhouse.workspace.place import Place
 from guardhouse.workspace.read import read_file
 from guardhouse.workspace.search import Hit, search_files
 from guardhouse.workspace.spill import Bounded, bound_text, expire_outputs
 from guardhouse.workspace.temporaries import Temporaries, remove_leftovers
-from guardhouse.workspace.upload import expire_uploads, write_part
+from guardhouse.workspace.upload import Arrived, expire_uploads, write_part
 from guardhouse.workspace.usage import Quota, measure
 from guardhouse.workspace.walk import Problem
 from guardhouse.workspace.write import Written, edit_file, write_file
@@ -62,15 +64,27 @@ class Session:
         self.temporaries = Temporaries(self.workspace.without_rules())
         self.quota = Quota(self.workspace, max_bytes=self.settings.quota_bytes, max_entries=self.settings.quota_files)
 
+    def begin(self) -> None:
+        """Remove what workers before this one left, and what has expired since."""
+        self.temporaries.sweep()
+        own, settings, now_s = self.workspace.without_rules(), self.settings, self.now_s()
+        expire_uploads(own, older_than_s=settings.stale_after_s, now_s=now_s)
+        expire_outputs(own, max_age_s=settings.spill_max_age_s, max_bytes=settings.spill_max_bytes, now_s=now_s)
+
     def bound(self, content: bytes, operation: str, command: str = "") -> Bounded:
         """Return ``content`` as text that fits a message; saved whole first when it does not."""
-        own = self.workspace.without_rules()
-        now_s = self.now_s()
-        bounded = bound_text(own, content, operation=operation, command=command, now_s=now_s)
-        if bounded.file_path is not None:
-            settings = self.settings
-            expire_outputs(own, max_age_s=settings.spill_max_age_s, max_bytes=settings.spill_max_bytes, now_s=now_s)
-        return bounded
+        own, settings, now_s = self.workspace.without_rules(), self.settings, self.now_s()
+
+        def make_room(size: int) -> None:
+            if 0 < settings.spill_max_bytes < size:
+                raise WorkspaceRefusal(
+                    f"{size} bytes are over the {settings.spill_max_bytes} that saved outputs may have together",
+                    code=Code.QUOTA,
+                )
+            rest = max(settings.spill_max_bytes - size, 1) if settings.spill_max_bytes else 0
+            expire_outputs(own, max_age_s=settings.spill_max_age_s, max_bytes=rest, now_s=now_s)
+
+        return bound_text(own, content, operation=operation, command=command, now_s=now_s, make_room=make_room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +118,8 @@ def _read(session: Session, args: wire.ReadArgs, _body: Body) -> Served:
     if part.bounded:
         end = part.offset + len(part.content)
         notes = (f"{len(part.content)} bytes are all that one answer holds; read on at offset {end}",)
-    return Served(wire.ReadResult(total_size=part.total_size, notes=notes), part.content)
+    checksum = None if part.checksum is None else f"sha256:{part.checksum}"
+    return Served(wire.ReadResult(total_size=part.total_size, checksum=checksum, notes=notes), part.content)
 
 
 def _write(session: Session, args: wire.WriteArgs, body: Body) -> Served:
@@ -117,12 +132,33 @@ def _write(session: Session, args: wire.WriteArgs, body: Body) -> Served:
     elif args.upload_id is None:
         raise PeerError("invalid write args: a part (offset, last) needs an upload_id", code=wire.INVALID_ARGS)
     else:
-        written = write_part(
-            session.workspace, args.path_bytes, body, upload_id=args.upload_id, offset=args.offset, last=args.last,
-            checksum=_hex(args.checksum), if_checksum=_hex(args.if_checksum), temporaries=session.temporaries,
-            admit=session.quota.admit, tick=session.tick,
-        )  # fmt: skip
-    return Served(wire.SuccessResult(checksum=None if written is None else f"sha256:{written.checksum}"))
+        written = _write_part(session, args, args.upload_id, body).written
+    if written is None:
+        return Served(wire.SuccessResult())
+    return Served(wire.SuccessResult(checksum=f"sha256:{written.checksum}", notes=written.notes))
+
+
+def _write_part(session: Session, args: wire.WriteArgs, upload_id: str, body: Body) -> Arrived:
+    # The room of those that were given up is there for the next one.
+    now_s = session.now_s()
+    expire_uploads(session.workspace.without_rules(), older_than_s=session.settings.stale_after_s, now_s=now_s)
+    return write_part(
+        session.workspace, args.path_bytes, body, upload_id=upload_id, offset=args.offset, last=args.last,
+        checksum=_hex(args.checksum), if_checksum=_hex(args.if_checksum), temporaries=session.temporaries,
+        admit_growth=session.quota.admit_growth, admit=partial(_admit_uploaded, session.quota), tick=session.tick,
+    )  # fmt: skip
+
+
+def _admit_uploaded(quota: Quota, place: Place, size: int) -> None:
+    quota.admit(place, size, uploaded=size)
+
+
+def _upload(session: Session, args: wire.WriteArgs, body: Body) -> Served:
+    if args.upload_id is None:
+        raise PeerError("invalid upload args: an upload needs an upload_id", code=wire.INVALID_ARGS)
+    arrived = _write_part(session, args, args.upload_id, body)
+    checksum = None if arrived.written is None else f"sha256:{arrived.written.checksum}"
+    return Served(protocol.UploadResult(size=arrived.size, checksum=checksum))
 
 
 def _check_arrived(args: wire.WriteArgs, body: Body) -> None:
@@ -139,7 +175,11 @@ def _edit(session: Session, args: wire.EditArgs, _body: Body) -> Served:
         replace_all=args.replace_all, if_checksum=_hex(args.if_checksum),
         temporaries=session.temporaries, admit=session.quota.admit,
     )  # fmt: skip
-    return Served(wire.EditResult(replacements=edited.replacements, checksum=f"sha256:{edited.written.checksum}"))
+    return Served(
+        wire.EditResult(
+            replacements=edited.replacements, checksum=f"sha256:{edited.written.checksum}", notes=edited.written.notes
+        )
+    )
 
 
 def _list(session: Session, args: wire.ListArgs, _body: Body) -> Served:
@@ -277,8 +317,9 @@ def _usage(session: Session, _args: protocol.UsageArgs, _body: Body) -> Served:
     return Served(
         protocol.UsageResult(
             size_bytes=usage.size_bytes, files=usage.entries, work_size_bytes=usage.work_size_bytes,
-            work_files=usage.work_entries, quota_bytes=session.settings.quota_bytes,
-            quota_files=session.settings.quota_files, problems=usage.problem_count,
+            work_files=usage.work_entries, upload_size_bytes=usage.upload_size_bytes,
+            quota_bytes=session.settings.quota_bytes, quota_files=session.settings.quota_files,
+            problems=usage.problem_count,
         )
     )  # fmt: skip
 
@@ -333,6 +374,7 @@ HANDLERS: Final[dict[str, tuple[type[msgspec.Struct], Handler]]] = {
     "remove_skill": (protocol.RemoveSkillArgs, _remove_skill),
     "list_skills": (protocol.ListSkillsArgs, _list_skills),
     "spill": (protocol.SpillArgs, _spill),
+    "upload": (wire.WriteArgs, _upload),
     "usage": (protocol.UsageArgs, _usage),
     "clean": (protocol.CleanArgs, _clean),
 }

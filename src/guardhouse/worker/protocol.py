@@ -26,6 +26,7 @@ __all__ = [
     "SkillEntry",
     "SpillArgs",
     "SpillResult",
+    "UploadResult",
     "UsageArgs",
     "UsageResult",
     "parse_lengths",
@@ -85,6 +86,13 @@ class SpillResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     total_size: int | None = None
 
 
+class UploadResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many bytes of an upload have arrived; ``checksum`` is of the file once it is in place."""
+
+    size: int
+    checksum: str | None = None
+
+
 class UsageArgs(msgspec.Struct, frozen=True, kw_only=True):
     """Ask how much the workspace holds."""
 
@@ -96,6 +104,7 @@ class UsageResult(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     work_size_bytes: int
     work_files: int
+    upload_size_bytes: int
     quota_bytes: int
     quota_files: int
     problems: int

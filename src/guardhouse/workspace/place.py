@@ -15,10 +15,12 @@ from typing import Final
 from guardhouse.workspace.errors import Code, PathEscapesWorkspace, WorkspaceRefusal, escapes, refusal_of, shown
 from guardhouse.workspace.handle import Opened, Workspace, open_beneath, open_placed, parse_path
 
-__all__ = ["WORK_DIRECTORY", "Place", "check_unprotected", "open_directory", "open_place"]
+__all__ = ["UPLOADS", "WORK_DIRECTORY", "Place", "check_unprotected", "open_directory", "open_place"]
 
 WORK_DIRECTORY: Final = b".work"
 """Guardhouse's own directory at the top of the workspace: operations read it and never change it."""
+UPLOADS: Final = b".work/uploads"
+"""Where parts of unfinished uploads are gathered."""
 PARENT_MODE: Final = 0o755
 _LINKS_MAX: Final = 40
 _RACE_RETRIES: Final = 64

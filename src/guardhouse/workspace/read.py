@@ -5,6 +5,7 @@ and everything that would block or never end. Runs in the files worker.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -20,6 +21,7 @@ __all__ = ["FilePart", "open_regular", "read_file"]
 
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 _SMALL_BYTES: Final = 4_096
+_HASHED_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class FilePart:
         offset: where they start.
         total_size: bytes in the whole file, as of the end of the read; at least ``offset + len(content)`` unless the
             offset lies past the end.
+        checksum: SHA-256 (hex) of the whole file; None where it changed meanwhile, or is over the bound and not
+            answered whole.
         bounded: the answer stops at our bound although more was asked for and is there; read on at
             ``offset + len(content)``.
     """
@@ -39,6 +43,7 @@ class FilePart:
     offset: int
     total_size: int
     bounded: bool
+    checksum: str | None = None
 
 
 def open_regular(workspace: Workspace, path: bytes, *, verb: str = "read") -> int:
@@ -92,6 +97,7 @@ def read_file(
     fd = open_regular(workspace, relative)
     try:
         wanted = min(limit, max_bytes) if limit > 0 else max_bytes
+        before = os.fstat(fd)
         content, ended = _read_from(fd, offset, wanted, tick)
         seen = offset + len(content) if content else 0
         total = max(os.fstat(fd).st_size, seen)
@@ -100,11 +106,38 @@ def read_file(
             counted, _ = _read_from(fd, 0, min(offset, max_bytes), tick)
             total = len(counted)
         left = not ended and (total > seen or os.fstat(fd).st_size == 0)
-        return FilePart(content, offset, total, left and len(content) == max_bytes and not 0 < limit <= max_bytes)
+        bounded = left and len(content) == max_bytes and not 0 < limit <= max_bytes
+        is_whole = offset == 0 and (ended or len(content) == before.st_size > 0)
+        checksum = _checksum(fd, content if is_whole else None, before, max_bytes, tick)
+        return FilePart(content, offset, total, bounded, checksum)
     except OSError as error:
         raise refusal_of(error, relative) from error
     finally:
         os.close(fd)
+
+
+def _checksum(
+    fd: int, whole: bytes | None, before: os.stat_result, max_bytes: int, tick: Callable[[], None]
+) -> str | None:
+    """Return the SHA-256 of the file: of ``whole`` where that is all of it, else read again up to ``max_bytes``."""
+    digest = hashlib.sha256()
+    size = 0
+    if whole is not None:
+        digest.update(whole)
+        size = len(whole)
+    elif 0 < before.st_size <= max_bytes:
+        while part := os.pread(fd, _HASHED_BYTES, size):
+            tick()
+            digest.update(part)
+            size += len(part)
+    else:
+        return None
+    after = os.fstat(fd)
+    same = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size, after.st_mtime_ns, after.st_ctime_ns
+    )  # fmt: skip
+    # A file of /proc's kind says 0 whatever it holds; what was read is all that is known of it.
+    return digest.hexdigest() if same and size == (before.st_size or size) else None
 
 
 def _read_from(fd: int, offset: int, wanted: int, tick: Callable[[], None]) -> tuple[bytes, bool]:

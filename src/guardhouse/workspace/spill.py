@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,7 +77,15 @@ def reads_work_directory(command: str) -> bool:
     return _READS_WORK.search(command.encode("utf-8", "replace")) is not None
 
 
-def bound_text(workspace: Workspace, content: bytes, *, operation: str, now_s: float, command: str = "") -> Bounded:
+def bound_text(
+    workspace: Workspace,
+    content: bytes,
+    *,
+    operation: str,
+    now_s: float,
+    command: str = "",
+    make_room: Callable[[int], None] = lambda _size: None,
+) -> Bounded:
     """Return ``content`` as text for a message; save it whole first when it has more than 30,000 characters.
 
     Args:
@@ -85,6 +94,7 @@ def bound_text(workspace: Workspace, content: bytes, *, operation: str, now_s: f
         operation: "bash", "grep", …; the first part of the file's name.
         now_s: Unix time; the last part of the file's name.
         command: what printed it, if anything did.
+        make_room: asked with the bytes before they are saved; raises to refuse, and then the answer says what is lost.
 
     Source: WIRE_PROTOCOL.md, "Large output".
     """
@@ -94,6 +104,7 @@ def bound_text(workspace: Workspace, content: bytes, *, operation: str, now_s: f
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
     size = f"{len(content)} bytes, {lines} lines"
     try:
+        make_room(len(content))
         path = _save(workspace, content, operation, now_s)
     except WorkspaceRefusal as refusal:
         lost = f"{size}. The whole could not be saved ({refusal}); what is not above is lost."

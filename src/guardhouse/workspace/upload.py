@@ -8,21 +8,27 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse.limits import UPLOAD_MAX_BYTES
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, shown
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
-from guardhouse.workspace.place import Place, open_directory, open_place
+from guardhouse.workspace.place import UPLOADS, Place, open_directory, open_place
 from guardhouse.workspace.temporaries import Temporaries
 from guardhouse.workspace.write import Written, check_replaceable, put_content
 
-__all__ = ["expire_uploads", "write_part"]
+__all__ = ["Arrived", "expire_uploads", "write_part"]
 
-_UPLOADS: Final = b".work/uploads"
 UNFINISHED_MAX: Final = 16
-"""Uploads that may be gathering at once: what they hold is in no quota until it is whole."""
+"""Uploads that may be gathering at once."""
 _CHUNK_BYTES: Final = 1024 * 1024
+
+
+class Arrived(NamedTuple):
+    """How far an upload is: bytes gathered, and what stands at the path once the last part was put in place."""
+
+    size: int
+    written: Written | None
 
 
 def write_part(
@@ -36,10 +42,13 @@ def write_part(
     checksum: str | None = None,
     if_checksum: str | None = None,
     temporaries: Temporaries | None = None,
+    admit_growth: Callable[[int, int, bytes], None] = lambda _bytes, _entries, _path: None,
     admit: Callable[[Place, int], None] = lambda _place, _size: None,
     tick: Callable[[], None] = lambda: None,
-) -> Written | None:
-    """Take one part of an upload; with the ``last`` one, put the whole in place and return what stands there.
+) -> Arrived:
+    """Take one part of an upload, with the ``last`` one put the whole in place; return how far the upload is.
+
+    An empty part at offset 0 that is not the last changes nothing and asks where to go on.
 
     Args:
         workspace: the handle.
@@ -51,7 +60,8 @@ def write_part(
         checksum: SHA-256 (hex) of the whole; needed with the last part.
         if_checksum: as write_file.
         temporaries: as write_file.
-        admit: as write_file, asked with the last part.
+        admit_growth: asked with bytes, entries and path before a part is written; raises to refuse (the quota).
+        admit: as write_file, asked with the last part, all of whose bytes were admitted already.
         tick: called now and then; may raise to stop.
 
     Raises:
@@ -67,7 +77,7 @@ def write_part(
             f"upload of {shown(relative)} is too large: at most {UPLOAD_MAX_BYTES} bytes", code=Code.TOO_LARGE
         )
     name = hashlib.sha256(upload_id.encode() + b"\0" + relative).hexdigest()[:40].encode()
-    dir_fd = open_directory(workspace, _UPLOADS)
+    dir_fd = open_directory(workspace, UPLOADS)
     try:
         unfinished = os.listdir(dir_fd)
         if name.decode() not in unfinished and len(unfinished) >= UNFINISHED_MAX:
@@ -85,13 +95,15 @@ def write_part(
                     f" {offset}; send on from offset {arrived}",
                     code=Code.CONFLICT,
                 )
+            end = offset + len(content)
+            admit_growth(max(0, end - arrived), 0, relative)
             _write_at(fd, memoryview(content), offset)
             if not last:
-                return None
-            os.ftruncate(fd, offset + len(content))
+                return Arrived(max(end, arrived), None)
+            os.ftruncate(fd, end)
             written = _finish(workspace, relative, fd, str(checksum), if_checksum, temporaries, admit, tick)
             os.unlink(name, dir_fd=dir_fd)
-            return written
+            return Arrived(end, written)
         finally:
             os.close(fd)
     except OSError as error:
@@ -103,7 +115,7 @@ def write_part(
 def expire_uploads(workspace: Workspace, *, older_than_s: float, now_s: float) -> int:
     """Remove uploads to which nothing has come for ``older_than_s``; return how many."""
     try:
-        dir_fd = open_beneath(workspace, _UPLOADS, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, reading=False)
+        dir_fd = open_beneath(workspace, UPLOADS, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, reading=False)
     except WorkspaceRefusal:
         return 0
     removed = 0
@@ -148,8 +160,8 @@ def _finish(
         check_replaceable(place, relative, if_checksum)
         admit(place, size)
         # Copied, not renamed: the place may be on another file system, and a temporary name beside it always works.
-        put_content(place, _parts(fd, tick), relative, temporaries or Temporaries(workspace))
-        return Written(place.path, size, digest.hexdigest(), place.found is None)
+        notes = put_content(place, _parts(fd, tick), relative, temporaries or Temporaries(workspace))
+        return Written(place.path, size, digest.hexdigest(), place.found is None, notes)
 
 
 def _parts(fd: int, tick: Callable[[], None]) -> Iterator[memoryview]:

@@ -25,16 +25,20 @@ __all__ = ["Edited", "Written", "check_replaceable", "edit_file", "put_content",
 
 NEW_FILE_MODE: Final = 0o644
 _CHUNK_BYTES: Final = 1024 * 1024
+# acl(5): the access list of a file, as the kernel stores it.
+_ACCESS_LIST: Final = "system.posix_acl_access"
+_ATTRIBUTES_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What stands at a path after a write."""
+    """What stands at a path after a write; ``notes`` say what of the old file could not be kept."""
 
     path: bytes
     size: int
     checksum: str
     created: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ def write_file(
     """Make ``content`` the whole content of ``path``, atomically; parents are made.
 
     A link at ``path`` that points into the workspace stays a link and its target is written. Permission bits
-    and, where the process may, owner and group of an existing file are kept; setuid and setgid bits are not.
-    A new file has mode 0644.
+    and, where the process may, owner, group, access list and user attributes of an existing file are kept; setuid and
+    setgid bits and file capabilities are not. A new file has mode 0644.
 
     Args:
         workspace: the handle.
@@ -85,8 +89,8 @@ def write_file(
     with open_place(workspace, relative, make_parents=True, through_links=True) as place:
         check_replaceable(place, relative, if_checksum)
         admit(place, len(content))
-        put_content(place, [memoryview(content)], relative, temporaries or Temporaries(workspace), sync=sync)
-        return Written(place.path, len(content), hashlib.sha256(content).hexdigest(), place.found is None)
+        notes = put_content(place, [memoryview(content)], relative, temporaries or Temporaries(workspace), sync=sync)
+        return Written(place.path, len(content), hashlib.sha256(content).hexdigest(), place.found is None, notes)
 
 
 def edit_file(
@@ -214,8 +218,11 @@ def _read_whole(fd: int, max_bytes: int, asked: bytes) -> bytes:
 
 def put_content(
     place: Place, content: Iterable[memoryview], asked: bytes, temporaries: Temporaries, *, sync: bool = True
-) -> None:
+) -> tuple[str, ...]:
     """Make the concatenated ``content`` the file at ``place`` in one rename; ``asked`` is the path for messages.
+
+    Returns:
+        Notes on what of the old file could not be kept.
 
     Raises:
         WorkspaceRefusal: nothing has changed then.
@@ -234,7 +241,7 @@ def put_content(
                 rest = part
                 while rest:
                     rest = rest[os.write(fd, rest[:_CHUNK_BYTES]) :]
-            _dress(fd, place.found)
+            notes = _dress(fd, place)
             if sync:
                 os.fsync(fd)
         finally:
@@ -249,13 +256,15 @@ def put_content(
         raise
     if sync:
         os.fsync(place.dir_fd)
+    return notes
 
 
-def _dress(fd: int, found: os.stat_result | None) -> None:
-    """Give the new file the mode and owner of the one that it replaces."""
+def _dress(fd: int, place: Place) -> tuple[str, ...]:
+    """Give the new file what the one that it replaces has beside its content; return notes on what it has not."""
+    found = place.found
     if found is None:
         os.fchmod(fd, NEW_FILE_MODE)
-        return
+        return ()
     made = os.fstat(fd)
     if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
         # Only root may give files away; without that right the file becomes ours, as with any editor that renames.
@@ -264,3 +273,37 @@ def _dress(fd: int, found: os.stat_result | None) -> None:
         with suppress(PermissionError):
             os.fchown(fd, found.st_uid, -1)
     os.fchmod(fd, stat.S_IMODE(found.st_mode) & 0o777)
+    made = os.fstat(fd)
+    lost = []
+    if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
+        lost.append(f"owner {found.st_uid}:{found.st_gid}")
+    lost += _copy_attributes(fd, place)
+    return (f"not kept of the old file: {', '.join(lost)}",) if lost else ()
+
+
+def _copy_attributes(fd: int, place: Place) -> list[str]:
+    """Copy access list and user attributes of the old file; return the names of those that could not be.
+
+    Others are the host's own: a label is given by its policy, and a capability is a power that is not for new content.
+    """
+    try:
+        # A name below an open directory: never a link, and not even the same file any more does harm.
+        old = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.dir_fd)
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return ["attributes, which may not be read"]
+    lost = []
+    try:
+        for name in os.listxattr(old):
+            if name != _ACCESS_LIST and not name.startswith("user."):
+                continue
+            try:
+                os.setxattr(fd, name, os.getxattr(old, name))
+            except OSError:
+                lost.append(ascii(name)[1:-1][:100])
+    except OSError:  # a file system without attributes has none to lose
+        pass
+    finally:
+        os.close(old)
+    return lost[:_ATTRIBUTES_NAMED]
