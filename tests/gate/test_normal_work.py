@@ -142,7 +142,7 @@ def test_five_thousand_programs_leave_nothing_behind(own_gate: Gate) -> None:
     own_gate.run("true")
     monitor = own_gate.monitor()
     before = int(status_of(monitor, "VmRSS").split()[0])
-    done = own_gate.run("for i in {1..5000}; do /bin/true $i; done; echo $i", timeout_s=100)
+    done = own_gate.run("for i in {1..5000}; do /bin/true $i; done; echo $i", timeout_s=200)
     assert done.output == "5000\n"
     execs = done.outcome.execs or {}
     assert len(execs["ran"]) + execs["left_out"] == 5001
@@ -157,7 +157,8 @@ def test_a_large_report_is_cut_and_says_so(deny_gate: Gate) -> None:
     """Long argument vectors and many refusals cannot make the report larger than a message."""
     done = deny_gate.run(
         "x=$(head -c 100000 /dev/zero | tr '\\0' '\\001'); for i in {1..400}; do /bin/true $x $x; touch PWNED$i $x;"
-        " done 2>/dev/null; echo end"
+        " done 2>/dev/null; echo end",
+        timeout_s=200,
     )
     execs = done.outcome.execs or {}
     assert done.output == "end\n"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from guardhouse import limits
-from guardhouse.kernel import ptrace
+from guardhouse.kernel import ptrace, tracee
 from guardhouse.kernel.files import RESOLVE_NO_MAGICLINKS, openat2
 
 __all__ = [
@@ -142,9 +142,7 @@ def read_image(tid: int) -> Image:
     """
     try:
         status = os.stat(f"/proc/{tid}/exe")
-        stack = ptrace.new_stack(tid, limit_bytes=_STACK_MAX_BYTES)
-        if stack.execfn is None:
-            raise ValueError("no AT_EXECFN in its auxiliary vector")
+        stack = tracee.new_stack(tid, limit_bytes=_STACK_MAX_BYTES)
     except (OSError, ValueError) as error:
         raise FactsError(f"the program of process {tid} cannot be looked at: {error}") from error
     environment = stack.environment
@@ -257,9 +255,13 @@ def read_entry(tid: int) -> Entry | None:
         entry = ptrace.exec_entry(tid)
         if entry is None:
             return None
-        path = ptrace.read_string(tid, entry.path, limit_bytes=_PATH_MAX)
-        words = ptrace.read_vector(
-            tid, entry.argv, limit=limits.GATE_MAX_ARGUMENTS, limit_bytes=limits.GATE_MAX_ARGUMENT_BYTES
+        path, words = tracee.read_path_and_words(
+            tid,
+            entry.path,
+            entry.argv,
+            path_bytes=_PATH_MAX,
+            limit=limits.GATE_MAX_ARGUMENTS,
+            limit_bytes=limits.GATE_MAX_ARGUMENT_BYTES,
         )
     except (OSError, ValueError) as error:
         raise FactsError(f"what process {tid} wants to run cannot be looked at: {error}") from error
