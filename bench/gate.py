@@ -22,7 +22,7 @@ from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import probe_host
 from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import LaunchRequest
-from guardhouse.launcher.start import start_launcher
+from guardhouse.launcher.start import gate_settings, start_launcher
 from guardhouse.policy import Policy, dump_policy, load_policy
 from guardhouse.runner.identity import resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
@@ -106,7 +106,7 @@ def run_once(client: DirectClient, text: str, null: int) -> float:
 def measure(rounds: int, policy: Policy) -> dict[str, dict[str, float]]:
     """Return the figures of each work."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    dumped = json.dumps(dump_policy(policy)).encode("ascii")
+    dumped = gate_settings(dump_policy(policy))
     result: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as name:
         os.chmod(name, 0o755)

@@ -167,3 +167,6 @@ APPROVAL_TIMEOUT_MAX_S: Final = 86_400.0
 APPROVALS_OPEN_MAX: Final = 1_000
 # Distinct questions of one command, answered or not: they also bound how long its time limit can stand still.
 APPROVALS_A_COMMAND_MAX: Final = 64
+APPROVAL_WHY_MAX_CHARS: Final = 4_096
+# Commands of one text that a person approved; a text with more is asked about again at the exec gate.
+LAUNCH_APPROVED_MAX: Final = 256

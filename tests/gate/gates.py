@@ -1,18 +1,18 @@
 """A real launcher with the exec gate in front of a workspace, and the same wall without the gate beside it."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import probe_host
 from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchRequest
-from guardhouse.launcher.start import start_launcher
+from guardhouse.launcher.start import gate_settings, start_launcher
 from guardhouse.policy import dump_policy, policy_from_pairs
 from guardhouse.policy.model import DEFAULT_TRUSTED_PATH
 from guardhouse.runner.identity import resolve_account
@@ -51,7 +51,7 @@ class Gate:
     def __init__(self, directory: Path, rules: list[tuple[str, str]] | None) -> None:
         self.directory = directory
         self.account = resolve_account(None, effective_uid=os.geteuid())
-        policy = b"" if rules is None else json.dumps(dump_policy(policy_from_pairs(rules))).encode("ascii")
+        policy = b"" if rules is None else gate_settings(dump_policy(policy_from_pairs(rules)))
         self.handle = start_launcher(self._bundle(), warm=("observe",), gate_policy=policy)
         self.client = DirectClient(self.handle)
         self._count = 0
@@ -79,11 +79,20 @@ class Gate:
         return made
 
     def start(
-        self, text: str, stdout_fd: int, *, where: Path | None = None, timeout_s: float = 30, grace_s: float = 1
+        self,
+        text: str,
+        stdout_fd: int,
+        *,
+        where: Path | None = None,
+        timeout_s: float = 30,
+        grace_s: float = 1,
+        **more: Any,
     ) -> int:
         """Start a text of bash in ``where`` (by default a new directory); return the command's id."""
         workdir = (self.fresh_directory() if where is None else where).name
-        request = LaunchRequest("observe", ("bash", "-c", text), workdir=workdir, timeout_s=timeout_s, grace_s=grace_s)
+        request = LaunchRequest(
+            "observe", ("bash", "-c", text), workdir=workdir, timeout_s=timeout_s, grace_s=grace_s, **more
+        )
         return self.client.launch(request, stdout_fd=stdout_fd, stderr_fd=stdout_fd)
 
     def run(self, text: str, *, where: Path | None = None, timeout_s: float = 30) -> Done:

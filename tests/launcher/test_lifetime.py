@@ -79,3 +79,34 @@ def test_late_tick_catches_up():
     lifetime = Lifetime(now_s=0.0, timeout_s=1.0, grace_s=5.0)
     assert script(lifetime, 60.0) == [(60.0, Action.TERMINATE)]
     assert lifetime.deadline_s == 65.0
+
+
+def test_it_stands_still_while_a_person_is_asked():
+    """What was left of the limit when the question came is left when it is answered."""
+    lifetime = Lifetime(now_s=0.0, timeout_s=5.0, grace_s=2.0)
+    lifetime.hold(3.0, at_most_s=100.0)
+    assert script(lifetime, 4.0, 50.0) == []
+    lifetime.go_on(60.0)
+    assert script(lifetime, 61.9) == []
+    assert script(lifetime, 62.0) == [(62.0, Action.TERMINATE)]
+    assert lifetime.timed_out
+
+
+def test_a_hold_has_an_end():
+    """Where nobody lets it go on it goes on by itself, with what was left."""
+    lifetime = Lifetime(now_s=0.0, timeout_s=5.0, grace_s=2.0)
+    lifetime.hold(3.0, at_most_s=10.0)
+    lifetime.hold(4.0, at_most_s=10.0)
+    assert script(lifetime, 13.9, 14.0) == []
+    assert lifetime.deadline_s == 16.0
+    assert script(lifetime, 16.0) == [(16.0, Action.TERMINATE)]
+
+
+def test_a_stop_is_not_held():
+    """A stopped command is not kept alive by a question, whenever that comes."""
+    lifetime = Lifetime(now_s=0.0, timeout_s=5.0, grace_s=2.0)
+    lifetime.hold(1.0, at_most_s=100.0)
+    assert lifetime.stop(2.0) is Action.TERMINATE
+    lifetime.hold(3.0, at_most_s=100.0)
+    lifetime.go_on(3.5)
+    assert script(lifetime, 4.0) == [(4.0, Action.KILL)]

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from guardhouse import limits
 from guardhouse.errors import PeerError
 from guardhouse.launcher.messages import (
+    AnswerQuestion,
     CommandOutcome,
     Exited,
     Launch,
     LaunchRequest,
+    Question,
+    QuestionOver,
     Ready,
     Refused,
     Started,
@@ -40,6 +43,9 @@ REQUESTS = st.builds(
     environment=st.dictionaries(NAMES, WORDS, max_size=3),
     timeout_s=st.floats(0.001, limits.BASH_TIMEOUT_MAX_S),
     grace_s=st.floats(0, limits.LAUNCH_GRACE_MAX_S),
+    requester=st.none() | WORDS,
+    ask_timeout_s=st.floats(0, limits.APPROVAL_TIMEOUT_MAX_S),
+    approved=st.lists(st.lists(WORDS, min_size=2, max_size=3).map(tuple), max_size=3).map(tuple),
 )
 IDS = st.integers(0, 2**53)
 MESSAGES = st.one_of(
@@ -51,6 +57,19 @@ MESSAGES = st.one_of(
     st.builds(Refused, IDS, WORDS, WORDS),
     st.builds(WorkerStarted, IDS, st.integers(1, 2**31)),
     st.builds(Ready, IDS),
+    st.builds(
+        Question,
+        IDS,
+        st.integers(1, 2**53),
+        WORDS,
+        st.lists(WORDS, max_size=5).map(tuple),
+        started_by=WORDS,
+        rule=WORDS,
+        place=WORDS,
+        because=WORDS,
+    ),
+    st.builds(AnswerQuestion, IDS, st.integers(1, 2**53), st.booleans(), WORDS),
+    st.builds(QuestionOver, IDS, st.integers(1, 2**53), WORDS),
 )
 
 
@@ -74,7 +93,12 @@ JSON = st.recursive(
 )
 
 
-@given(st.sampled_from(["launch", "stop", "start_worker", "exited", "refused"]), st.dictionaries(st.text(), JSON))
+@given(
+    st.sampled_from(
+        ["launch", "stop", "start_worker", "exited", "refused", "question", "answer_question", "question_over"]
+    ),
+    st.dictionaries(st.text(), JSON),
+)
 def test_any_object(operation, body):
     """Any JSON object parses or raises PeerError."""
     with contextlib.suppress(PeerError):
@@ -89,6 +113,9 @@ def launch(**changes):
         "environment": {},
         "timeout_s": 1,
         "grace_s": 1,
+        "requester": None,
+        "ask_timeout_s": 0,
+        "approved": [],
     }
     request.update(changes)
     return json.dumps({"op": "launch", "id": 1, "request": request}).encode()
@@ -122,6 +149,11 @@ def launch(**changes):
         pytest.param({"timeout_s": True}, "finite number", id="a truth for a time"),
         pytest.param({"grace_s": -1}, "grace_s", id="negative grace"),
         pytest.param({"grace_s": 3600}, "grace_s", id="an hour of grace"),
+        pytest.param({"requester": 7}, "text", id="a number for a requester"),
+        pytest.param({"ask_timeout_s": -1}, "ask_timeout_s", id="a question without time"),
+        pytest.param({"approved": ["touch x"]}, "list of lists", id="a text for an approved command"),
+        pytest.param({"approved": [["rule"]]}, "without a word", id="an approved command without a word"),
+        pytest.param({"approved": [["rule", "x"]] * 257}, "more than 256", id="too many approved commands"),
         pytest.param({"seccomp": "none"}, "unknown keys: seccomp", id="a filter of its own"),
         pytest.param({"mounts": []}, "unknown keys: mounts", id="mounts of its own"),
         pytest.param({"uid": 0}, "unknown keys: uid", id="another user"),

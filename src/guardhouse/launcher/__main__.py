@@ -59,7 +59,7 @@ def _check_identity(bundle: Bundle) -> None:
 
 
 def _make_gate(policy: bytes, bundle: Bundle, library: str) -> "ExecJudge | None":
-    """Return the exec gate's judge for a dumped policy, or None when there is none.
+    """Return the exec gate's judge for what `start.gate_settings` wrote, or None when there is none.
 
     Raises:
         SetupError: it is no policy that this version wrote.
@@ -73,11 +73,14 @@ def _make_gate(policy: bytes, bundle: Bundle, library: str) -> "ExecJudge | None
     from guardhouse.policy.document import restore_policy
     from guardhouse.policy.exec_decision import decide_exec
 
-    restored = restore_policy(json.loads(policy))
+    given = json.loads(policy)
+    restored = restore_policy(given["policy"])
+    environment = None if given["environment"] is None else frozenset(given["environment"])
     # Imported and compiled once, before any monitor is forked: each of them finds its code and the patterns ready.
     importlib.import_module("guardhouse.launcher.gate.monitor")
     decide_exec(restored, ("true",), path="/usr/bin/true", names={"true"})
-    return ExecJudge(restored, TrustedPrograms(restored.trusted_path), workspace=bundle.workspace)
+    trusted = TrustedPrograms(restored.trusted_path)
+    return ExecJudge(restored, trusted, workspace=bundle.workspace, environment=environment)
 
 
 def main(arguments: list[str]) -> int:

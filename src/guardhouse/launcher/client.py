@@ -18,12 +18,15 @@ import trio
 from guardhouse.errors import PeerError, SetupError
 from guardhouse.launcher import channel
 from guardhouse.launcher.messages import (
+    AnswerQuestion,
     CommandOutcome,
     Exited,
     Launch,
     LaunchError,
     LaunchRequest,
     Message,
+    Question,
+    QuestionOver,
     Refused,
     Started,
     StartWorker,
@@ -44,6 +47,8 @@ __all__ = [
     "LaunchRequest",
     "LauncherClient",
     "LauncherDiedError",
+    "Question",
+    "QuestionOver",
     "RunningCommand",
     "StopReason",
 ]
@@ -85,6 +90,15 @@ class RunningCommand:
                 self._client._forget(self._identifier)  # noqa: SLF001 - same module, one conversation
         return self._outcome
 
+    async def next_question(self) -> Question | QuestionOver | None:
+        """Wait for a question of the exec gate, or that one needs no answer any more; None once the command ended."""
+        return await self._answers.next_question()
+
+    async def answer(self, number: int, *, allows: bool, why: str) -> None:
+        """Answer one question of the exec gate; one that is over meanwhile takes no answer."""
+        if self._outcome is None:
+            await self._client._send(AnswerQuestion(self._identifier, number, allows, why))  # noqa: SLF001 - as above
+
     async def stop(self, reason: StopReason = StopReason.CANCEL) -> None:
         """Have the whole tree stopped: TERM, the request's grace, KILL. Returns at once; `wait` tells the end."""
         if self._outcome is None:
@@ -98,10 +112,17 @@ class _Answers:
         send, receive = trio.open_memory_channel[tuple[Message, list[int]]](math.inf)
         self._send = send
         self._receive = receive
+        ask, self._questions = trio.open_memory_channel[Question | QuestionOver](math.inf)
+        self._ask = ask
         self.lock = trio.Lock()
         self.abandoned = False
 
     def put(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Question | QuestionOver):
+            self._ask.send_nowait(message)
+            return
+        if isinstance(message, Exited):
+            self._ask.close()
         self._send.send_nowait((message, descriptors))
 
     async def next(self) -> tuple[Message, list[int]]:
@@ -110,8 +131,15 @@ class _Answers:
         except trio.EndOfChannel:
             raise LauncherDiedError from None
 
+    async def next_question(self) -> Question | QuestionOver | None:
+        try:
+            return await self._questions.receive()
+        except trio.EndOfChannel:
+            return None
+
     def close(self) -> None:
         self._send.close()
+        self._ask.close()
 
 
 class LauncherClient:

@@ -11,12 +11,15 @@ from typing import Self
 from guardhouse.errors import SetupError
 from guardhouse.launcher import channel
 from guardhouse.launcher.messages import (
+    AnswerQuestion,
     CommandOutcome,
     Exited,
     Launch,
     LaunchError,
     LaunchRequest,
     Message,
+    Question,
+    QuestionOver,
     Refused,
     Started,
     StartWorker,
@@ -89,11 +92,31 @@ class DirectClient:
             LaunchError: it was refused.
         """
         while True:
-            message, _ = self._next_for(identifier)
+            message, descriptors = self._next_for(identifier)
+            for descriptor in descriptors:
+                os.close(descriptor)
             if isinstance(message, Exited):
                 return message.outcome
-            if not isinstance(message, Started):
+            if not isinstance(message, Started | Question | QuestionOver):
                 raise _refusal(message)
+
+    def next_question(self, identifier: int) -> Question | QuestionOver:
+        """Return what the exec gate asks about a command, or that a question is over.
+
+        Raises:
+            LaunchError: the command ended first.
+        """
+        while True:
+            message, _ = self._next_for(identifier)
+            if isinstance(message, Question | QuestionOver):
+                return message
+            if not isinstance(message, Started):
+                self._kept.setdefault(identifier, []).insert(0, (message, []))
+                raise LaunchError("launcher", "the command ended without a question")
+
+    def answer(self, identifier: int, number: int, *, allows: bool, why: str = "asked") -> None:
+        """Answer a question of the exec gate."""
+        channel.send(self._handle.sock, render_message(AnswerQuestion(identifier, number, allows, why)))
 
     def start_worker(self, kind: str) -> socket.socket:
         """Start a worker and return the socket that leads to it."""

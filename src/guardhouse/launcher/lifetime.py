@@ -35,6 +35,7 @@ class Lifetime:
 
     def __init__(self, *, now_s: float, timeout_s: float, grace_s: float) -> None:
         self._grace_s = grace_s
+        self._left_s: float | None = None
         self._stage: Action | None = None
         self.deadline_s: float | None = now_s + timeout_s
         self.timed_out = False
@@ -47,9 +48,27 @@ class Lifetime:
         self.stopped = True
         return self._enter(Action.TERMINATE, now_s)
 
+    def hold(self, now_s: float, *, at_most_s: float) -> None:
+        """Let the time limit stand still while a person is asked, until `go_on`, but no longer than that from now."""
+        if self._stage is not None or self.deadline_s is None:
+            return
+        if self._left_s is None:
+            self._left_s = max(0.0, self.deadline_s - now_s)
+        self.deadline_s = now_s + at_most_s
+
+    def go_on(self, now_s: float) -> None:
+        """Let the time limit run again with what was left of it."""
+        if self._left_s is not None and self._stage is None:
+            self.deadline_s = now_s + self._left_s
+        self._left_s = None
+
     def tick(self, now_s: float) -> Action | None:
         """Return what is due at ``now_s``, at most one action; call again until it is None."""
         if self.deadline_s is None or now_s < self.deadline_s:
+            return None
+        if self._left_s is not None and self._stage is None:
+            # Nobody has let it go on in time: it goes on by itself.
+            self.go_on(now_s)
             return None
         if self._stage is None:
             self.timed_out = True

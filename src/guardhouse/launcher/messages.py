@@ -18,11 +18,14 @@ from guardhouse import limits
 from guardhouse.errors import PeerError, Refusal
 
 __all__ = [
+    "AnswerQuestion",
     "CommandOutcome",
     "Exited",
     "LaunchError",
     "LaunchRequest",
     "Message",
+    "Question",
+    "QuestionOver",
     "Ready",
     "Refused",
     "StartWorker",
@@ -35,6 +38,7 @@ __all__ = [
     "render_message",
 ]
 
+_QUESTION_TEXT_MAX_CHARS: Final = 65_536
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _PROFILE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 _WORKER: Final = re.compile(r"[a-z][a-z_]{0,31}\Z")
@@ -77,6 +81,10 @@ class LaunchRequest:
         environment: a few entries on top of the profile's own, which cannot be replaced.
         timeout_s: wall-clock seconds after which the whole tree is stopped and the exit code is 124.
         grace_s: seconds between SIGTERM and SIGKILL of a stopped tree.
+        requester: who asked for it, for rules with conditions; None when nobody said.
+        ask_timeout_s: how long a question of the exec gate may wait for its answer; 0: nobody can be asked.
+        approved: commands that a person approved at gate one, each as the place of the rule and the argument vector:
+            the exec gate asks about them no more. What a rule denies it denies all the same.
     """
 
     profile: str
@@ -85,6 +93,9 @@ class LaunchRequest:
     environment: dict[str, str] = field(default_factory=dict)
     timeout_s: float = limits.BASH_TIMEOUT_DEFAULT_S
     grace_s: float = limits.STOP_GRACE_S
+    requester: str | None = None
+    ask_timeout_s: float = 0.0
+    approved: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +197,61 @@ class Ready:
     id: int
 
 
-Message = Launch | Stop | StartWorker | Started | Exited | Refused | WorkerStarted | Ready
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Launcher: a process of command ``id`` waits at the exec gate until ``number`` is answered.
+
+    Texts are as in the execution record, not redacted.
+    """
+
+    id: int
+    number: int
+    path: str
+    argv: tuple[str, ...]
+    started_by: str
+    rule: str
+    place: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerQuestion:
+    """Runner: what a person said to question ``number`` of command ``id``. ``why`` goes into the record."""
+
+    id: int
+    number: int
+    allows: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionOver:
+    """Launcher: question ``number`` of command ``id`` needs no answer any more, and why."""
+
+    id: int
+    number: int
+    why: str
+
+
+Message = (
+    Question
+    | AnswerQuestion
+    | QuestionOver
+    | Launch
+    | Stop
+    | StartWorker
+    | Started
+    | Exited
+    | Refused
+    | WorkerStarted
+    | Ready
+)
 
 _KINDS: Final[dict[str, type]] = {
     "launch": Launch,
+    "question": Question,
+    "answer_question": AnswerQuestion,
+    "question_over": QuestionOver,
     "stop": Stop,
     "start_worker": StartWorker,
     "started": Started,
@@ -251,6 +313,27 @@ def parse_message(body: bytes) -> Message:
             message = Refused(identifier, reader.take_text("layer", 256), reader.take_text("why", 16_384))
         case "ready":
             message = Ready(identifier)
+        case "question":
+            message = Question(
+                identifier,
+                reader.take_int("number", 1, 2**53),
+                argv=reader.take_texts("argv"),
+                **{
+                    name: reader.take_text(name, _QUESTION_TEXT_MAX_CHARS)
+                    for name in ("path", "started_by", "rule", "place", "because")
+                },
+            )
+        case "answer_question":
+            message = AnswerQuestion(
+                identifier,
+                reader.take_int("number", 1, 2**53),
+                allows=reader.take_bool("allows"),
+                why=reader.take_text("why", limits.APPROVAL_WHY_MAX_CHARS),
+            )
+        case "question_over":
+            message = QuestionOver(
+                identifier, reader.take_int("number", 1, 2**53), reader.take_text("why", limits.APPROVAL_WHY_MAX_CHARS)
+            )
         case _:
             message = WorkerStarted(identifier, reader.take_int("pid", 1, 2**31))
     reader.finish()
@@ -268,6 +351,10 @@ def check_launch_request(request: LaunchRequest) -> None:
         raise PeerError(f"timeout_s {request.timeout_s} is not above 0 and at most {limits.BASH_TIMEOUT_MAX_S}")
     if not 0 <= request.grace_s <= limits.LAUNCH_GRACE_MAX_S:
         raise PeerError(f"grace_s {request.grace_s} is not from 0 to {limits.LAUNCH_GRACE_MAX_S}")
+    if not 0 <= request.ask_timeout_s <= limits.APPROVAL_TIMEOUT_MAX_S:
+        raise PeerError(f"ask_timeout_s {request.ask_timeout_s} is not from 0 to {limits.APPROVAL_TIMEOUT_MAX_S}")
+    if len(request.approved) > limits.LAUNCH_APPROVED_MAX or not all(len(words) > 1 for words in request.approved):
+        raise PeerError(f"approved has more than {limits.LAUNCH_APPROVED_MAX} commands, or one without a word")
 
 
 def _check_argv(argv: tuple[str, ...]) -> None:
@@ -337,6 +424,9 @@ def _parse_request(raw: dict[str, Any]) -> LaunchRequest:
         environment=reader.take_table("environment", str),
         timeout_s=reader.take_number("timeout_s"),
         grace_s=reader.take_number("grace_s"),
+        requester=reader.take_optional_text("requester"),
+        ask_timeout_s=reader.take_number("ask_timeout_s"),
+        approved=reader.take_text_lists("approved"),
     )
     reader.finish()
     check_launch_request(request)
@@ -437,6 +527,14 @@ class _Reader:
         if not isinstance(value, list) or not all(type(item) is str for item in value):
             raise self._wrong(key, "a list of texts", value)
         return tuple(value)
+
+    def take_text_lists(self, key: str) -> tuple[tuple[str, ...], ...]:
+        value = self._take(key)
+        if not isinstance(value, list) or not all(
+            isinstance(words, list) and all(type(word) is str for word in words) for words in value
+        ):
+            raise self._wrong(key, "a list of lists of texts", value)
+        return tuple(tuple(words) for words in value)
 
     def take_object(self, key: str) -> dict[str, Any]:
         value = self._take(key)

@@ -45,6 +45,7 @@ class Slot:
         deadline_s: monotonic time by which it must be ready, or, when it is idle, by which it ends.
         serving: the id of the command it was given, or None.
         notes: limits that nothing carries on this host.
+        monitor: leads to its monitor, for questions and their answers (`gate.messages`); None without a gate.
     """
 
     plan: ProfilePlan
@@ -59,6 +60,7 @@ class Slot:
     served: int = field(default=0)
     serving: int | None = field(default=None)
     monitor_pid: int = field(default=0)
+    monitor: socket.socket | None = field(default=None)
 
     @property
     def is_waiting(self) -> bool:
@@ -87,6 +89,15 @@ class Slot:
         except (BrokenPipeError, ConnectionResetError):
             # It is dead already; the pidfd says so.
             return
+
+    def tell_monitor(self, order: bytes) -> None:
+        """Send an order to the monitor; one that takes none any more ends with its slot."""
+        if self.monitor is None:
+            return
+        try:
+            channel.send(self.monitor, order)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            self.destroy()
 
     def destroy(self) -> None:
         """Kill pid 1, and so everything in its pid namespace. Its end shows on ``pidfd``."""
@@ -132,6 +143,8 @@ class Slot:
             os.kill(self.monitor_pid, signal.SIGKILL)
             os.waitpid(self.monitor_pid, 0)
             self.monitor_pid = 0
+            if self.monitor is not None:
+                self.monitor.close()
         return self.group is None or self.group.remove()
 
 
@@ -175,6 +188,7 @@ def make_slot(
     # The launcher serves everybody: it never waits for one init, whatever state that is in.
     os.set_blocking(ours.fileno(), False)
     gate_ours, gate_theirs = (None, None) if gate is None else channel.make_pair()
+    asks_ours, asks_theirs = (None, None) if gate is None else channel.make_pair()
     # What the child needs to know of us is read before the clone: in its own user namespace it has no ids yet.
     place = Place(
         bundle=bundle,
@@ -190,7 +204,7 @@ def make_slot(
             plan.namespaces & _CLONED, cgroup_fd=None if group is None else group.directory_fd
         )
     except OSError as error:
-        for sock in (ours, theirs, gate_ours, gate_theirs):
+        for sock in (ours, theirs, gate_ours, gate_theirs, asks_ours, asks_theirs):
             if sock is not None:
                 sock.close()
         if group is not None:
@@ -200,15 +214,17 @@ def make_slot(
         _be_init(place, theirs)
     theirs.close()
     monitor_pid = 0
-    if gate is not None and gate_ours is not None and gate_theirs is not None:
+    if gate is not None and gate_ours and gate_theirs and asks_ours and asks_theirs:
         gate_theirs.close()
         from guardhouse.launcher.gate.monitor import fork_monitor
 
         try:
-            monitor_pid = fork_monitor(gate, gate_ours, init_pid=pid, is_root=os.getuid() == 0)
+            monitor_pid = fork_monitor(gate, gate_ours, asks_theirs, init_pid=pid, is_root=os.getuid() == 0)
         finally:
             # Without a monitor its init finds the socket closed and refuses to start anything.
             gate_ours.close()
+            asks_theirs.close()
+        os.set_blocking(asks_ours.fileno(), False)
     return Slot(
         plan=plan,
         pid=pid,
@@ -218,6 +234,7 @@ def make_slot(
         notes=notes,
         deadline_s=now_s + limits.SLOT_PREPARE_TIMEOUT_S,
         monitor_pid=monitor_pid,
+        monitor=asks_ours,
     )
 
 

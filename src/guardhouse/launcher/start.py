@@ -22,7 +22,7 @@ from guardhouse.launcher.messages import Ready, parse_message
 from guardhouse.limits import LAUNCHER_START_TIMEOUT_S
 from guardhouse.sandbox.bundle import Bundle
 
-__all__ = ["LauncherHandle", "start_launcher"]
+__all__ = ["LauncherHandle", "gate_settings", "start_launcher"]
 
 
 @dataclass(slots=True)
@@ -58,6 +58,12 @@ class LauncherHandle:
             return self.process.wait()
 
 
+def gate_settings(dumped_policy: object, *, environment: frozenset[str] | None = None) -> bytes:
+    """Return what the exec gate is started with: ``policy.dump_policy`` and the host's own tags (None: not known)."""
+    tags = None if environment is None else sorted(environment)
+    return json.dumps({"policy": dumped_policy, "environment": tags}).encode("ascii")
+
+
 def start_launcher(
     bundle: Bundle,
     *,
@@ -71,7 +77,7 @@ def start_launcher(
     Args:
         warm: profiles for which one init process is prepared at once, ahead of the first command.
         files_settings: JSON object of `worker.settings.FilesSettings`; by default only the workspace's path.
-        gate_policy: JSON of `policy.dump_policy` for the exec gate; empty for none.
+        gate_policy: `gate_settings` for the exec gate; empty for none.
         interpreter: the Python to run it with; the running one by default.
 
     Raises:

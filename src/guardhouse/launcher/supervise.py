@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from guardhouse import limits
@@ -22,10 +22,13 @@ from guardhouse.launcher import channel
 from guardhouse.launcher.cgroup import CgroupHome
 from guardhouse.launcher.lifetime import Action, Lifetime
 from guardhouse.launcher.messages import (
+    AnswerQuestion,
     Exited,
     Launch,
     LaunchRequest,
     Message,
+    Question,
+    QuestionOver,
     Refused,
     Started,
     StartWorker,
@@ -49,6 +52,8 @@ _STDIO_COUNT: Final = 3
 _TIDY_INTERVAL_S: Final = 0.2  # a v1 group can stay busy for a moment after its last process was reaped
 _END_TIMEOUT_S: Final = 5.0
 _EVENTS_PER_POLL: Final = 64
+# The monitor itself ends a question in time; this is for one that does not.
+_ASK_SLACK_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -59,6 +64,7 @@ class _Job:
     slot: Slot
     lifetime: Lifetime
     began_s: float
+    questions: set[int] = field(default_factory=set)
 
 
 class Supervisor:
@@ -82,6 +88,7 @@ class Supervisor:
         self._warm = tuple(name for name in warm if name in bundle.profiles)
         self._slots: dict[int, Slot] = {}  # by control descriptor
         self._by_pidfd: dict[int, Slot] = {}
+        self._by_monitor: dict[int, Slot] = {}
         self._workers: dict[int, Worker] = {}  # by pidfd
         self._dead: list[Slot] = []  # buried, group still busy
         self._jobs: dict[int, _Job] = {}
@@ -121,6 +128,8 @@ class Supervisor:
             self._take_report(self._slots[descriptor])
         elif descriptor in self._by_pidfd:
             self._slot_died(self._by_pidfd[descriptor])
+        elif descriptor in self._by_monitor:
+            self._take_questions(self._by_monitor[descriptor])
         elif descriptor in self._workers:
             self._worker_died(descriptor)
 
@@ -169,6 +178,8 @@ class Supervisor:
                 action = None if job is None else job.lifetime.stop(time.monotonic())
                 if job is not None and action is not None:
                     self._act(job, action)
+            case AnswerQuestion(identifier, number, allows, why):
+                self._answer_question(identifier, number, why, allows=allows)
             case StartWorker(identifier, kind):
                 self._start_worker(identifier, kind)
             case _:
@@ -186,6 +197,7 @@ class Supervisor:
         now_s = time.monotonic()
         try:
             slot = self._free_slot(request.profile, now_s)
+            self._begin_gate(slot, request)
             slot.run(identifier, request, tuple(received.descriptors))
         except SetupError as error:
             layer, _, why = str(error).partition(": ")
@@ -245,6 +257,9 @@ class Supervisor:
         self._by_pidfd[slot.pidfd] = slot
         self._epoll.register(slot.control.fileno(), select.EPOLLIN)
         self._epoll.register(slot.pidfd, select.EPOLLIN)
+        if slot.monitor is not None:
+            self._by_monitor[slot.monitor.fileno()] = slot
+            self._epoll.register(slot.monitor.fileno(), select.EPOLLIN)
         return slot
 
     def _keep_warm(self, profile: str) -> None:
@@ -338,18 +353,99 @@ class Supervisor:
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.control.fileno()]
         del self._by_pidfd[slot.pidfd]
+        self._forget_monitor(slot)
         for descriptor in (slot.control.fileno(), slot.pidfd):
             with contextlib.suppress(FileNotFoundError):
                 self._epoll.unregister(descriptor)
+
+    def _forget_monitor(self, slot: Slot) -> None:
+        if slot.monitor is not None and self._by_monitor.pop(slot.monitor.fileno(), None) is not None:
+            self._epoll.unregister(slot.monitor.fileno())
 
     def _act(self, job: _Job, action: Action) -> None:
         match action:
             case Action.TERMINATE:
                 job.slot.signal(signal.SIGTERM)
+                # A process that waits for a person takes no signal but SIGKILL: it is let go to meet this one.
+                self._end_questions(job.slot)
             case Action.KILL:
                 job.slot.signal(signal.SIGKILL)
             case Action.DESTROY:
                 job.slot.destroy()
+
+    # Questions of the exec gate. What they are made of is only imported where there is a gate: it needs RE2.
+
+    def _begin_gate(self, slot: Slot, request: LaunchRequest) -> None:
+        """Tell the slot's monitor whose command comes next, before its init hears of it."""
+        if self._gate is None or not self._gate.needs_request:
+            return
+        from guardhouse.launcher.gate.messages import Begin, render_order
+        from guardhouse.launcher.gate.questions import Request
+        from guardhouse.policy.model import Context
+
+        context = Context(environment=self._gate.environment, requester=request.requester)
+        approved = frozenset((words[0], words[1:]) for words in request.approved)
+        slot.tell_monitor(render_order(Begin(Request(context, request.ask_timeout_s, approved))))
+
+    def _take_questions(self, slot: Slot) -> None:
+        from guardhouse.launcher.gate.messages import Asked, parse_question
+
+        if slot.monitor is None:
+            return
+        try:
+            received = channel.receive(slot.monitor)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            received = None
+        if received is None:
+            # The monitor has ended, and the kernel with it everything that it followed.
+            self._forget_monitor(slot)
+            return
+        job = None if slot.serving is None else self._jobs.get(slot.serving)
+        if job is None or slot.serving is None:
+            return
+        said = parse_question(received.body)
+        now_s = time.monotonic()
+        if isinstance(said, Asked):
+            job.questions.add(said.number)
+            job.lifetime.hold(now_s, at_most_s=job.request.ask_timeout_s + _ASK_SLACK_S)
+            self._answer(
+                Question(
+                    slot.serving,
+                    said.number,
+                    path=said.path,
+                    argv=said.argv,
+                    started_by=said.started_by,
+                    rule=said.rule,
+                    place=said.place,
+                    because=said.because,
+                )
+            )
+        elif said.number in job.questions:
+            self._close_question(job, said.number, now_s)
+            self._answer(QuestionOver(slot.serving, said.number, said.why))
+
+    def _answer_question(self, identifier: int, number: int, why: str, *, allows: bool) -> None:
+        from guardhouse.launcher.gate.messages import render_order
+        from guardhouse.launcher.gate.questions import Answer
+
+        job = self._jobs.get(identifier)
+        if job is None or number not in job.questions:
+            return  # it crossed the end of the question on the way
+        self._close_question(job, number, time.monotonic())
+        job.slot.tell_monitor(render_order((number, Answer(allows=allows, why=why))))
+
+    def _close_question(self, job: _Job, number: int, now_s: float) -> None:
+        job.questions.discard(number)
+        if not job.questions:
+            job.lifetime.go_on(now_s)
+
+    def _end_questions(self, slot: Slot) -> None:
+        if self._gate is not None and self._gate.needs_request:
+            from guardhouse.launcher.gate.messages import End, render_order
+
+            slot.tell_monitor(render_order(End()))
 
     # Workers
 

@@ -72,17 +72,24 @@ def _decide_as(names: tuple[str, ...], arguments: tuple[str, ...], policy: Polic
     if match.winner is None:
         return ExecDecision(Verdict.DENY, None, f"no rule matches {shown!r}")
     because = f"{shown!r} matches {match.winner.says()}"
-    if match.winner.action is not Verdict.ALLOW:
-        return ExecDecision(match.winner.action, match.winner, because)
+    if match.winner.action is Verdict.DENY:
+        return ExecDecision(Verdict.DENY, match.winner, because)
+    # What a person is asked about must not be what a rule denies in another spelling: the strictest answer counts.
+    answer = ExecDecision(match.winner.action, match.winner, because, match.winner.children)
     meant = tuple(without_dots(argument) for argument in arguments)
     if meant != arguments:
         other = book.find((SEPARATOR.join((name, *meant)) for name in names), context)
         if action_of(other.winner) is not Verdict.ALLOW:
             reason = f"with '..' resolved it reads {' '.join((names[0], *meant))!r}, which is not allowed"
-            return ExecDecision(action_of(other.winner), other.winner, reason)
+            answer = _stricter(answer, ExecDecision(action_of(other.winner), other.winner, reason))
     subject = SEPARATOR.join((names[0].rpartition("/")[2], *arguments))
     for position, rule, spellings in respelled_rules(policy, names[0].rpartition("/")[2]):
         if position > match.position and spellings.hold(subject) and rule in book.later_rules(match.position, context):
             reason = f"{shown!r} is {rule.says()} with its options in other places"
-            return ExecDecision(rule.action, rule, reason)
-    return ExecDecision(Verdict.ALLOW, match.winner, because, match.winner.children)
+            answer = _stricter(answer, ExecDecision(rule.action, rule, reason))
+    return answer
+
+
+def _stricter(first: ExecDecision, other: ExecDecision) -> ExecDecision:
+    """Return the stricter of two answers, the first of equal ones."""
+    return first if strictest(first.verdict, other.verdict) is first.verdict else other

@@ -4,14 +4,13 @@ The same for `guardhouse run` and `guardhouse try`. Runs in the boot process, as
 as root, before any secret is read.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import HostFeatures, probe_host
-from guardhouse.launcher.start import LauncherHandle, start_launcher
+from guardhouse.launcher.start import LauncherHandle, gate_settings, start_launcher
 from guardhouse.policy import Policy, dump_policy
 from guardhouse.runner.identity import Account
 from guardhouse.sandbox.bundle import Bundle, Identity
@@ -48,6 +47,7 @@ def put_up_wall(
     protected_paths: tuple[Path, ...],
     with_workers: bool = True,
     files_settings: bytes | None = None,
+    tags: frozenset[str] | None = None,
 ) -> Wall:
     """Compile the profiles that may be asked for and start the launcher with them.
 
@@ -55,6 +55,7 @@ def put_up_wall(
         profile: name or path of the default profile; those that the policy's rules name are added.
         protected_paths: the runner's own files, masked in every command's view.
         with_workers: also compile the profiles of the workers that serve files and web pages.
+        tags: this host's, for rules with conditions; None where it was given none.
         files_settings: JSON of `worker.settings.FilesSettings`; None sets the workspace's path alone.
 
     Raises:
@@ -82,7 +83,7 @@ def put_up_wall(
         around=Surroundings(protected_paths=tuple(sorted({str(path) for path in protected_paths}))),
     )
     has_gate = not features.layers["exec_gate"]
-    gate_policy = json.dumps(dump_policy(policy)).encode("ascii") if has_gate else b""
+    gate_policy = gate_settings(dump_policy(policy), environment=tags) if has_gate else b""
     launcher = start_launcher(bundle, warm=(default.name,), gate_policy=gate_policy, files_settings=files_settings)
     return Wall(
         launcher=launcher,

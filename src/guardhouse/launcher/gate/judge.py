@@ -18,6 +18,7 @@ from guardhouse.launcher.gate.facts import ExecFacts, File, KinOf
 from guardhouse.launcher.gate.helpers import HELPERS, MULTI_CALL
 from guardhouse.launcher.gate.kin import LOADER, KinTable
 from guardhouse.launcher.gate.trusted import TrustedPrograms
+from guardhouse.policy.decision import strictest
 from guardhouse.policy.exec_decision import ExecDecision, decide_exec
 from guardhouse.policy.model import INHERIT, Context, Policy
 from guardhouse.policy.rulebook import rulebook_of
@@ -67,6 +68,8 @@ class Judgement:
         inherits: what this program starts is its own doing and is not asked of the policy again.
         names: the plain names the file is known by.
         is_named_no: a rule that names this program says no, which no helper's reason overrides.
+        file, words: what a person is asked about, for `ASK`: which file (device, inode, time of change; a path where it
+            cannot be followed) with which arguments.
     """
 
     verdict: Verdict
@@ -79,18 +82,34 @@ class Judgement:
     inherits: bool = False
     names: tuple[str, ...] = ()
     is_named_no: bool = False
+    file: tuple[int | str, ...] = ()
+    words: tuple[str, ...] = ()
 
     @property
     def may_run(self) -> bool:
-        """Only an outright yes lets a program run; a question that nobody can answer here is a no."""
+        """Only an outright yes lets a program run; a question is none until somebody has answered."""
         return self.verdict is Verdict.ALLOW
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is to be asked."""
+        return self.verdict is Verdict.ASK
 
 
 class ExecJudge:
     """Judges execs under one policy. ``trusted`` says which files its rules' names mean."""
 
-    def __init__(self, policy: Policy, trusted: TrustedPrograms, *, workspace: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        trusted: TrustedPrograms,
+        *,
+        workspace: str,
+        environment: frozenset[str] | None = None,
+    ) -> None:
+        """``environment`` is the host's tags, for rules with conditions; None where it was given none."""
         self._policy = policy
+        self.environment = environment
         self._trusted = trusted
         self._workspace = workspace.rstrip("/") + "/"
         rules = policy.rules()
@@ -98,6 +117,7 @@ class ExecJudge:
         named = {name.rpartition("/")[2] for rule in says_no for name in rule.programs}
         self._kin = KinTable(trusted, frozenset(named | _APPLET_HOSTS))
         self._asks_time = any(rule.when is not None and (rule.when.hours or rule.when.days) for rule in rules)
+        self._needs_request = any(rule.when is not None or rule.action is Verdict.ASK for rule in rules)
         book = rulebook_of(policy)
         self._allows_all = book is not None and book.allows_everything(Context())
 
@@ -116,10 +136,14 @@ class ExecJudge:
         """Whether an answer depends on when it is asked for."""
         return self._asks_time
 
-    def context(self) -> Context:
-        """Return the circumstances of now: the time where a rule asks for it."""
-        # An empty context means "unknown": no rule asks for more of it than it says.
-        return Context(now=datetime.now().astimezone()) if self._asks_time else _NO_CONTEXT
+    @property
+    def needs_request(self) -> bool:
+        """Whether an answer may depend on who asked for the command, or on a person."""
+        return self._needs_request
+
+    def context(self, request: Context) -> Context:
+        """Return the circumstances of now: what is known of the request, and the time where a rule asks for it."""
+        return replace(request, now=datetime.now().astimezone()) if self._asks_time else request
 
     def judge(self, facts: ExecFacts, parent: Judgement | None, context: Context) -> Judgement:
         """Judge one exec of a process that was ``parent`` until now; None for the command's own shell."""
@@ -140,18 +164,18 @@ class ExecJudge:
 
     def _judge_binary(self, facts: ExecFacts, context: Context) -> Judgement:
         decision = self._decide(facts.file, facts.argv, context)
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.verdict is Verdict.DENY:
             return self._from(decision, facts)
         # A rule that lets a program start what it needs lets a loader load what it is asked to.
         if decision.children == INHERIT and self._loader_options(facts.file) is not None:
             return self._from(decision, facts)
-        refused = self._refuse_inner(facts, context)
-        return self._from(decision, facts) if refused is None else refused
+        return _strictest(self._from(decision, facts), self._refuse_inner(facts, context))
 
     def _refuse_inner(self, facts: ExecFacts, context: Context) -> Judgement | None:
-        """Return a no for what a binary runs inside itself, or that it is a copy of; None where there is none."""
+        """Return a no, or a question, for what a binary runs inside itself or is a copy of; None where none is."""
         if self._allows_all:
             return None
+        worst: Judgement | None = None
         for inner in self._stands_for(facts):
             if inner is None:
                 reason = (
@@ -161,25 +185,29 @@ class ExecJudge:
                 return self._answer(Verdict.DENY, facts, reason)
             other = self._decide(*inner, context)
             if other.verdict is not Verdict.ALLOW:
-                return self._from(other, facts)
+                worst = _strictest(self._from(other, facts), worst)
         copied = self._refuse_copy(facts.file, facts.argv[1:], context)
-        return None if copied is None else self._from(copied, facts)
+        return worst if copied is None else _strictest(self._from(copied, facts), worst)
 
     def _refuse_copy(self, file: File, arguments: tuple[str, ...], context: Context) -> ExecDecision | None:
+        worst: ExecDecision | None = None
         for name in sorted(file.kin):
             as_named = decide_exec(self._policy, (name, *arguments), path=file.path, names={name}, context=context)
             if as_named.verdict is not Verdict.ALLOW and as_named.rule is not None and as_named.rule.programs:
-                return replace(as_named, because=f"{file.path} is a copy of {name}: {as_named.because}")
-        return None
+                found = replace(as_named, because=f"{file.path} is a copy of {name}: {as_named.because}")
+                if worst is None or strictest(worst.verdict, found.verdict) is not worst.verdict:
+                    worst = found
+        return worst
 
     def _judge_script(self, facts: ExecFacts, context: Context) -> Judgement:
         script = facts.script
         if script is None:
             return self.refuse(facts, "not a script")
+        as_binary: Judgement | None = None
         if not script.is_sure:
             # A binary with this path among its arguments looks the same: it has to be allowed as that, too.
             as_binary = self._judge_binary(facts, context)
-            if not as_binary.may_run:
+            if as_binary.verdict is Verdict.DENY:
                 return as_binary
         names = self._names(script.file) if self._is_where_it_says(script.path) else frozenset()
         called = script.path.rpartition("/")[2]
@@ -188,19 +216,18 @@ class ExecJudge:
         decision = decide_exec(
             self._policy, argv, path=path, names=names, workspace_path=self._in_workspace(path), context=context
         )
-        if decision.verdict is Verdict.ALLOW and not names:
-            # The author of an unknown script chose its interpreter and that one's arguments. A rule that names such a
-            # program and says no still holds: '#!/bin/rm -rf' is rm.
-            behind = self._decide(facts.file, facts.argv, context) if facts.is_final else None
-            if behind is not None and behind.verdict is not Verdict.ALLOW and behind.rule and behind.rule.programs:
-                return self._from(behind, facts)
-            refused = self._refuse_inner(facts, context) if facts.is_final else None
-            if refused is not None and refused.is_named_no:
-                return refused
-            copied = None if script.file is None else self._refuse_copy(script.file, facts.script_arguments, context)
-            if copied is not None:
-                return self._from(copied, facts)
-        return self._from(decision, facts)
+        judgement = _strictest(self._from(decision, facts), as_binary)
+        if decision.verdict is Verdict.DENY or names:
+            return judgement
+        # The author of an unknown script chose its interpreter and that one's arguments. A rule that names such a
+        # program and says no still holds: '#!/bin/rm -rf' is rm.
+        if facts.is_final:
+            behind = self._from(self._decide(facts.file, facts.argv, context), facts)
+            for found in (behind, self._refuse_inner(facts, context)):
+                if found is not None and found.is_named_no:
+                    judgement = _strictest(judgement, found)
+        copied = None if script.file is None else self._refuse_copy(script.file, facts.script_arguments, context)
+        return judgement if copied is None else _strictest(judgement, self._from(copied, facts))
 
     def _as_helper(self, facts: ExecFacts, parent: Judgement) -> Judgement | None:
         """Return a yes where the parent is a system program that is known to start this one for its own work."""
@@ -271,13 +298,14 @@ class ExecJudge:
             workspace_path=self._in_workspace(file.path),
             context=context,
         )
-        if decision.verdict is not Verdict.ALLOW or len(names) < 2 or names & MULTI_CALL:
+        if decision.verdict is Verdict.DENY or len(names) < 2 or names & MULTI_CALL:
             return decision
         # One program under several names: python3 is python3.11. A no that names one of them means the file.
         for name in sorted(names):
             other = decide_exec(self._policy, (name, *argv[1:]), path=file.path, names={name}, context=context)
-            if other.verdict is not Verdict.ALLOW and other.rule is not None and other.rule.programs:
-                return other
+            says_no = other.verdict is not Verdict.ALLOW and other.rule is not None and bool(other.rule.programs)
+            if says_no and strictest(decision.verdict, other.verdict) is not decision.verdict:
+                decision = other
         return decision
 
     def _names(self, file: File | None) -> frozenset[str]:
@@ -328,7 +356,22 @@ class ExecJudge:
             inherits=inherits,
             names=tuple(sorted(self._names(file))) if is_named else (),
             is_named_no=is_named_no,
+            file=_which(file, facts) if verdict is Verdict.ASK else (),
+            words=(facts.argv if script is None else ("", *facts.script_arguments)) if verdict is Verdict.ASK else (),
         )
+
+
+def _strictest(first: Judgement, other: Judgement | None) -> Judgement:
+    """Return the stricter of two judgements, the first of equal ones."""
+    if other is None or strictest(first.verdict, other.verdict) is first.verdict:
+        return first
+    return other
+
+
+def _which(file: File | None, facts: ExecFacts) -> tuple[int | str, ...]:
+    if file is None:
+        return (facts.script.path if facts.script is not None else facts.file.path, *facts.file.identity)
+    return (*file.identity, file.changed_ns)
 
 
 def _applet(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -361,6 +404,3 @@ def _shown(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
-
-
-_NO_CONTEXT: Final = Context()

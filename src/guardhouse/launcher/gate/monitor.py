@@ -3,20 +3,25 @@
 It stands outside the command's namespaces. The thread of init that will become a command asks to be followed before
 it starts anything; from then on every fork is followed, every exec stops twice: at its entry, where a no becomes
 ``EACCES`` that a shell can print, and at the exec event, before the first instruction, where a no is a kill. No other
-system call stops. When this process dies the kernel kills whatever it follows (PTRACE_O_EXITKILL).
+system call stops. What a person is to be asked about stays stopped until the launcher hands in the answer or time runs
+out; everything else of the command goes on. When this process dies the kernel kills whatever it follows
+(PTRACE_O_EXITKILL).
 
-Decides nothing itself: `tree.py` knows who started whom, `judge.py` asks the policy.
+Decides nothing itself: `tree.py` knows who started whom, `judge.py` asks the policy, `questions.py` knows what waits.
 """
 
 import contextlib
 import errno
 import gc
 import json
+import math
 import os
 import resource
+import select
 import signal
 import socket
 import time
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from guardhouse import limits
@@ -34,7 +39,10 @@ from guardhouse.launcher.gate.facts import (
     read_image,
 )
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
+from guardhouse.launcher.gate.messages import Asked, Begin, End, Over, parse_order, render_question
+from guardhouse.launcher.gate.questions import Answer, Held, Question, Questions, Request
 from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
+from guardhouse.values import Verdict
 
 __all__ = ["fork_monitor"]
 
@@ -55,12 +63,22 @@ _RECORD_BYTES: Final = 320
 # In JSON a character outside ASCII takes up to twelve bytes, a control character six.
 _BYTES_A_CHAR: Final = 6
 _BYTES_AN_ODD_CHAR: Final = 12
+_SIGNAL_RECORD_BYTES: Final = 128  # signalfd(2)
+EXPIRED: Final = Answer(allows=False, why="it needed a person's approval, and nobody answered in time")
+ENDING: Final = Answer(allows=False, why="it needed a person's approval, and the command was stopped before that came")
 
 
 class _Monitor:
-    def __init__(self, judge: ExecJudge, sock: socket.socket, init_pid: int) -> None:
+    def __init__(self, judge: ExecJudge, sock: socket.socket, launcher: socket.socket, init_pid: int) -> None:
         self._judge = judge
         self._sock = sock
+        self._launcher = launcher
+        self._questions = Questions()
+        self._cached_for = self._questions.request.context
+        self._signals_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
+        self._poll = select.poll()
+        for descriptor in (self._signals_fd, launcher.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
         self._init_pid = init_pid
         self._tree = ProcessTree()
         self._refused: list[dict[str, Any]] = []
@@ -100,7 +118,8 @@ class _Monitor:
         tree = self._tree
         while not tree.is_empty:
             try:
-                tid, status, usage = self._next_stop() if tree.lost_children else ptrace.wait_any()
+                waits = tree.lost_children or self._questions.is_waiting
+                tid, status, usage = self._next_stop() if waits else ptrace.wait_any()
             except ChildProcessError:
                 return
             kind, number = ptrace.classify(status)
@@ -119,6 +138,8 @@ class _Monitor:
                 # As job control asked.
                 ptrace.listen(tid)
             else:
+                if self._questions.is_waiting:
+                    self._let_go(tid)
                 tree.ended(
                     tid,
                     exit_status=number if kind is StopKind.EXITED else None,
@@ -138,16 +159,101 @@ class _Monitor:
         ptrace.continue_tracee(tid)
 
     def _next_stop(self) -> tuple[int, int, resource.struct_rusage]:
-        """Wait for a stop; meanwhile let go of children whose parent was killed before it could name them."""
-        while self._tree.lost_children:
+        """Wait for a stop; meanwhile take answers, and let go of children whose parent was killed unheard."""
+        while self._tree.lost_children or self._questions.is_waiting:
             stop = ptrace.wait_any(block=False)
             if stop[0]:
                 return stop
-            if signal.sigtimedwait({signal.SIGCHLD}, _LOST_AFTER_S) is None:
-                for child in self._tree.lost_children:
+            timeout_s = self._questions.timeout_s(time.monotonic())
+            lost = self._tree.lost_children
+            if lost and (timeout_s is None or timeout_s > _LOST_AFTER_S):
+                timeout_s = _LOST_AFTER_S
+            timeout_ms = None if timeout_s is None else math.ceil(timeout_s * 1000)
+            ready = [descriptor for descriptor, _ in self._poll.poll(timeout_ms)]
+            if self._signals_fd in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._signals_fd, _SIGNAL_RECORD_BYTES)
+            if self._launcher.fileno() in ready:
+                self._take_orders()
+            for number in self._questions.expired(time.monotonic()):
+                self._settle(number, EXPIRED)
+            if lost and not ready:
+                for child in lost:
                     if self._tree.adopt(child):
                         ptrace.continue_tracee(child)
         return ptrace.wait_any()
+
+    # What a person is asked
+
+    def _take_orders(self) -> None:
+        """Take what the launcher has sent: the request of the command that begins, answers, the end."""
+        while True:
+            try:
+                received = channel.receive(self._launcher)
+            except BlockingIOError:
+                return
+            if received is None:
+                os._exit(_EXIT_CLOSED)  # the launcher is gone; leaving kills what is followed
+            match parse_order(received.body):
+                case Begin(request):
+                    self._questions.begin(request)
+                case End():
+                    for number in self._questions.refuse_all(ENDING):
+                        self._settle(number, ENDING)
+                case (int(number), Answer() as answer):
+                    self._settle(number, answer)
+
+    def _ask(self, held: Held, program: ExecRecord | None) -> None:
+        """Hold a stopped thread until what it wants to run is answered, or go on at once where that is known."""
+        answer = self._questions.known(held.judgement)
+        if answer is None:
+            asked = self._questions.ask(held, now_s=time.monotonic())
+            if isinstance(asked, Question):
+                started_by = "" if program is None else _judgement_of(program).path
+                self._say(Asked.of(asked.number, held.judgement, started_by=started_by))
+                return
+            if asked is None:
+                return
+            answer = asked
+        self._release(held, answer)
+
+    def _settle(self, number: int, answer: Answer) -> None:
+        for held in self._questions.answered(number, answer):
+            self._release(held, answer)
+        if answer in (EXPIRED, ENDING):
+            self._say(Over(number, answer.why))
+
+    def _let_go(self, tid: int) -> None:
+        number = self._questions.ended(tid)
+        if number is not None:
+            self._say(Over(number, "the process that waited has ended"))
+
+    def _say(self, question: Asked | Over) -> None:
+        body = render_question(question)
+        while True:
+            try:
+                channel.send(self._launcher, body)
+            except BlockingIOError:
+                # Longer than the launcher takes for anything; what is followed waits meanwhile.
+                select.select((), (self._launcher,), ())
+            else:
+                return
+
+    def _release(self, held: Held, answer: Answer) -> None:
+        tid = held.tid
+        judgement = replace(held.judgement, because=f"{held.judgement.because}: {answer.why}")
+        if answer.allows:
+            if held.is_loaded:
+                judgement = replace(judgement, verdict=Verdict.ALLOW)
+                self._let_run(tid, judgement, _size_bytes(judgement))
+            else:
+                ptrace.continue_tracee(tid)
+            return
+        self._note_refusal(tid, self._tree.program_of(tid), judgement, killed=held.is_loaded)
+        if held.is_loaded:
+            self._kill(tid)
+        else:
+            self._refuse_call(tid, errno.EACCES)
 
     def _judge_entry(self, tid: int) -> None:
         program = self._tree.program_of(tid)
@@ -174,11 +280,14 @@ class _Monitor:
             # The call may fail by itself, with its own errno; if it succeeds it is judged at the event all the same.
             ptrace.continue_tracee(tid)
             return
-        judgement = self._judge.judge(facts, parent, self._judge.context())
+        judgement = self._judge.judge(facts, parent, self._judge.context(self._questions.request.context))
         if judgement.may_run:
             if key is not None and not self._judge.asks_time:
                 self._remember_entry(key)
             ptrace.continue_tracee(tid)
+            return
+        if judgement.asks:
+            self._ask(Held(tid, judgement, is_loaded=False), program)
             return
         self._note_refusal(tid, program, judgement, killed=False)
         self._refuse_call(tid, errno.EACCES)
@@ -203,6 +312,14 @@ class _Monitor:
         program = self._tree.loaded(tid, former)
         if program is None and self._tree.records:
             raise InvariantError(f"process {tid} starts a second program that nobody started")
+        if program is None and self._judge.needs_request:
+            # Sent before init was given the order that led to this exec.
+            self._questions.begin(Request())
+            self._take_orders()
+            if self._questions.request.context != self._cached_for:
+                self._cached_for = self._questions.request.context
+                self._allowed_entries.clear()
+                self._judged.clear()
         parent = None if program is None else _judgement_of(program)
         key: tuple[object, ...] | None = None
         facts: ExecFacts | None = None
@@ -220,7 +337,10 @@ class _Monitor:
         except FactsError as error:
             judgement = self._judge.refuse(None, str(error))
         else:
-            judgement = self._judge.judge(facts, parent, self._judge.context())
+            judgement = self._judge.judge(facts, parent, self._judge.context(self._questions.request.context))
+        if judgement.asks:
+            self._ask(Held(tid, judgement, is_loaded=True), program)
+            return
         if judgement.may_run:
             size_bytes = _size_bytes(judgement)
             # A script is judged by what its path leads to now, and a file outside the trusted path by its own path,
@@ -232,6 +352,9 @@ class _Monitor:
             self._let_run(tid, judgement, size_bytes)
             return
         self._note_refusal(tid, program, judgement, killed=True)
+        self._kill(tid)
+
+    def _kill(self, tid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(tid, signal.SIGKILL)
         ptrace.continue_tracee(tid)
@@ -306,8 +429,12 @@ def _size_bytes(judgement: Judgement) -> int:
     return size
 
 
-def fork_monitor(judge: ExecJudge, sock: socket.socket, *, init_pid: int, is_root: bool) -> int:
+def fork_monitor(
+    judge: ExecJudge, sock: socket.socket, launcher: socket.socket, *, init_pid: int, is_root: bool
+) -> int:
     """Fork a monitor for the init ``init_pid``, at the other end of ``sock``; return its pid.
+
+    ``launcher`` carries questions to the launcher and its orders back (`gate.messages`).
 
     Raises:
         OSError: fork(2) failed.
@@ -317,12 +444,13 @@ def fork_monitor(judge: ExecJudge, sock: socket.socket, *, init_pid: int, is_roo
         return pid
     try:
         credentials.set_parent_death_signal(signal.SIGKILL)
-        descriptors.close_all_but((2, sock.fileno()))
+        descriptors.close_all_but((2, sock.fileno(), launcher.fileno()))
+        os.set_blocking(launcher.fileno(), False)
         if is_root:
             credentials.keep_capabilities_only(_CAP_SYS_PTRACE | _CAP_KILL | _CAP_DAC_READ_SEARCH)
         # Waited for with a time-out where a child's parent is lost; otherwise wait(2) tells of every stop.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         gc.disable()
-        _Monitor(judge, sock, init_pid).serve()
+        _Monitor(judge, sock, launcher, init_pid).serve()
     finally:
         os._exit(_EXIT_BROKEN)
