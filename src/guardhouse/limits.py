@@ -132,6 +132,16 @@ SKILL_FRONT_MATTER_MAX_BYTES: Final = 64 * 1024
 # The files worker's RLIMIT_FSIZE (sandbox/profiles/files_worker.yaml).
 UPLOAD_MAX_BYTES: Final = 2 * 1024 * 1024 * 1024
 
+# File streams (guardhouse.v1). A part travels as base64 between other messages, which wait for it: 1.4 MB at most.
+FILE_PART_MAX_BYTES: Final = 1024 * 1024
+# Downloads that a runner remembers at once, each with up to two parts; one that it forgot is read from the start.
+FILE_TRANSFERS_MAX: Final = 16
+# The hub: transfers at once, and how long one waits for a runner that is away or reads a large file anew.
+HUB_TRANSFERS_MAX: Final = 64
+FILE_CALL_TIMEOUT_S: Final = 600.0
+FILE_RECONNECT_WAIT_S: Final = 45.0
+FILE_BODY_IDLE_S: Final = 60.0
+
 # Redaction. A secret's recognisable part fits this window from its anchor (the widest is a JWT header of 1,000);
 # it is also how much of a stream may be held back. What the operator names may be longer, up to the value's own bound.
 REDACTION_WINDOW_BYTES: Final = 2_048

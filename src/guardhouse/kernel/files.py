@@ -1,4 +1,4 @@
-"""The file system calls that Python's `os` lacks: openat2, renameat2, statx's mount id, linkat of an unnamed file.
+"""The file system calls that Python's `os` lacks: openat2, renameat2, statx's further facts, linkat of an unnamed file.
 
 Knows numbers and structures of the kernel's interface and turns a failed call into OSError. Knows nothing of
 workspaces, of what may be opened, or of what to do when a call is missing: `guardhouse.workspace` decides
@@ -20,6 +20,7 @@ __all__ = [
     "RESOLVE_NO_MAGICLINKS",
     "RESOLVE_NO_SYMLINKS",
     "RESOLVE_NO_XDEV",
+    "birth_ns",
     "has_openat2",
     "link_unnamed",
     "mount_id",
@@ -39,6 +40,7 @@ RENAME_EXCHANGE: Final = 0x2
 # include/uapi/linux/fcntl.h
 AT_EMPTY_PATH: Final = 0x1000
 # include/uapi/linux/stat.h
+_STATX_BTIME: Final = 0x800
 _STATX_MNT_ID: Final = 0x1000
 
 # Since Linux 5.1 new calls share one number on every architecture; the older two do not (arch/*/syscall tables).
@@ -76,9 +78,10 @@ def _open_how(flags: int, mode: int, resolve: int) -> _OpenHow:
 
 
 class _Statx(ctypes.Structure):
-    """`struct statx` of include/uapi/linux/stat.h: 256 bytes, of which we read the mask and the mount id."""
+    """`struct statx` of include/uapi/linux/stat.h: 256 bytes, of which we read mask, time of birth and mount id."""
 
-    _fields_ = (("mask", ctypes.c_uint32), ("before", ctypes.c_uint8 * 140), ("mnt_id", ctypes.c_uint64),
+    _fields_ = (("mask", ctypes.c_uint32), ("before", ctypes.c_uint8 * 76), ("birth_s", ctypes.c_int64),
+                ("birth_ns", ctypes.c_uint32), ("between", ctypes.c_uint8 * 52), ("mnt_id", ctypes.c_uint64),
                 ("after", ctypes.c_uint8 * 104))  # fmt: skip
 
 
@@ -154,6 +157,21 @@ def mount_id(fd: int) -> int | None:
 
     Two bind mounts of one file system have the same device number and different mount ids.
     """
+    answer = _statx(fd, _STATX_MNT_ID)
+    return None if answer is None else int(answer.mnt_id)
+
+
+def birth_ns(fd: int) -> int | None:
+    """Return when the file ``fd`` was made, in nanoseconds since the epoch; None where the file system cannot tell.
+
+    With device and inode number it names a file for ever: an inode's number is used again, its time of birth is not.
+    """
+    answer = _statx(fd, _STATX_BTIME)
+    return None if answer is None else int(answer.birth_s) * 1_000_000_000 + int(answer.birth_ns)
+
+
+def _statx(fd: int, wanted: int) -> _Statx | None:
+    """Return what statx(2) says of ``fd``; None where it does not know all that is ``wanted``."""
     answer = _Statx()
     try:
         number = _number("statx")
@@ -162,11 +180,9 @@ def mount_id(fd: int) -> int | None:
     # SAFE: answer is 256 bytes, as large as the kernel's structure, and outlives the call; the path is empty.
     result = _syscall(
         ctypes.c_long(number), ctypes.c_int(fd), ctypes.c_char_p(b""), ctypes.c_int(AT_EMPTY_PATH),
-        ctypes.c_uint(_STATX_MNT_ID), ctypes.byref(answer),
+        ctypes.c_uint(wanted), ctypes.byref(answer),
     )  # fmt: skip
-    if result < 0 or not answer.mask & _STATX_MNT_ID:
-        return None
-    return int(answer.mnt_id)
+    return None if result < 0 or not answer.mask & wanted else answer
 
 
 def link_unnamed(fd: int, dir_fd: int, name: bytes) -> None:

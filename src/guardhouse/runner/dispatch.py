@@ -26,9 +26,11 @@ from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger
 from guardhouse.runner.redaction import RedactedOutput, Redaction
+from guardhouse.runner.transfers import TransferService
 from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
 from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
+from guardhouse.wire.messages_files import FileRead, FileWrite
 from guardhouse.wire.messages_v1 import RejectCode
 from guardhouse.wire.operations import Args, BashArgs, BashResult, GrepResult, WebfetchArgs, WebfetchResult, parse_args
 from guardhouse.wire.paths import path_as_text
@@ -86,6 +88,7 @@ class Dispatcher:
         self._tasks: dict[str, _Task] = {}
         self._command_slots = trio.CapacityLimiter(max_tasks)
         self._file_slots = trio.CapacityLimiter(_FILE_SLOTS)
+        self._transfers = TransferService(redaction=redaction, enforcement=lambda: self.enforcement)
         self._queue_limit = max_tasks * (1 + _QUEUE_PER_SLOT)
         self._link: Link | None = None
 
@@ -122,6 +125,8 @@ class Dispatcher:
                     task.cancel(StopReason.CANCEL)
             case ResultAcknowledged():
                 self._nursery.start_soon(self._journal.record_acknowledged, event.task_id)
+            case FileRead() | FileWrite():
+                self._nursery.start_soon(self._carry_part, event)
             case DuplicateRequest():
                 get_logger().info("request came again and starts nothing", task_id=event.task_id, state=event.state)
             case McpCall():
@@ -133,6 +138,9 @@ class Dispatcher:
         """End every task; each still gets its result."""
         for task in list(self._tasks.values()):
             task.cancel(reason)
+
+    async def _carry_part(self, call: FileRead | FileWrite) -> None:
+        self.link.answer_file(await self._transfers.answer(call))
 
     def _take(self, request: TaskRequest) -> None:
         if len(self._tasks) >= self._queue_limit:

@@ -5,16 +5,19 @@ Knows neither paths nor what an operation means: the worker does. Runs in the ru
 
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import trio
 
 from guardhouse.errors import Refusal
+from guardhouse.wire.operations import WriteArgs
 from guardhouse.worker.client import FilesClient, WorkerDied
-from guardhouse.worker.protocol import SpillArgs, SpillResult
+from guardhouse.worker.protocol import ChunkArgs, ChunkResult, SpillArgs, SpillResult, UploadResult
 
 __all__ = ["BoundedText", "FilesService"]
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class BoundedText(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,30 @@ class FilesService:
             raise Refusal(
                 f"{operation} did not finish: {death}; it may or may not have taken effect, look before trying again"
             ) from death
+
+    async def read_chunk(self, args: ChunkArgs) -> tuple[ChunkResult, bytes]:
+        """Return a piece of a file.
+
+        Raises:
+            Refusal: the workspace said no, or the worker died over it.
+        """
+        return await self._ask("chunk", args, ChunkResult, b"")
+
+    async def upload(self, args: WriteArgs) -> UploadResult:
+        """Take a part of an upload; return how far it is.
+
+        Raises:
+            Refusal: the workspace said no, or the worker died over it.
+        """
+        without = msgspec.structs.replace(args, content=b"")
+        return (await self._ask("upload", without, UploadResult, args.content))[0]
+
+    async def _ask(self, operation: str, args: msgspec.Struct, kind: type[T], body: bytes) -> tuple[T, bytes]:
+        client = await self._living()
+        try:
+            return await client.ask(operation, args, kind, body=body)
+        except WorkerDied as death:
+            raise Refusal(f"{operation} did not finish: {death}; ask again") from death
 
     async def bound(self, text: str, *, operation: str, command: str = "") -> BoundedText:
         """Return ``text`` bounded for a message; a long one is saved whole in the workspace.

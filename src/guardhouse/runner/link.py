@@ -19,6 +19,7 @@ from guardhouse.wire.close_codes import NORMAL, close_code, close_reason
 from guardhouse.wire.envelope import FrameTooLarge, UnsendableMessage, render_frame
 from guardhouse.wire.events import Event, HeartbeatDue, OutputRoom, Resumed, Warned, WelcomeMissing
 from guardhouse.wire.messages import EnvironmentInfo, McpResult, Message, Metrics, TaskOutput, TaskResult, Welcome
+from guardhouse.wire.messages_files import FileResult
 from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest, HubGoodbye, PolicyReport, RejectCode
 from guardhouse.wire.runner_session import RunnerSession
 
@@ -148,6 +149,11 @@ class Link:
     def answer_call(self, result: McpResult) -> None:
         """Answer one `mcp.call`."""
         self._session.answer_call(result)
+        self._wake.set()
+
+    def answer_file(self, result: FileResult) -> None:
+        """Answer one part of a file, if the connection that asked for it is still there."""
+        self._session.answer_file(result)
         self._wake.set()
 
     def report_policy(self, report: PolicyReport) -> None:

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from guardhouse import limits
 from guardhouse.errors import PeerError, Refusal
-from guardhouse.wire import messages, messages_v1
+from guardhouse.wire import messages, messages_files, messages_v1
 from guardhouse.wire.json_text import parse_json
 from guardhouse.wire.messages import Direction, Message, Unknown
 from guardhouse.wire.scalars import Name
@@ -40,6 +40,8 @@ _TO_RUNNER: Final[tuple[type[Message], ...]] = (
     messages_v1.ResultAck,
     messages_v1.HubGoodbye,
     messages_v1.ApprovalDecision,
+    messages_files.FileRead,
+    messages_files.FileWrite,
 )
 _TO_HUB: Final[tuple[type[Message], ...]] = (
     messages.Heartbeat,
@@ -55,6 +57,7 @@ _TO_HUB: Final[tuple[type[Message], ...]] = (
     messages_v1.ApprovalRequest,
     messages_v1.ApprovalWithdrawn,
     messages_v1.PolicyReport,
+    messages_files.FileResult,
 )
 TYPES: Final[dict[Direction, dict[str, type[Message]]]] = {
     Direction.TO_RUNNER: {kind.TYPE: kind for kind in _TO_RUNNER},

@@ -38,6 +38,7 @@ from guardhouse.wire.messages import (
     Unknown,
     Welcome,
 )
+from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
@@ -216,7 +217,7 @@ class HubSession:
             case RunnerDraining():
                 self.is_draining = True
                 return [message]
-            case TaskCancelAck() | RunnerGoodbye() | ApprovalWithdrawn() | PolicyReport() | McpResult():
+            case TaskCancelAck() | RunnerGoodbye() | ApprovalWithdrawn() | PolicyReport() | McpResult() | FileResult():
                 return [message]
             case _:
                 raise InvariantError(f"no rule for {message.TYPE} towards a hub")
@@ -322,6 +323,18 @@ class HubSession:
 
     def call(self, call: McpCall) -> None:
         """Ask for one call of an MCP tool; it belongs to this connection."""
+        self._send(call)
+
+    def ask_file(self, call: FileRead | FileWrite) -> None:
+        """Ask for one part of a file (``guardhouse.v1`` only); the answer belongs to this connection.
+
+        Raises:
+            Refusal: the runner speaks the plain protocol, or is not ready.
+        """
+        if not self.is_v1:
+            raise Refusal("this runner speaks the plain protocol, which has no file streams; use read and write tasks")
+        if not self.is_ready:
+            raise Refusal("runner is not ready yet: ask again in a moment")
         self._send(call)
 
     def decide(self, decision: ApprovalDecision) -> None:

@@ -38,6 +38,7 @@ from guardhouse.wire.messages import (
     Unknown,
     Welcome,
 )
+from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
@@ -256,7 +257,7 @@ class RunnerSession:
                 return self._on_result_ack(message)
             case ApprovalDecision():
                 return [message] if self._approvals.pop(message.approval_id, None) is not None else []
-            case McpCall() | HubGoodbye():
+            case McpCall() | HubGoodbye() | FileRead() | FileWrite():
                 return [message]
             case _:
                 raise InvariantError(f"no rule for {message.TYPE} towards a runner")
@@ -354,6 +355,11 @@ class RunnerSession:
         """Send the answer to an `McpCall`; kept over a cut until it was written."""
         self._call_answers[result.call_id] = result
         if self.is_ready:
+            self._send(result)
+
+    def answer_file(self, result: FileResult) -> None:
+        """Send the answer to a `FileRead` or `FileWrite`; not kept over a cut, since the hub asks again."""
+        if self.is_ready and self._is_v1:
             self._send(result)
 
     def heartbeat(

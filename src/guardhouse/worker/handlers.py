@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from guardhouse.errors import PeerError
-from guardhouse.limits import GREP_MAX_MATCHES, INLINE_LIMIT_CHARS
+from guardhouse.limits import GREP_MAX_MATCHES, INLINE_LIMIT_CHARS, READ_MAX_BYTES
 from guardhouse.wire import operations as wire
 from guardhouse.wire.paths import path_as_text, path_b64
 from guardhouse.worker import protocol
@@ -26,7 +26,7 @@ from guardhouse.workspace.handle import Workspace
 from guardhouse.workspace.install import install_skill, list_skills, remove_skill
 from guardhouse.workspace.listing import list_directory
 from guardhouse.workspace.place import Place
-from guardhouse.workspace.read import read_file
+from guardhouse.workspace.read import read_chunk, read_file
 from guardhouse.workspace.search import Hit, search_files
 from guardhouse.workspace.spill import Bounded, bound_text, expire_outputs
 from guardhouse.workspace.temporaries import Temporaries, remove_leftovers
@@ -153,12 +153,23 @@ def _admit_uploaded(quota: Quota, place: Place, size: int) -> None:
     quota.admit(place, size, uploaded=size)
 
 
+def _chunk(session: Session, args: protocol.ChunkArgs, _body: Body) -> Served:
+    chunk = read_chunk(
+        session.workspace, args.path, offset=args.offset, limit=min(args.limit, READ_MAX_BYTES), identity=args.identity,
+        tick=session.tick,
+    )  # fmt: skip
+    result = protocol.ChunkResult(total_size=chunk.total_size, identity=chunk.identity, ended=chunk.ended)
+    return Served(result, chunk.content)
+
+
 def _upload(session: Session, args: wire.WriteArgs, body: Body) -> Served:
     if args.upload_id is None:
         raise PeerError("invalid upload args: an upload needs an upload_id", code=wire.INVALID_ARGS)
     arrived = _write_part(session, args, args.upload_id, body)
-    checksum = None if arrived.written is None else f"sha256:{arrived.written.checksum}"
-    return Served(protocol.UploadResult(size=arrived.size, checksum=checksum))
+    if arrived.written is None:
+        return Served(protocol.UploadResult(size=arrived.size))
+    checksum, notes = f"sha256:{arrived.written.checksum}", arrived.written.notes
+    return Served(protocol.UploadResult(size=arrived.size, checksum=checksum, notes=notes))
 
 
 def _check_arrived(args: wire.WriteArgs, body: Body) -> None:
@@ -374,6 +385,7 @@ HANDLERS: Final[dict[str, tuple[type[msgspec.Struct], Handler]]] = {
     "remove_skill": (protocol.RemoveSkillArgs, _remove_skill),
     "list_skills": (protocol.ListSkillsArgs, _list_skills),
     "spill": (protocol.SpillArgs, _spill),
+    "chunk": (protocol.ChunkArgs, _chunk),
     "upload": (wire.WriteArgs, _upload),
     "usage": (protocol.UsageArgs, _usage),
     "clean": (protocol.CleanArgs, _clean),

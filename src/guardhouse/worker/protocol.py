@@ -15,6 +15,8 @@ from guardhouse.limits import WORKER_FRAME_MAX_BYTES
 
 __all__ = [
     "LENGTHS",
+    "ChunkArgs",
+    "ChunkResult",
     "CleanArgs",
     "CleanResult",
     "Failure",
@@ -86,11 +88,29 @@ class SpillResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     total_size: int | None = None
 
 
+class ChunkArgs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Read a piece of a file; ``identity`` is the one that the piece before it came with."""
+
+    path: bytes
+    offset: int
+    limit: int
+    identity: str = ""
+
+
+class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The piece is the body; ``ended`` when the file has no more at this moment."""
+
+    total_size: int
+    identity: str
+    ended: bool
+
+
 class UploadResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How many bytes of an upload have arrived; ``checksum`` is of the file once it is in place."""
+    """How many bytes of an upload have arrived; ``checksum`` and ``notes`` are of the file once it is in place."""
 
     size: int
     checksum: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class UsageArgs(msgspec.Struct, frozen=True, kw_only=True):

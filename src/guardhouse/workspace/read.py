@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from guardhouse.kernel import files as kernel
 from guardhouse.limits import READ_MAX_BYTES
 from guardhouse.workspace.entry import kind_of
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, shown
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 
-__all__ = ["FilePart", "open_regular", "read_file"]
+__all__ = ["FileChunk", "FilePart", "open_regular", "read_chunk", "read_file"]
 
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 _SMALL_BYTES: Final = 4_096
@@ -110,6 +111,61 @@ def read_file(
         is_whole = offset == 0 and (ended or len(content) == before.st_size > 0)
         checksum = _checksum(fd, content if is_whole else None, before, max_bytes, tick)
         return FilePart(content, offset, total, bounded, checksum)
+    except OSError as error:
+        raise refusal_of(error, relative) from error
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class FileChunk:
+    """A piece of a file that is read in many.
+
+    Attributes:
+        content: shorter than asked only at the end of the file.
+        total_size: of the file now.
+        identity: names the file itself; given again, it keeps the pieces from being of two files.
+        ended: the file has no more at this moment.
+    """
+
+    content: bytes
+    total_size: int
+    identity: str
+    ended: bool
+
+
+def read_chunk(
+    workspace: Workspace,
+    path: PathLike,
+    *,
+    offset: int,
+    limit: int,
+    identity: str = "",
+    tick: Callable[[], None] = lambda: None,
+) -> FileChunk:
+    """Return ``limit`` bytes of ``path`` from ``offset`` on, of the file that ``identity`` names if it is given.
+
+    Raises:
+        PathEscapesWorkspace, WorkspaceRefusal: as open_regular; CONFLICT when another file stands at ``path`` now, or
+            this one has shrunk to less than ``offset``.
+    """
+    relative = parse_path(workspace, path)
+    fd = open_regular(workspace, relative)
+    try:
+        found = os.fstat(fd)
+        now = f"{found.st_dev}:{found.st_ino}:{kernel.birth_ns(fd)}"
+        if identity and now != identity:
+            raise WorkspaceRefusal(
+                f"{shown(relative)} was replaced by another file while it was read; read it again from the start",
+                code=Code.CONFLICT,
+            )
+        if 0 < found.st_size < offset:
+            raise WorkspaceRefusal(
+                f"{shown(relative)} has shrunk to {found.st_size} bytes meanwhile; read it again from the start",
+                code=Code.CONFLICT,
+            )
+        content, ended = _read_from(fd, offset, limit, tick)
+        return FileChunk(content, max(os.fstat(fd).st_size, offset + len(content)), now, ended)
     except OSError as error:
         raise refusal_of(error, relative) from error
     finally:

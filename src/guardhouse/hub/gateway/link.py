@@ -20,6 +20,7 @@ from guardhouse.errors import PeerError
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.file_calls import FileCalls
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
@@ -34,6 +35,7 @@ from guardhouse.values import Stream, Verdict
 from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
 from guardhouse.wire.messages import Message as WireMessage
 from guardhouse.wire.messages import TaskRequest
+from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
@@ -112,6 +114,7 @@ class RunnerLink:
         self._close: tuple[int, str] | None = None
         self._end_reason = "the connection was cut"
         self._warnings = 0
+        self._file_calls = FileCalls()
         self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
 
     # What the board and the registry see.
@@ -158,6 +161,18 @@ class RunnerLink:
         """Queue a cancel."""
         self._session.cancel(task_id, reason=reason)
         self._to_send.set()
+
+    async def ask_file(self, call: FileRead | FileWrite) -> FileResult:
+        """Ask the runner for one part of a file.
+
+        Raises:
+            Refusal: it speaks the plain protocol, or is not ready.
+            ConnectionLost: the connection ended, or no answer came in time; ask again on the next one.
+        """
+        with self._file_calls.opened(call.call_id) as opened:
+            self._session.ask_file(call)
+            self._to_send.set()
+            return await opened.wait()
 
     async def is_alive(self, *, within_s: float) -> bool:
         """Ping the runner."""
@@ -259,6 +274,8 @@ class RunnerLink:
                         note="this hub has nobody to ask; change the rule to allow or deny",
                     )
                 )
+            case FileResult():
+                self._file_calls.answer(event)
             case Warned():
                 self._warn(event.error)
             case WentOffline():
@@ -466,6 +483,7 @@ class RunnerLink:
 
     async def _finish(self) -> None:
         mine = self._links.release(self._environment.id, self)
+        self._file_calls.lose()
         self._log.info("runner_disconnected", reason=self._end_reason)
         if not mine:
             return

@@ -15,6 +15,7 @@ from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
 from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
 from guardhouse.hub.tasks.board import Runner
+from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 
 __all__ = ["AlreadyConnected", "Link", "Links"]
 
@@ -43,6 +44,10 @@ class Link(Runner, Protocol):
 
     def close(self, reason: str) -> None:
         """End it."""
+
+    async def ask_file(self, call: FileRead | FileWrite) -> FileResult:
+        """Ask its runner for one part of a file."""
+        ...
 
 
 class Links:
