@@ -89,7 +89,17 @@ permission:
 
 
 @pytest.mark.parametrize(
-    "text", ['[["*", "deny"]]', '"*": deny\n', 'permission: {"ls": allow}', "permission: {bash: {}}"]
+    "text",
+    [
+        '[["*", "deny"]]',
+        '"*": deny\n',
+        'permission: {"ls": allow}',
+        "permission: {bash: {}}",
+        "[]",
+        "permission: []",
+        "permission: {}",
+        "permission: {read: {}}",
+    ],
 )
 def test_every_form_can_be_formatted(text: str) -> None:
     """Short forms become documents that say the same."""

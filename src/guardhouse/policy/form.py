@@ -75,8 +75,7 @@ class _Writer:
             self._write_top(node)
         else:
             # A bare list or mapping of pairs becomes a document.
-            self._lines += ["permission:", "  bash:"]
-            self._write_section(node, indent=4)
+            self._write_commands(node)
         self._flush(None, 0)
         return "\n".join(self._lines) + "\n"
 
@@ -98,12 +97,15 @@ class _Writer:
                 self._lines.append("permission:" if value.items else "permission: {}")
                 for operation, section in value.items:
                     self._flush(operation, 2)
-                    empty = not isinstance(section, TextNode) and not section.items
-                    self._lines.append(f"  {operation.value}:" + (" []" if empty else ""))
+                    self._lines.append(f"  {operation.value}:" + _nothing(section))
                     self._write_section(section, indent=4)
             else:
-                self._lines += ["permission:", "  bash:"]
-                self._write_section(value, indent=4)
+                self._write_commands(value)
+
+    def _write_commands(self, node: Node) -> None:
+        """Write rules that stand without an operation: they are about commands."""
+        self._lines += ["permission:", "  bash:" + _nothing(node)]
+        self._write_section(node, indent=4)
 
     def _write_section(self, node: Node, *, indent: int) -> None:
         margin = " " * indent
@@ -126,6 +128,11 @@ class _Writer:
                 self._lines.append(lead + line.lstrip() if lead.strip() else line)
                 lead = ""
             lead = ""
+
+
+def _nothing(section: Node) -> str:
+    """What stands behind the name of a section without rules: an absent value would be refused."""
+    return "" if isinstance(section, TextNode) or section.items else " []"
 
 
 def _block(key: str, value: Node, indent: int) -> Iterator[str]:
