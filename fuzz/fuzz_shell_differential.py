@@ -451,6 +451,7 @@ class Generator:
                 lambda: (f"{{fd}}> {self.target()}", ""),
                 lambda: (f"3>{self.target()}", ""),
                 lambda: ("2>&-", ""),
+                lambda: (f"{self.random.choice(['1', '01', '0000000001', '2', '{fd}'])}>&{self.target()}", ""),
                 lambda: (f"> >({self.command()})", ""),
                 lambda: (f"< <({self.command()})", ""),
                 self.heredoc,

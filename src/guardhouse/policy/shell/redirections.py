@@ -120,7 +120,7 @@ class RedirectionScanner(ConditionalScanner):
             self.note_assignment(variable, number=True)
             self.check_assignment(variable)
         elif match["fd"] is not None:
-            fd = int(match["fd"][:9])
+            fd = int(match["fd"].lstrip("0")[:9] or "0")
         self.skip_blanks()
         if operator in ("<<", "<<-"):
             return self._read_heredoc_start(operator, fd, start)
@@ -221,7 +221,8 @@ def _may_continue(head: str) -> bool:
 def _dup_kind(word: Word, operator: str, fd: str | None) -> RedirectionKind:
     if word.value is None or _DUPLICATION.fullmatch(word.value) is not None:
         return "dup"
-    return "write" if operator == ">&" and (fd is None or int(fd[:9]) == 1) else "dup"
+    # Whether ``{name}>&file`` writes differs between versions of bash; 5.2 refuses it.
+    return "write" if operator == ">&" and (fd is None or fd[0] == "{" or fd.lstrip("0") == "1") else "dup"
 
 
 def _slice(source: Source, start: int, end: int) -> Source:
