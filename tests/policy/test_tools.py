@@ -2,16 +2,16 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
 from guardhouse.cli.policy import read_policy
-from guardhouse.policy import PolicyError, load_policy, policy_from_pairs
+from guardhouse.policy import PolicyError, decide, load_policy, policy_from_pairs
 from guardhouse.policy.cases import parse_cases, render_junit, run_cases
 from guardhouse.policy.form import format_policy
 from guardhouse.policy.learn import parse_asked, propose_rules, render_proposals
 from guardhouse.policy.lint import lint_policy
-from guardhouse.policy.shadow import decide_with_shadow
 from guardhouse.policy.signing import generate_keys, parse_public_key, sign_policy, verify_policy
 from guardhouse.values import Verdict
 
@@ -154,10 +154,17 @@ def test_a_signature_holds_for_this_policy_and_key_only() -> None:
 
 def test_a_shadow_is_recorded_and_decides_nothing() -> None:
     """The policy in force answers; the other is written down."""
-    judged = decide_with_shadow(policy_from_pairs([["ls", "allow"]]), policy_from_pairs([["*", "deny"]]), "ls")
-    assert judged.decision.verdict is Verdict.ALLOW
-    assert judged.shadow_record()["verdict"] == "deny"
-    assert judged.differs
+    shadow = policy_from_pairs([["*", "deny"]], name="next")
+    decision = decide(replace(policy_from_pairs([["ls", "allow"]]), shadow=shadow), "ls")
+    assert decision.verdict is Verdict.ALLOW
+    assert decision.as_json()["shadow"] == {
+        "policy": {"name": "next", "digest": shadow.digest},
+        "verdict": "deny",
+        "differs": True,
+        "because": "'ls' matches '*' (next:1)",
+        "rule": "'*' (next:1)",
+    }
+    assert "shadow" not in decide(policy_from_pairs([["ls", "allow"]]), "ls").as_json()
 
 
 def test_case_files_become_junit() -> None:

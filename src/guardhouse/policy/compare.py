@@ -23,7 +23,7 @@ from guardhouse.policy.rule_fields import expanded_language
 from guardhouse.policy.subjects import safe_segment
 from guardhouse.values import Verdict
 
-__all__ = ["Answer", "Difference", "compare_policies", "narrows", "subject_space"]
+__all__ = ["Answer", "Difference", "check_narrowing", "compare_policies", "narrows", "subject_space"]
 
 _CONDITIONS_MAX: Final = 6
 _ORDER: Final = (Verdict.DENY, Verdict.ASK, Verdict.ALLOW)
@@ -105,6 +105,26 @@ def narrows(before: Policy, after: Policy) -> tuple[Difference, ...]:
         PolicyError: the comparison could not finish, so nothing is proved.
     """
     return tuple(difference for difference in compare_policies(before, after) if difference.widens)
+
+
+def check_narrowing(local: Policy, sent: Policy) -> None:
+    """Let a policy pass that permits nothing beyond the local one.
+
+    Raises:
+        PolicyError: it permits more, with a shortest command that shows it; or the comparison could not finish.
+    """
+    if sent.trusted_path != local.trusted_path:
+        raise PolicyError(
+            f"its 'path' is another than this host's ({':'.join(local.trusted_path)}); programs would be other files",
+            place=sent.name,
+        )
+    for found in narrows(local, sent):
+        when = f" when {'; '.join(found.conditions)}" if found.conditions else ""
+        raise PolicyError(
+            f"it permits more than this host's own policy: {found.operation}: {found.before.shown()} here,"
+            f" {found.after.shown()} there{when}, for example: {found.witness}",
+            place=found.after_rule.place if found.after_rule is not None else sent.name,
+        )
 
 
 def _path_difference(before: Policy, after: Policy) -> Difference:

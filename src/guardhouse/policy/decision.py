@@ -3,6 +3,7 @@
 Values and their JSON; knows neither how they are reached nor how they are shown. Pure.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,9 @@ class Decision:
     parts that were judged beside the commands. ``profile`` is the wall that the winning rules ask for (None: the
     runner's default) and ``timeout_s`` the shortest time limit among them.
 
+    ``narrowing`` is the name and digest of the policy in force next to this one, ``shadow`` what one that decides
+    nothing would have said (shadow.py); None where there is none.
+
     `UNDECIDED` must go to gate two; where there is none it counts as `DENY`. `ASK` may hold undecided parts too:
     ``needs_gate_two`` tells, and a person's yes does not replace the exec gate.
     """
@@ -121,6 +125,8 @@ class Decision:
     concerns: tuple[Concern, ...] = ()
     profile: str | None = None
     timeout_s: float | None = None
+    narrowing: tuple[str, str] | None = None
+    shadow: Mapping[str, Any] | None = None
 
     @property
     def parts(self) -> tuple[CommandDecision | Concern, ...]:
@@ -149,13 +155,17 @@ class Decision:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data; docs/policy_language.md, "JSON", names every key."""
+        policies = {"policy": {"name": self.policy_name, "digest": self.policy_digest}}
+        if self.narrowing is not None:
+            policies["narrowing"] = {"name": self.narrowing[0], "digest": self.narrowing[1]}
         return {
             "verdict": self.verdict.value,
             "command": self.command,
             "because": self.because,
             "commands": [command.as_json() for command in self.commands],
             "concerns": [concern.as_json() for concern in self.concerns],
-            "policy": {"name": self.policy_name, "digest": self.policy_digest},
+            **policies,
             "profile": self.profile,
             "timeout_s": self.timeout_s,
+            **({} if self.shadow is None else {"shadow": dict(self.shadow)}),
         }

@@ -84,11 +84,13 @@ def _is_pair(value: object) -> bool:
 
 def dump_policy(policy: Policy) -> dict[str, Any]:
     """Return the policy as plain JSON data with its name and places, for `restore_policy` in another process."""
+    others = {"narrowing": policy.narrowing, "shadow": policy.shadow}
     return {
         **policy.canonical(),
         "name": policy.name,
         "about": policy.about,
         "places": {operation: [rule.place for rule in section.rules] for operation, section in policy.sections.items()},
+        **{key: dump_policy(other) for key, other in others.items() if other is not None},
     }
 
 
@@ -110,7 +112,8 @@ def restore_policy(data: Mapping[str, Any]) -> Policy:
                     raise PolicyError("this is no rule of a dumped policy", place=place)
                 built.append(read_rule(operation, node, trusted_path=trusted))
             sections[operation] = Section(operation, tuple(built))
-        return Policy(name=name, sections=sections, trusted_path=trusted, about=str(data["about"]))
+        others = {key: restore_policy(data[key]) for key in ("narrowing", "shadow") if key in data}
+        return Policy(name=name, sections=sections, trusted_path=trusted, about=str(data["about"]), **others)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PolicyError(f"this is no dumped policy: {error!r}", place="policy") from error
 

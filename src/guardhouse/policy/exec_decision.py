@@ -8,11 +8,12 @@ Needs neither YAML nor the shell reader. Pure; runs in the monitor.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardhouse.policy.decision import strictest
 from guardhouse.policy.language import SEPARATOR
-from guardhouse.policy.model import GATED, Children, Context, Policy, Rule
+from guardhouse.policy.model import GATED, INHERIT, Children, Context, Policy, Rule
+from guardhouse.policy.narrowing import both_must_allow
 from guardhouse.policy.reordered import respelled_rules
 from guardhouse.policy.rulebook import action_of, rulebook_of
 from guardhouse.policy.subjects import without_dots
@@ -30,7 +31,12 @@ class ExecDecision:
     because: str
     children: Children = GATED
 
+    def joined(self, other: "ExecDecision") -> "ExecDecision":
+        """Return what holds of two policies that answer alike: children are free only where both say so."""
+        return self if self.children == other.children == INHERIT else replace(self, children=GATED)
 
+
+@both_must_allow
 def decide_exec(
     policy: Policy,
     argv: tuple[str, ...],

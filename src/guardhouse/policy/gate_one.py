@@ -10,13 +10,16 @@ Reads no clock, file or network: what a decision depends on is in its arguments.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from guardhouse.policy.decision import CommandDecision, Concern, Decision, strictest
 from guardhouse.policy.judge import Judge
 from guardhouse.policy.knowledge import why_loads_code
 from guardhouse.policy.model import Context, Policy, Rule
+from guardhouse.policy.narrowing import join_decisions
 from guardhouse.policy.rulebook import action_of, rulebook_of
+from guardhouse.policy.shadow import shadow_record
 from guardhouse.policy.shell import Assignment, Redirection, ShellReading, SimpleCommand, read_command
 from guardhouse.policy.subjects import normalise_subject
 from guardhouse.values import Verdict
@@ -38,18 +41,30 @@ def decide(
     context: Context = Context(),  # noqa: B008 - frozen, without state
     reader: ShellReader = read_command,
 ) -> Decision:
-    """Decide a shell text.
+    """Decide a shell text under a policy, the one that narrows it, and its shadow, which decides nothing.
 
     Args:
         command_text: what ``bash -c`` would be given.
         context: what is known of the request beside the text; rules with conditions ask it.
         reader: gate one's shell reader; another one in tests.
     """
+    # execve(2) ends the text at a NUL: bash would run another text than the one judged.
+    reading = None if "\0" in command_text else reader(command_text)
+    decision = _decide_reading(policy, command_text, reading, context)
+    if policy.narrowing is not None:
+        other = _decide_reading(policy.narrowing, command_text, reading, context)
+        profile, clash = _narrowest_profile({one.profile for one in (decision, other) if one.profile is not None})
+        decision = join_decisions(decision, other, profile=profile, clash=clash)
+    if policy.shadow is not None:
+        shadow = _decide_reading(policy.shadow, command_text, reading, context)
+        decision = replace(decision, shadow=shadow_record(decision, shadow))
+    return decision
+
+
+def _decide_reading(policy: Policy, command_text: str, reading: ShellReading | None, context: Context) -> Decision:
     judge = Judge(policy, context)
-    if "\0" in command_text:
-        # execve(2) ends the text there: bash would run another text than the one judged.
+    if reading is None:
         return _answer(policy, command_text, (), (), override=(Verdict.DENY, "the text holds a NUL character"))
-    reading = reader(command_text)
     if reading.is_empty:
         return _answer(policy, command_text, (), (), override=(Verdict.DENY, "empty command"))
     unwrapped = _Unwrapped(reading.commands)
@@ -77,7 +92,7 @@ def _answer(
     verdict = strictest(*(part.verdict for part in parts))
     because = next((part.because for part in parts if part.verdict is verdict), "every part is allowed")
     rules = [command.rule for command in commands if command.rule is not None]
-    profile, clash = _profile_of(rules)
+    profile, clash = _narrowest_profile({rule.profile for rule in rules if rule.profile is not None})
     if clash and verdict is not Verdict.DENY:
         verdict, because = Verdict.DENY, clash
     if override is not None and verdict is not override[0]:
@@ -97,9 +112,9 @@ def _answer(
     )
 
 
-def _profile_of(rules: Sequence[Rule]) -> tuple[str | None, str | None]:
-    """The narrowest profile that the rules ask for, or why they cannot be had together."""
-    profiles = sorted({rule.profile for rule in rules if rule.profile is not None})
+def _narrowest_profile(asked: set[str]) -> tuple[str | None, str | None]:
+    """The narrowest of the profiles asked for, or why they cannot be had together."""
+    profiles = sorted(asked)
     if len(profiles) <= 1:
         return (profiles[0] if profiles else None), None
     unknown = [profile for profile in profiles if profile not in _PROFILES_BY_WIDTH]

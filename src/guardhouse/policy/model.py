@@ -177,12 +177,27 @@ class Policy:
     ``name`` is what places in messages begin with; ``about`` is the document's own description. A section that the
     document does not have is absent from ``sections``: commands are then denied, other operations are left to the
     workspace and the wall (docs/policy_language.md, "Operations").
+
+    ``narrowing`` is a second policy in force next to this one: what is allowed must be allowed by both (a hub's, see
+    narrowing.py). ``shadow`` is one that is judged and recorded and decides nothing (shadow.py). Neither is part of
+    the digest, which names this document.
     """
 
     name: str
     sections: Mapping[str, Section]
     trusted_path: tuple[str, ...] = DEFAULT_TRUSTED_PATH
     about: str = ""
+    narrowing: "Policy | None" = None
+    shadow: "Policy | None" = None
+
+    @property
+    def layers(self) -> tuple["Policy", ...]:
+        """Return every policy that has to allow: this one, and the one that narrows it."""
+        return (self,) if self.narrowing is None else (self, self.narrowing)
+
+    def has_section(self, operation: str) -> bool:
+        """Tell whether any policy in force has rules for an operation."""
+        return any(operation in layer.sections for layer in self.layers)
 
     def rules(self, operation: str = "bash") -> tuple[Rule, ...]:
         """Return the operation's rules in written order; none where the document has no section for it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from guardhouse.errors import InvariantError, Refusal
 from guardhouse.policy.model import OPERATIONS, Context, Policy, Rule
+from guardhouse.policy.narrowing import both_must_allow
 from guardhouse.policy.rulebook import rulebook_of
 from guardhouse.policy.subjects import normalise_subject
 from guardhouse.values import Verdict
@@ -34,6 +35,11 @@ class OperationDecision:
     rule: Rule | None
     because: str
 
+    def joined(self, other: "OperationDecision") -> "OperationDecision":
+        """Return what holds of two policies that answer alike: this one's words."""
+        del other
+        return self
+
     def refusal(self) -> OperationDenied:
         """Return the error for an operation that will not happen."""
         return OperationDenied(f"{self.operation} denied: {self.because}", self)
@@ -50,6 +56,7 @@ class OperationDecision:
         }
 
 
+@both_must_allow
 def decide_operation(
     policy: Policy,
     operation: str,

@@ -42,7 +42,7 @@ class FileGate:
         Raises:
             Refusal: the whole was saved to a file, where it cannot be sifted any more.
         """
-        if "read" not in self._policy.sections:
+        if not self._policy.has_section("read"):
             return result
         kept = tuple(match for match in result.matches if self._is_allowed("read", match.path))
         if len(kept) == len(result.matches) and not result.truncated:

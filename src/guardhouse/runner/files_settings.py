@@ -7,7 +7,7 @@ process and in the keeper.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +36,12 @@ def make_files_settings(policy: Policy, *, workspace: Path, bounds: Mapping[str,
 
 
 def _final_denials(policy: Policy, operation: str) -> Iterator[str]:
-    """Yield the worker's globs for the denials that nothing later takes back: the last matching rule wins."""
-    rules = policy.rules(operation)
+    """Yield the worker's globs for the denials that nothing later in their policy takes back: the last match wins."""
+    for layer in policy.layers:
+        yield from _final_denials_of(layer.rules(operation))
+
+
+def _final_denials_of(rules: Sequence[Rule]) -> Iterator[str]:
     final = next((at for at in range(len(rules), 0, -1) if rules[at - 1].action is not Verdict.DENY), 0)
     for rule in rules[final:]:
         glob = _as_place(rule)

@@ -65,7 +65,7 @@ def put_up_wall(
     library = read_library(directory)
     default = load_profile(profile, directory=directory, library=library)
     profiles: dict[str, Profile] = {default.name: default}
-    for rule in policy.rules():
+    for rule in (rule for layer in policy.layers for rule in layer.rules()):
         if rule.profile is not None and rule.profile not in profiles:
             profiles[rule.profile] = load_profile(rule.profile, directory=directory, library=library)
     offered = frozenset(profiles)

@@ -112,14 +112,14 @@ class ExecJudge:
         self.environment = environment
         self._trusted = trusted
         self._workspace = workspace.rstrip("/") + "/"
-        rules = policy.rules()
+        rules = [rule for layer in policy.layers for rule in layer.rules()]
         says_no = [rule for rule in rules if rule.action is not Verdict.ALLOW]
         named = {name.rpartition("/")[2] for rule in says_no for name in rule.programs}
         self._kin = KinTable(trusted, frozenset(named | _APPLET_HOSTS))
         self._asks_time = any(rule.when is not None and (rule.when.hours or rule.when.days) for rule in rules)
         self._needs_request = any(rule.when is not None or rule.action is Verdict.ASK for rule in rules)
-        book = rulebook_of(policy)
-        self._allows_all = book is not None and book.allows_everything(Context())
+        books = [rulebook_of(layer) for layer in policy.layers]
+        self._allows_all = all(book is not None and book.allows_everything(Context()) for book in books)
 
     @property
     def kin_of(self) -> KinOf:
