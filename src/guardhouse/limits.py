@@ -177,6 +177,27 @@ APPROVAL_TIMEOUT_MAX_S: Final = 86_400.0
 APPROVALS_OPEN_MAX: Final = 1_000
 # Distinct questions of one command, answered or not: they also bound how long its time limit can stand still.
 APPROVALS_A_COMMAND_MAX: Final = 64
+
+# MCP servers that tasks call (docs/mcp.md).
+
+# Egress proxy. Connections of one command served at a time (more wait in the kernel's queue), and of all together:
+# each holds two descriptors, so a quarter of the process's limit is the most, and an eighth of that for one command.
+EGRESS_CONNECTIONS_MAX: Final = 64
+EGRESS_CONNECTIONS_TOTAL_MAX: Final = 512
+EGRESS_BACKLOG: Final = 128
+EGRESS_HEAD_MAX_BYTES: Final = 64 * 1024  # of a request or response head; browsers send up to 16 KiB
+EGRESS_HEAD_TIMEOUT_S: Final = 30.0
+EGRESS_RESOLVE_TIMEOUT_S: Final = 10.0
+EGRESS_LOOKUPS_MAX: Final = 4  # of one command at a time: each holds a thread until the name service gives up
+EGRESS_ADDRESSES_MAX: Final = 16
+EGRESS_CONNECT_TIMEOUT_S: Final = 10.0  # for the last address of a name
+EGRESS_NEXT_ADDRESS_S: Final = 2.5  # for each one before it
+EGRESS_IDLE_TIMEOUT_S: Final = 300.0
+EGRESS_DRAIN_S: Final = 1.0  # what a command that has ended had written is still passed on for so long
+EGRESS_CHUNK_BYTES: Final = 64 * 1024
+# Of the allowed and once more of the refused ones. With the texts' bound the record of a command stays below 1 MB.
+EGRESS_RECORDS_MAX: Final = 250
+EGRESS_RECORD_TEXT_MAX_CHARS: Final = 600
 APPROVAL_WHY_MAX_CHARS: Final = 4_096
 # Commands of one text that a person approved; a text with more is asked about again at the exec gate.
 LAUNCH_APPROVED_MAX: Final = 256

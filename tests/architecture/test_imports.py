@@ -34,6 +34,7 @@ TABLE: dict[str, Rule] = {
     "policy": Rule(EVERYONE, ACTING, "a decision never acts: testable and fuzzable anywhere"),
     "skills": Rule(EVERYONE, ACTING, "an archive is judged as a list before a byte is written"),
     "redaction": Rule(EVERYONE, ACTING, "bytes in, bytes out: a secret is found the same way everywhere"),
+    "egress": Rule(EVERYONE, ACTING, "who may be connected to is decided apart from connecting: testable and fuzzable"),
     "sandbox": Rule(EVERYONE, ACTING, "a plan is made here and carried out in the launcher"),
     "kernel": Rule(EVERYONE, PROGRAMS | {"trio", "yaml"}, "the one door to raw system calls"),
     "launcher": Rule(
@@ -47,13 +48,13 @@ TABLE: dict[str, Rule] = {
         "hostile input, so few powers",
     ),
     "worker": Rule(
-        EVERYONE | {"kernel", "workspace", "skills", "wire", "policy.shell"},
+        EVERYONE | {"kernel", "workspace", "skills", "wire", "policy.shell", "egress"},
         PROGRAMS,
         "hostile input, so few powers",
     ),
     "runner": Rule(
         EVERYONE
-        | {"wire", "policy", "sandbox", "workspace", "kernel", "data_files"}
+        | {"wire", "policy", "sandbox", "workspace", "kernel", "data_files", "egress"}
         | {
             "redaction",
             "worker.client",

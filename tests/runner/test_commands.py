@@ -39,6 +39,8 @@ ENDED = CommandOutcome(
 
 
 class FakeRunning:
+    proxy_listener = None
+
     def __init__(self, write, descriptors) -> None:
         self.stopped: list[StopReason] = []
         self._write, self._descriptors = write, descriptors

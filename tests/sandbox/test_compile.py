@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from guardhouse.errors import SetupError
-from guardhouse.sandbox.bundle import Identity
+from guardhouse.sandbox.bundle import EgressGrant, Identity
 from guardhouse.sandbox.compare import compare_profiles
 from guardhouse.sandbox.compile import compile_bundle
 from guardhouse.sandbox.compiled_text import check_compiled
@@ -199,14 +199,13 @@ def test_domains_mode_points_programs_to_the_proxy(write_profile, library):
     path = write_profile(
         "mine",
         "profile: mine\nsummary: s\nextends: isolate\n"
-        "syscalls: [{group: sockets_tcp, why: to the proxy}]\n"
         "network: {mode: domains, why: packages, domains: [{domain: '*.example.org', why: packages}]}\n",
     )
     mine = load_profile(path, directory=DIRECTORY, library=library)
     bundle = compile_bundle([mine], identity=IDENTITY, workspace="/srv/w", features=Host(), trusted_path="/usr/bin")
     found = bundle.profiles["mine"]
     assert "net" in found.namespaces
-    assert found.network_domains == ("*.example.org",)
+    assert found.network_domains == (EgressGrant("*.example.org", (80, 443)),)
     assert found.environment["https_proxy"] == f"http://127.0.0.1:{found.proxy_port}"
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardhouse.egress.address import why_not_public
 from guardhouse.errors import SetupError
-from guardhouse.worker.fetch_address import check_addresses, parse_networks, why_not_public
+from guardhouse.worker.fetch_address import check_addresses, parse_networks
 from guardhouse.worker.fetch_protocol import FetchRefused
 
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1",

@@ -5,6 +5,7 @@ nothing of namespaces or filters: whatever is not in the launcher's bundle canno
 ctypes, no subprocess (`start.py` starts the process).
 """
 
+import contextlib
 import math
 import os
 import socket
@@ -25,6 +26,7 @@ from guardhouse.launcher.messages import (
     LaunchError,
     LaunchRequest,
     Message,
+    ProxyListening,
     Question,
     QuestionOver,
     Refused,
@@ -66,8 +68,17 @@ class LauncherDiedError(SetupError):
 class RunningCommand:
     """One command that was started. It runs until it ends, is stopped or the launcher goes, waited for or not."""
 
-    def __init__(self, client: "LauncherClient", identifier: int, pid: int, answers: "_Answers") -> None:
+    def __init__(
+        self,
+        client: "LauncherClient",
+        identifier: int,
+        pid: int,
+        answers: "_Answers",
+        proxy_listener: socket.socket | None = None,
+    ) -> None:
+        """``proxy_listener`` is the egress proxy's door in the command's network namespace, in mode `domains`."""
         self._client = client
+        self.proxy_listener = proxy_listener
         self._identifier = identifier
         self._answers = answers
         self._outcome: CommandOutcome | None = None
@@ -205,27 +216,34 @@ class LauncherClient:
         finally:
             if null >= 0:
                 os.close(null)
-        try:
-            message, descriptors = await answers.next()
-        except trio.Cancelled:
-            # Nobody will own the command: end it, and drop its answers when they come.
-            answers.abandoned = True
-            with trio.CancelScope(shield=True):
-                await self._send(Stop(identifier, StopReason.CANCEL))
-            raise
-        _close(descriptors)
-        match message:
-            case Started(_, pid):
-                return RunningCommand(self, identifier, pid, answers)
-            case Exited():
-                # The program could not be executed: 126 or 127, and its stderr says why.
-                answers.put(message, [])
-                return RunningCommand(self, identifier, 0, answers)
-            case Refused(_, layer, why):
-                self._forget(identifier)
-                raise LaunchError(layer, why)
-            case _:
-                raise PeerError(f"launcher answered {type(message).__name__} to a launch")
+        with contextlib.ExitStack() as unowned:
+            proxy: socket.socket | None = None
+            try:
+                message, descriptors = await answers.next()
+                if isinstance(message, ProxyListening) and len(descriptors) == 1:
+                    proxy = unowned.enter_context(socket.socket(fileno=descriptors.pop()))
+                    message, descriptors = await answers.next()
+            except trio.Cancelled:
+                # Nobody will own the command: end it, and drop its answers when they come.
+                answers.abandoned = True
+                with trio.CancelScope(shield=True):
+                    await self._send(Stop(identifier, StopReason.CANCEL))
+                raise
+            _close(descriptors)
+            match message:
+                case Started(_, pid):
+                    unowned.pop_all()
+                    return RunningCommand(self, identifier, pid, answers, proxy)
+                case Exited():
+                    # It ended before there was time to say that it started, or could not be executed (126, 127).
+                    answers.put(message, [])
+                    unowned.pop_all()
+                    return RunningCommand(self, identifier, 0, answers, proxy)
+                case Refused(_, layer, why):
+                    self._forget(identifier)
+                    raise LaunchError(layer, why)
+                case _:
+                    raise PeerError(f"launcher answered {type(message).__name__} to a launch")
 
     async def start_worker(self, kind: str) -> socket.socket:
         """Start the worker ``kind`` (``files``) and return the stream socket that leads to it.

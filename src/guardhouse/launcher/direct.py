@@ -18,6 +18,7 @@ from guardhouse.launcher.messages import (
     LaunchError,
     LaunchRequest,
     Message,
+    ProxyListening,
     Question,
     QuestionOver,
     Refused,
@@ -76,7 +77,12 @@ class DirectClient:
         Raises:
             LaunchError: it was refused.
         """
-        message, _ = self._next_for(identifier)
+        message, descriptors = self._next_for(identifier)
+        if isinstance(message, ProxyListening):
+            # Nobody serves it here: a command finds the door shut.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            message, _ = self._next_for(identifier)
         if isinstance(message, Started):
             return message.pid
         if isinstance(message, Exited):
@@ -97,7 +103,7 @@ class DirectClient:
                 os.close(descriptor)
             if isinstance(message, Exited):
                 return message.outcome
-            if not isinstance(message, Started | Question | QuestionOver):
+            if not isinstance(message, Started | ProxyListening):
                 raise _refusal(message)
 
     def next_question(self, identifier: int) -> Question | QuestionOver:

@@ -9,6 +9,7 @@ launcher; what runs beside it in its namespaces is the attacker.
 """
 
 import _thread
+import contextlib
 import errno
 import gc
 import json
@@ -28,8 +29,11 @@ from guardhouse.launcher import channel
 from guardhouse.launcher.confine import Confinement, Program, StepFailedError, confine_thread, start_program
 from guardhouse.launcher.gate import ATTACH, FOLLOWED
 from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
+from guardhouse.limits import EGRESS_BACKLOG
 
 __all__ = ["run_init"]
+
+_LOOPBACK: Final = "127.0.0.1"
 
 # pid_namespaces(7): the next process gets the next free number after this one.
 _FIRST_NUMBERS: Final = b"1"
@@ -132,6 +136,7 @@ class _Init:
         self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
         self._progress_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._listener_fd = -1
+        self._proxy: socket.socket | None = None
         self._poll = select.poll()
         for descriptor in (control.fileno(), self._children_fd, self._progress_fd):
             self._poll.register(descriptor, select.POLLIN)
@@ -202,8 +207,30 @@ class _Init:
         if self._place.last_pid_fd >= 0:
             os.pwrite(self._place.last_pid_fd, _FIRST_NUMBERS, 0)
         self._running = _Running(self._vessel, program)
+        if self._place.plan.network == "domains":
+            self._listen_for_proxy(self._place.plan.proxy_port)
         self._watch_listener()
         self._vessel.start(program)
+
+    def _listen_for_proxy(self, port: int) -> None:
+        """Open the egress proxy's door in here and hand it out; its keeper sits outside and connects for the command.
+
+        A new one for each command: what an earlier one left in its queue is nobody's to answer.
+        """
+        self._proxy = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        # Connections of the command before may still be closing.
+        self._proxy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._proxy.bind((_LOOPBACK, port))
+        self._proxy.listen(EGRESS_BACKLOG)
+        self._report({"event": "proxy_listening"}, descriptors_sent=(self._proxy.fileno(),))
+
+    def _close_proxy(self) -> None:
+        """Shut the door for good: closing alone would leave it open for whoever was handed it."""
+        if self._proxy is not None:
+            with contextlib.suppress(OSError):
+                self._proxy.shutdown(socket.SHUT_RDWR)
+            self._proxy.close()
+            self._proxy = None
 
     def _signal(self, number: int) -> None:
         running = self._running
@@ -307,6 +334,7 @@ class _Init:
     def _finish(self, running: _Running) -> None:
         if self._listener_fd >= 0:
             self._close_listener()
+        self._close_proxy()
         self._running = None
         vessel = running.vessel
         execs = _gate_report(self._gate) if self._gate is not None else None
@@ -349,9 +377,9 @@ class _Init:
             return False
         return _own_state() == self._unchanged
 
-    def _report(self, report: dict[str, Any], *, as_pid: int = 0) -> None:
+    def _report(self, report: dict[str, Any], *, as_pid: int = 0, descriptors_sent: tuple[int, ...] = ()) -> None:
         try:
-            channel.send(self._control, json.dumps(report).encode("ascii"), as_pid=as_pid)
+            channel.send(self._control, json.dumps(report).encode("ascii"), descriptors_sent, as_pid=as_pid)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(_EXIT_CLOSED)
 

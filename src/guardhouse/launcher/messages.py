@@ -24,6 +24,7 @@ __all__ = [
     "LaunchError",
     "LaunchRequest",
     "Message",
+    "ProxyListening",
     "Question",
     "QuestionOver",
     "Ready",
@@ -158,6 +159,16 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyListening:
+    """Launcher: the listening socket inside command ``id``'s own network namespace comes along: serve it.
+
+    Comes before any other answer for ``id``, where the profile's network mode is ``domains``.
+    """
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """Launcher: command ``id`` runs; ``pid`` as the launcher sees it."""
 
@@ -240,6 +251,7 @@ Message = (
     | Launch
     | Stop
     | StartWorker
+    | ProxyListening
     | Started
     | Exited
     | Refused
@@ -254,6 +266,7 @@ _KINDS: Final[dict[str, type]] = {
     "question_over": QuestionOver,
     "stop": Stop,
     "start_worker": StartWorker,
+    "proxy_listening": ProxyListening,
     "started": Started,
     "exited": Exited,
     "refused": Refused,
@@ -305,6 +318,8 @@ def parse_message(body: bytes) -> Message:
             message = Stop(identifier, _parse_reason(reader.take_text("reason", 64)))
         case "start_worker":
             message = StartWorker(identifier, reader.take_matching("kind", _WORKER))
+        case "proxy_listening":
+            message = ProxyListening(identifier)
         case "started":
             message = Started(identifier, reader.take_int("pid", 1, 2**31))
         case "exited":

@@ -105,8 +105,8 @@ class Slot:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def receive(self) -> tuple[dict[str, Any], int] | None:
-        """Return the init's next report and the pid in its credentials; None when it has closed.
+    def receive(self) -> tuple[dict[str, Any], channel.Received] | None:
+        """Return the init's next report and how it came (the caller closes that); None when it has closed.
 
         Raises:
             BlockingIOError: nothing to read now.
@@ -118,14 +118,15 @@ class Slot:
             return None
         if received is None:
             return None
-        received.close()
         try:
             report = json.loads(received.body)
         except ValueError as error:
+            received.close()
             raise PeerError(f"init {self.pid} sent no JSON: {error}") from error
         if not isinstance(report, dict) or not isinstance(report.get("event"), str):
+            received.close()
             raise PeerError(f"init {self.pid} sent no report")
-        return report, received.pid
+        return report, received
 
     def is_dead(self) -> bool:
         """Whether the process has ended; it stays a zombie until `bury`."""

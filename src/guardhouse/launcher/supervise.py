@@ -27,6 +27,7 @@ from guardhouse.launcher.messages import (
     Launch,
     LaunchRequest,
     Message,
+    ProxyListening,
     Question,
     QuestionOver,
     Refused,
@@ -283,7 +284,13 @@ class Supervisor:
             _say(str(error))
             slot.destroy()
 
-    def _handle_report(self, slot: Slot, report: dict[str, object], pid: int) -> None:
+    def _handle_report(self, slot: Slot, report: dict[str, object], received: channel.Received) -> None:
+        try:
+            self._judge_report(slot, report, received)
+        finally:
+            received.close()
+
+    def _judge_report(self, slot: Slot, report: dict[str, object], received: channel.Received) -> None:
         job = None if slot.serving is None else self._jobs.get(slot.serving)
         identifier = slot.serving or 0
         now_s = time.monotonic()
@@ -295,7 +302,9 @@ class Supervisor:
                 self._refuse_slot(slot, str(report.get("layer")), str(report.get("why")))
                 slot.destroy()
             case "started" if job is not None:
-                self._answer(Started(identifier, max(pid, 1)))
+                self._answer(Started(identifier, max(received.pid, 1)))
+            case "proxy_listening" if job is not None and received.descriptors:
+                self._answer(ProxyListening(identifier), (received.descriptors.pop(),))
             case "refused" if job is not None:
                 self._release(slot, report, now_s)
                 self._answer(Refused(identifier, str(report.get("layer")), str(report.get("why"))))

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardhouse.errors import InvariantError, Refusal
+from guardhouse.policy.automaton import TooManySteps
+from guardhouse.policy.decision import strictest
+from guardhouse.policy.language import ANYTHING, concat
 from guardhouse.policy.model import OPERATIONS, Context, Policy, Rule
 from guardhouse.policy.narrowing import both_must_allow
-from guardhouse.policy.rulebook import rulebook_of
+from guardhouse.policy.rulebook import action_of, rulebook_of
 from guardhouse.policy.subjects import normalise_subject
 from guardhouse.values import Verdict
 
-__all__ = ["OperationDecision", "OperationDenied", "decide_operation"]
+__all__ = ["OperationDecision", "OperationDenied", "decide_operation", "decide_tunnel"]
 
 
 class OperationDenied(Refusal):
@@ -85,3 +88,39 @@ def decide_operation(
         return OperationDecision(operation, normal, Verdict.DENY, None, because)
     because = f"{normal!r} matches the {operation} rule {match.winner.says()}"
     return OperationDecision(operation, normal, match.winner.action, match.winner, because)
+
+
+@both_must_allow
+def decide_tunnel(
+    policy: Policy,
+    origin: str,
+    *,
+    context: Context = Context(),  # noqa: B008 - frozen, without state
+) -> OperationDecision:
+    """Decide, by the egress rules, a connection of which ``scheme://host:port`` is known and the paths are not.
+
+    The strictest answer over every path and query that could be asked for inside: a rule for some paths only cannot be
+    held to in a tunnel.
+    """
+    book = rulebook_of(policy, "egress")
+    if book is None:
+        because = "the policy has no rules for egress: workspace and wall decide"
+        return OperationDecision("egress", origin, Verdict.ALLOW, None, because)
+    normal = normalise_subject("egress", origin)
+    if normal is None:
+        because = f"{origin!r} is no URL that rules can be asked about"
+        return OperationDecision("egress", origin, Verdict.DENY, None, because)
+    try:
+        rules = book.find_possible(concat([normal, ANYTHING]), context)
+    except TooManySteps:
+        because = f"whether every path of {normal!r} is allowed takes too long to tell; write its rules more simply"
+        return OperationDecision("egress", normal, Verdict.DENY, None, because)
+    verdict = strictest(*(action_of(rule) for rule in rules))
+    rule = next(found for found in rules if action_of(found) is verdict)
+    if rule is None:
+        because = f"a tunnel to {normal!r} hides its paths, and for some of them no egress rule matches"
+    elif len(rules) > 1:
+        because = f"a tunnel to {normal!r} hides its paths, and some of them match the egress rule {rule.says()}"
+    else:
+        because = f"{normal!r} matches the egress rule {rule.says()}"
+    return OperationDecision("egress", normal, verdict, rule, because)

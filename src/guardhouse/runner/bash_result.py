@@ -6,6 +6,7 @@ remarks follow the command's output in square brackets. Runs in the runner.
 
 from typing import Final
 
+from guardhouse.egress.record import refused_lines
 from guardhouse.errors import PeerError, Refusal
 from guardhouse.launcher.messages import CommandOutcome
 from guardhouse.limits import INLINE_LIMIT_CHARS, PREVIEW_CHARS, PREVIEW_LINES
@@ -29,7 +30,7 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         remarks.append(f"[guardhouse: command timed out after {run.timeout_s:g} s; everything it started was ended]")
     elif outcome.reason:
         remarks.append(f"[guardhouse: {outcome.reason}]")
-    remarks += [f"[guardhouse: {remark}]" for remark in refused_remarks(outcome)]
+    remarks += [f"[guardhouse: {remark}]" for remark in (*refused_remarks(outcome), *refused_lines(run.egress))]
     return BashResult(
         stdout=stdout.text,
         stderr=_with_remarks(stderr.text, remarks),
@@ -56,6 +57,7 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         reason=outcome.reason,
         decision=run.decision.as_json(),
         execs=outcome.execs,
+        egress=run.egress,
     )
 
 

@@ -5,10 +5,11 @@ and no message: output goes to a sink that may make it wait. Runs in the runner.
 """
 
 import os
-from collections.abc import Callable
-from contextlib import closing
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -54,6 +55,9 @@ class OutputClosedError(Exception):
 class Running(Protocol):
     """One started command; `launcher.client.RunningCommand` is the real one."""
 
+    proxy_listener: socket.socket | None
+    """The egress proxy's door in the command's network namespace, to be served; None in other network modes."""
+
     async def wait(self) -> CommandOutcome:
         """Return how it ended, once nothing of it is left."""
         ...
@@ -69,6 +73,35 @@ class CommandLauncher(Protocol):
     async def launch(self, request: LaunchRequest, *, stdin_fd: int | None, stdout_fd: int, stderr_fd: int) -> Running:
         """Start one command; the descriptors stay the caller's."""
         ...
+
+
+class ServedEgress(Protocol):
+    """A command's egress proxy; `egress.CommandEgress` is the real one."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return whom the command reached and what was refused."""
+        ...
+
+
+class EgressServer(Protocol):
+    """Who serves the commands' egress proxies; `egress.EgressService` is the real one."""
+
+    def serve(
+        self, listener: socket.socket | None, profile: str
+    ) -> AbstractAsyncContextManager["ServedEgress | None"]:
+        """Serve a command's proxy while the body runs; None where it has none."""
+        ...
+
+
+class _NoEgress:
+    """Where no profile is in network mode `domains`, which spares such a runner the proxy's code."""
+
+    @asynccontextmanager
+    async def serve(self, listener: socket.socket | None, profile: str) -> AsyncGenerator[None, None]:
+        if listener is not None:
+            listener.close()
+            raise InvariantError(f"profile {profile!r} has an egress proxy, and nobody here serves one")
+        yield
 
 
 class OutputSink(Protocol):
@@ -122,13 +155,14 @@ class AdmittedCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRun:
-    """A command that ran: what was decided, how it ended, what it wrote."""
+    """A command that ran: what was decided, how it ended, what it wrote, whom it reached (`egress.record`)."""
 
     decision: Decision
     outcome: CommandOutcome
     timeout_s: float
     stdout: Capture
     stderr: Capture
+    egress: dict[str, Any] | None = None
 
 
 def check_admitted(decision: Decision, *, has_gate: bool) -> None:
@@ -180,16 +214,19 @@ class CommandService:
         profile: str,
         profiles: frozenset[str],
         has_gate: bool,
+        egress: EgressServer | None = None,
     ) -> None:
         """``profiles`` are those that the launcher's bundle holds; ``profile`` is the default among them.
 
-        ``has_gate``: the launcher was given this same policy and judges every exec by it.
+        ``has_gate``: the launcher was given this same policy and judges every exec by it. ``egress`` is needed where
+        a profile is in network mode `domains`.
         """
         self._judge = judge
         self._launcher = launcher
         self._profile = profile
         self._profiles = profiles
         self._has_gate = has_gate
+        self._egress = egress or _NoEgress()
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)
 
@@ -252,13 +289,14 @@ class CommandService:
             Refusal: a layer of the wall cannot be put up; nothing has run.
         """
         stdout, stderr = Capture(limit_bytes=capture_limit_bytes), Capture(limit_bytes=capture_limit_bytes)
-        outcome = await self._launch(admitted.launch, sink, stop, stdout, stderr)
+        outcome, egress = await self._launch(admitted.launch, sink, stop, stdout, stderr)
         return CommandRun(
             decision=admitted.decision,
             outcome=outcome,
             timeout_s=admitted.launch.timeout_s,
             stdout=stdout,
             stderr=stderr,
+            egress=egress,
         )
 
     async def judge(self, text: str) -> Decision:
@@ -279,7 +317,7 @@ class CommandService:
 
     async def _launch(
         self, request: LaunchRequest, sink: OutputSink, stop: StopSignal, stdout: Capture, stderr: Capture
-    ) -> CommandOutcome:
+    ) -> tuple[CommandOutcome, dict[str, Any] | None]:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         with (
@@ -291,14 +329,17 @@ class CommandService:
             finally:
                 os.close(out_write)
                 os.close(err_write)
-            async with trio.open_nursery() as nursery:
+            async with (
+                self._egress.serve(running.proxy_listener, request.profile) as egress,
+                trio.open_nursery() as nursery,
+            ):
                 nursery.start_soon(_stop_when_asked, running, stop)
                 async with trio.open_nursery() as pumps:
                     pumps.start_soon(_pump, out_stream, Stream.STDOUT, stdout, sink)
                     pumps.start_soon(_pump, err_stream, Stream.STDERR, stderr, sink)
                     outcome = await running.wait()
                 nursery.cancel_scope.cancel()
-        return outcome
+        return outcome, None if egress is None else egress.as_json()
 
 
 async def _stop_when_asked(running: Running, stop: StopSignal) -> None:

@@ -16,6 +16,7 @@ from guardhouse.launcher.client import LauncherClient
 from guardhouse.policy import Policy
 from guardhouse.runner.bounds import FetchBounds
 from guardhouse.runner.commands import CommandService
+from guardhouse.runner.egress import EgressService, rules_of_bundle
 from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.rules import make_judge
@@ -112,6 +113,7 @@ async def enforce(
                 profile=wall.profile,
                 profiles=wall.profiles,
                 has_gate=wall.has_gate,
+                egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
             ),
             files=files,
             file_gate=FileGate(policy, workspace=workspace),

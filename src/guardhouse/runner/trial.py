@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import trio
 
+from guardhouse.egress.record import refused_lines
 from guardhouse.errors import InvariantError, Refusal, SetupError
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchError
@@ -26,7 +27,14 @@ from guardhouse.policy.decision import Decision
 from guardhouse.redaction import Literal
 from guardhouse.runner.bash_result import refused_remarks
 from guardhouse.runner.capture import Capture
-from guardhouse.runner.commands import CommandRequest, CommandService, OutputClosedError, OutputSink, StopSignal
+from guardhouse.runner.commands import (
+    CommandRequest,
+    CommandService,
+    EgressServer,
+    OutputClosedError,
+    OutputSink,
+    StopSignal,
+)
 from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.identity import Account, become, resolve_account
 from guardhouse.runner.redaction import RedactedOutput, Redaction, make_redaction, read_literals
@@ -52,6 +60,7 @@ class Trial:
         decision: gate one's.
         refusal: why nothing was started, else None.
         outcome: how the command ended, else None.
+        egress: what its egress proxy let through and refused, where it had one.
     """
 
     decision: Decision
@@ -60,6 +69,7 @@ class Trial:
     stdout: Capture
     stderr: Capture
     redaction: Redaction
+    egress: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `guardhouse try --json` prints, redacted; docs/runner.md names every key."""
@@ -98,6 +108,7 @@ class Trial:
                 "killed_descendants": outcome.killed_descendants,
                 "notes": list(outcome.notes),
                 "tree": outcome.execs,
+                "egress": self.egress,
             }
         return found
 
@@ -122,8 +133,9 @@ class Trial:
         }
 
     def refused_programs(self) -> list[str]:
-        """Return a line for each program that the exec gate did not let run."""
-        return [] if self.outcome is None else [self.redaction.text(line) for line in refused_remarks(self.outcome)]
+        """Return a line for each program that the exec gate, and each target that the egress proxy, did not let be."""
+        lines = [] if self.outcome is None else [*refused_remarks(self.outcome), *refused_lines(self.egress)]
+        return [self.redaction.text(line) for line in lines]
 
     @property
     def refusal_text(self) -> str:
@@ -200,7 +212,12 @@ async def _run(
         parser = ParserClient(lambda: trio.from_thread.run(launcher.start_worker, "parser"))
         judge = make_judge(rules, reader=parser.read)
         commands = CommandService(
-            judge=judge, launcher=launcher, profile=wall.profile, profiles=wall.profiles, has_gate=wall.has_gate
+            judge=judge,
+            launcher=launcher,
+            profile=wall.profile,
+            profiles=wall.profiles,
+            has_gate=wall.has_gate,
+            egress=_make_egress(wall, rules),
         )
         decision = await commands.judge(request.text)
         try:
@@ -210,8 +227,23 @@ async def _run(
             return Trial(decision, refusal, None, Capture(), Capture(), await patterns.ready())
         captures = await output.finish()
         return Trial(
-            decision, None, run.outcome, captures[Stream.STDOUT], captures[Stream.STDERR], await patterns.ready()
+            decision,
+            None,
+            run.outcome,
+            captures[Stream.STDOUT],
+            captures[Stream.STDERR],
+            await patterns.ready(),
+            run.egress,
         )
+
+
+def _make_egress(wall: Wall, rules: Policy) -> EgressServer | None:
+    if not any(plan.network == "domains" for plan in wall.bundle.profiles.values()):
+        return None
+    # `try` is run in loops, and most profiles have no proxy: its code is not loaded for them.
+    from guardhouse.runner.egress import EgressService, rules_of_bundle
+
+    return EgressService(rules_of_bundle(wall.bundle), policy=rules, log=None)
 
 
 class _Patterns:

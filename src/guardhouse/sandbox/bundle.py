@@ -23,6 +23,7 @@ __all__ = [
     "GATE_TRACE_DATA",
     "Bundle",
     "CgroupLimits",
+    "EgressGrant",
     "FilterVariant",
     "Identity",
     "LandlockPlan",
@@ -173,6 +174,14 @@ class CgroupLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressGrant:
+    """A name (``*.`` wildcard), or an address or network (CIDR), and the TCP ports that it is granted at."""
+
+    target: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProfilePlan:
     """One profile, resolved for this host, identity and workspace.
 
@@ -180,7 +189,7 @@ class ProfilePlan:
         namespaces: made for the command; ``user`` only where the launcher lacks the privilege to do without.
         network: ``none`` and ``domains`` have their own net namespace; ``ports`` is the host's with Landlock.
         network_domains: names (``*.`` wildcards) that the runner's egress proxy lets through (``domains``).
-        network_addresses: addresses and networks (CIDR) granted although private, for the same proxy.
+        network_addresses: addresses and networks (CIDR) that it connects to although private.
         proxy_port: TCP port on the command's own 127.0.0.1 where that proxy listens; 0 in other modes.
         rlimits: (soft, hard) by lower-case name (``nofile``), in the unit of setrlimit(2).
         seccomp: by architecture as uname(2) has it; a bundle carries the one of its host.
@@ -195,8 +204,8 @@ class ProfilePlan:
     summary: str
     namespaces: frozenset[Namespace]
     network: NetworkMode
-    network_domains: tuple[str, ...]
-    network_addresses: tuple[str, ...]
+    network_domains: tuple[EgressGrant, ...]
+    network_addresses: tuple[EgressGrant, ...]
     proxy_port: int
     mounts: tuple[MountStep, ...]
     landlock: LandlockPlan | None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from guardhouse.sandbox.profile import Profile
+from guardhouse.sandbox.profile import Egress, Profile
 from guardhouse.sandbox.rules import alternatives_in_words, resolve_rules
 
 __all__ = ["Change", "compare_profiles"]
@@ -61,12 +61,16 @@ def _network(first: Profile, second: Profile) -> Iterator[Change]:
         yield Change("widens" if wider else "narrows", "network", f"mode {before.mode} becomes {after.mode}")
     sets = (
         ("port", {f"{p.direction} {p.port}" for p in before.ports}, {f"{p.direction} {p.port}" for p in after.ports}),
-        ("domain", {name for name, _ in before.domains}, {name for name, _ in after.domains}),
-        ("address", {name for name, _ in before.addresses}, {name for name, _ in after.addresses}),
+        ("domain", _egress(before.domains), _egress(after.domains)),
+        ("address", _egress(before.addresses), _egress(after.addresses)),
     )
     for what, old, new in sets:
         yield from (Change("widens", "network", f"{what} {item} is let through") for item in sorted(new - old))
         yield from (Change("narrows", "network", f"{what} {item} is shut") for item in sorted(old - new))
+
+
+def _egress(entries: tuple[Egress, ...]) -> set[str]:
+    return {f"{entry.target} port {port}" for entry in entries for port in entry.ports}
 
 
 def _view(first: Profile, second: Profile) -> Iterator[Change]:

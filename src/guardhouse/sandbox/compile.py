@@ -18,6 +18,7 @@ from guardhouse.sandbox.bundle import (
 )
 from guardhouse.sandbox.documents import ProfileError
 from guardhouse.sandbox.facts import HostFacts, ProfileUnavailableError, Surroundings
+from guardhouse.sandbox.plan_egress import plan_addresses, plan_domains, proxy_environment
 from guardhouse.sandbox.plan_landlock import plan_landlock
 from guardhouse.sandbox.plan_mounts import check_absolute, plan_mounts
 from guardhouse.sandbox.profile import CGROUP_LIMITS, Profile
@@ -113,8 +114,8 @@ def compile_plan(
         summary=profile.summary,
         namespaces=frozenset(_as_namespaces(namespaces)),
         network=profile.network.mode,
-        network_domains=tuple(domain for domain, _ in profile.network.domains),
-        network_addresses=tuple(address for address, _ in profile.network.addresses),
+        network_domains=plan_domains(profile, around.domains),
+        network_addresses=plan_addresses(profile),
         proxy_port=profile.network.proxy_port,
         mounts=mounts,
         landlock=plan_landlock(profile, mounts, abi=features.landlock_abi),
@@ -208,9 +209,5 @@ def _environment(profile: Profile, words: Mapping[str, str]) -> dict[str, str]:
     kubeconfigs = [grant.path for grant in profile.grants if grant.kind == "kubeconfig"]
     if kubeconfigs:
         environment["KUBECONFIG"] = ":".join(kubeconfigs)
-    if profile.network.mode == "domains":
-        proxy = f"http://127.0.0.1:{profile.network.proxy_port}"
-        environment.update(dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), proxy))
-        socks = f"socks5h://127.0.0.1:{profile.network.proxy_port}"
-        environment.update({"ALL_PROXY": socks, "all_proxy": socks, "NO_PROXY": "localhost,127.0.0.1,::1"})
+    environment.update(proxy_environment(profile))
     return environment

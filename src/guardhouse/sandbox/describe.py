@@ -78,9 +78,17 @@ def _lines(profile: Profile, switches: frozenset[str]) -> Iterator[str]:
 def _network_lines(profile: Profile) -> Iterator[str]:
     network = profile.network
     yield f"Network: {_NETWORK_WORDS[network.mode]}: {network.reason.why}"
-    yield from (f"  {port.direction} TCP port {port.port}: {port.reason.why}" for port in network.ports)
-    yield from (f"  domain {domain}: {reason.why}" for domain, reason in network.domains)
-    yield from (f"  address {address}: {reason.why}" for address, reason in network.addresses)
+    own = " of its own loopback" if network.mode == "domains" else ""
+    yield from (f"  {port.direction} TCP port {port.port}{own}: {port.reason.why}" for port in network.ports)
+    for what, entries in (("domain", network.domains), ("address", network.addresses)):
+        for entry in entries:
+            yield f"  {what} {entry.target} at TCP port {_or(entry.ports)}: {entry.reason.why}"
+    if network.mode == "domains":
+        yield f"  the proxy is its own 127.0.0.1:{network.proxy_port}: HTTP, CONNECT and SOCKS5; no name server, no UDP"
+
+
+def _or(ports: tuple[int, ...]) -> str:
+    return " or ".join(map(str, ports))
 
 
 def _view_words(entry: ViewEntry) -> str:
@@ -120,8 +128,9 @@ def profile_as_data(profile: Profile, *, switches: frozenset[str] = frozenset())
         "network": {
             "mode": profile.network.mode,
             "ports": [{"port": port.port, "direction": port.direction} for port in profile.network.ports],
-            "domains": [domain for domain, _ in profile.network.domains],
-            "addresses": [address for address, _ in profile.network.addresses],
+            "domains": [{"domain": entry.target, "ports": list(entry.ports)} for entry in profile.network.domains],
+            "addresses": [{"address": entry.target, "ports": list(entry.ports)} for entry in profile.network.addresses],
+            "proxy_port": profile.network.proxy_port,
         },
         "proc": profile.proc,
         "workspace": profile.workspace,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from guardhouse.errors import SetupError
+from guardhouse.sandbox.bundle import EgressGrant
 
 __all__ = ["HostFacts", "ProfileUnavailableError", "Surroundings"]
 
@@ -67,8 +68,10 @@ class Surroundings:
         protected_paths: absolute paths of the runner's own files and directories; masked in every profile.
         switches: names of switches to turn on, where a profile has them.
         parameters: numbers that replace a profile's own, by name of a cgroup limit, or ``tmp_bytes``.
+        domains: what is left of the names that a profile in network mode ``domains`` grants; None leaves all.
     """
 
     protected_paths: tuple[str, ...] = ()
     switches: frozenset[str] = frozenset()
     parameters: Mapping[str, int] = field(default_factory=dict)
+    domains: tuple[EgressGrant, ...] | None = None

@@ -34,9 +34,14 @@ def fold_drafts(
     view = _entries((draft.view for draft in drafts), tables, "view", key=lambda entry: entry.target)
     mask_entries = _entries((_masks_of(draft, masks) for draft in drafts), tables, "mask", key=lambda m: m.path)
     grants = _entries((draft.grants for draft in drafts), tables, "grant", key=lambda grant: grant.path)
+    network = _needed(last, "network", [draft.network for draft in drafts])
     syscalls = tables.merge("syscalls", [draft.syscalls for draft in drafts])
+    if network.mode == "domains":
+        # Without it no program reaches the proxy; whoever writes the mode means it.
+        syscalls.setdefault("sockets_tcp", network.reason)
     switches = tables.merge("switch", [draft.switches for draft in drafts])
     used = {name: place for draft in drafts for name, place in _group_places(draft).items()}
+    used |= {name: reason.place for name, reason in syscalls.items()}
     for name, place in used.items():
         if name not in groups:
             raise ProfileError(place, f"unknown group {name!r}; known: {', '.join(sorted(groups))}")
@@ -49,7 +54,7 @@ def fold_drafts(
         place=last.place,
         ancestry=tuple(draft.name for draft in drafts),
         namespaces=tables.merge("namespace", [draft.namespaces for draft in drafts]),
-        network=_needed(last, "network", [draft.network for draft in drafts]),
+        network=network,
         view=view,
         masks=mask_entries,
         grants=grants,

@@ -14,11 +14,13 @@ from typing import Final, Literal, TypeVar, cast, get_args
 from guardhouse.sandbox.bundle import MountKind, Namespace, NetworkMode, ProcView
 from guardhouse.sandbox.documents import ProfileError, Value
 from guardhouse.sandbox.load_groups import parse_path, parse_reason, parse_word
+from guardhouse.sandbox.plan_egress import DEFAULT_EGRESS_PORTS
 from guardhouse.sandbox.profile import (
     CGROUP_LIMITS,
     LAYERS,
     RLIMITS,
     CgroupLimit,
+    Egress,
     Grant,
     Limit,
     Mask,
@@ -39,6 +41,7 @@ __all__ = ["Draft", "parse_draft"]
 LIMIT_MAX: Final = 1 << 50
 PROXY_PORT_DEFAULT: Final = 3128
 NETWORK_ENTRIES_MAX: Final = 4096
+EGRESS_PORTS_MAX: Final = 64
 
 _VIEW_KINDS: Final = frozenset(get_args(MountKind)) - {"mask"} | {"system_link"}
 _VIEW_OPTION: Final = re.compile(
@@ -47,6 +50,8 @@ _VIEW_OPTION: Final = re.compile(
 _DOMAIN: Final = re.compile(
     r"(\*\.)?(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII
 )
+# As inet_aton(3) reads a last label as a number, no host name ends so.
+_NUMERIC_END: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 # Variables that make the loader or an interpreter run other code than the one that was judged.
 _CODE_VARIABLES: Final = re.compile(
@@ -249,19 +254,20 @@ def _parse_network(value: Value) -> Network:
     )
     mode = _one_of(table["mode"], get_args(NetworkMode))
     for key, belongs in (
-        ("ports", "ports"),
-        ("domains", "domains"),
-        ("addresses", "domains"),
-        ("proxy_port", "domains"),
+        ("ports", ("ports", "domains")),
+        ("domains", ("domains",)),
+        ("addresses", ("domains",)),
+        ("proxy_port", ("domains",)),
     ):
-        if key in table and mode != belongs:
-            raise ProfileError(table[key].place, f"{key!r} belongs to mode {belongs}, not to {mode}")
+        if key in table and mode not in belongs:
+            raise ProfileError(table[key].place, f"{key!r} belongs to mode {' and '.join(belongs)}, not to {mode}")
     for key in ("ports", "domains"):
         if mode == key and key not in table:
             raise ProfileError(value.place, f"mode {mode} needs a list {key!r}")
     ports = tuple(_parse_port(item) for item in _bounded_list(table, "ports"))
     domains = tuple(_parse_domain(item) for item in _bounded_list(table, "domains"))
     addresses = tuple(_parse_address(item) for item in _bounded_list(table, "addresses"))
+    _check_own_ports(mode, ports)
     proxy = PROXY_PORT_DEFAULT if mode == "domains" else 0
     if "proxy_port" in table:
         proxy = table["proxy_port"].as_integer(minimum=1024, maximum=65535)
@@ -284,25 +290,47 @@ def _parse_port(entry: Value) -> Port:
     return Port(table["bind"].as_integer(minimum=0, maximum=65535), "bind", parse_reason(entry))
 
 
-def _parse_domain(entry: Value) -> tuple[str, Reason]:
-    fields = _fields(entry, "domain")
+def _check_own_ports(mode: str, ports: tuple[Port, ...]) -> None:
+    for port in ports:
+        if mode == "domains" and port.direction == "bind":
+            raise ProfileError(
+                port.reason.place, "in mode domains every port of the command's own loopback may be bound already"
+            )
+
+
+def _parse_egress_ports(fields: Mapping[str, Value]) -> tuple[int, ...]:
+    if "ports" not in fields:
+        return DEFAULT_EGRESS_PORTS
+    items = fields["ports"].as_list()
+    ports = tuple(item.as_integer(minimum=1, maximum=65535) for item in items)
+    if not ports or len(set(ports)) != len(ports) or len(ports) > EGRESS_PORTS_MAX:
+        raise ProfileError(
+            fields["ports"].place, f"from 1 to {EGRESS_PORTS_MAX} different ports are wanted here, not {len(ports)}"
+        )
+    return ports
+
+
+def _parse_domain(entry: Value) -> Egress:
+    fields = _fields(entry, "domain", optional=("ports",))
     name = fields["domain"].as_text()
     if not _DOMAIN.fullmatch(name):
         raise ProfileError(
             fields["domain"].place,
             f"{name!r} is no host name in lower case ASCII, and a wildcard is a leading '*.' only",
         )
-    return name, parse_reason(entry)
+    if _NUMERIC_END.fullmatch(name.rpartition(".")[2]):
+        raise ProfileError(fields["domain"].place, f"{name!r} is an address; it belongs under 'addresses'")
+    return Egress(name, _parse_egress_ports(fields), parse_reason(entry))
 
 
-def _parse_address(entry: Value) -> tuple[str, Reason]:
-    fields = _fields(entry, "address")
+def _parse_address(entry: Value) -> Egress:
+    fields = _fields(entry, "address", optional=("ports",))
     text = fields["address"].as_text()
     try:
         network = ipaddress.ip_network(text, strict=True)
     except ValueError as error:
         raise ProfileError(fields["address"].place, f"not an address or network: {error}") from error
-    return str(network), parse_reason(entry)
+    return Egress(str(network), _parse_egress_ports(fields), parse_reason(entry))
 
 
 def _parse_limit(entry: Value) -> tuple[str, Limit]:

@@ -67,7 +67,13 @@ def plan_landlock(profile: Profile, mounts: tuple[MountStep, ...], *, abi: int) 
     by_port: dict[int, list[str]] = {}
     for port in ports:
         by_port.setdefault(port.port, []).append(f"{port.direction}_tcp")
-    handled_net = ("bind_tcp", "connect_tcp") if profile.network.mode == "ports" and abi >= _NETWORK_SINCE else ()
+    handled_net: tuple[str, ...] = ()
+    if profile.network.mode == "ports" and abi >= _NETWORK_SINCE:
+        handled_net = ("bind_tcp", "connect_tcp")
+    elif profile.network.mode == "domains" and abi >= _NETWORK_SINCE:
+        # Its network namespace holds nothing else: this says the same by other means.
+        handled_net = ("connect_tcp",)
+        by_port.setdefault(profile.network.proxy_port, []).append("connect_tcp")
     return LandlockPlan(
         abi=abi,
         minimum_abi=profile.landlock_minimum_abi,
@@ -75,7 +81,7 @@ def plan_landlock(profile: Profile, mounts: tuple[MountStep, ...], *, abi: int) 
         handled_net=handled_net,
         scoped=tuple(name for name, since in SCOPE_SINCE.items() if since <= abi),
         paths=tuple(paths),
-        ports=tuple(PortRule(port, tuple(sorted(access))) for port, access in sorted(by_port.items())),
+        ports=tuple(PortRule(port, tuple(sorted(set(access)))) for port, access in sorted(by_port.items())),
     )
 
 

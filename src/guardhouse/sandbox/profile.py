@@ -17,6 +17,7 @@ __all__ = [
     "CallRule",
     "CgroupLimit",
     "Condition",
+    "Egress",
     "Grant",
     "Limit",
     "Mask",
@@ -173,7 +174,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One TCP port of network mode ``ports``."""
+    """One TCP port of network mode ``ports``; in mode ``domains``, one of the command's own loopback."""
 
     port: int
     direction: Literal["connect", "bind"]
@@ -181,13 +182,22 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """One entry of network mode ``domains``: a name, or an address or network, at these TCP ports."""
+
+    target: str
+    ports: tuple[int, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
-    """The network mode with what it lets through. Domains and addresses are pairs (value, reason)."""
+    """The network mode with what it lets through."""
 
     mode: NetworkMode
     ports: tuple[Port, ...]
-    domains: tuple[tuple[str, Reason], ...]
-    addresses: tuple[tuple[str, Reason], ...]
+    domains: tuple[Egress, ...]
+    addresses: tuple[Egress, ...]
     proxy_port: int
     reason: Reason
 

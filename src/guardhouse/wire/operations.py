@@ -110,7 +110,8 @@ class BashResult(Result, frozen=True, kw_only=True):
 
     After ``total_size`` come extras of ours. ``stdout_dropped`` and ``stderr_dropped`` count the bytes beyond the
     capture limit, ``decision`` is the policy's summary, ``reason`` says why the command was stopped, ``execs`` is every
-    program that ran or was refused as the exec gate saw it.
+    program that ran or was refused as the exec gate saw it, ``egress`` every connection that the command's egress proxy
+    made or refused (docs/egress.md).
     """
 
     stdout: str = field(default_factory=str)
@@ -138,6 +139,7 @@ class BashResult(Result, frozen=True, kw_only=True):
     reason: Text | None = None
     decision: dict[str, Any] | None = None
     execs: dict[str, Any] | None = None
+    egress: dict[str, Any] | None = None
 
 
 class ReadArgs(Args, frozen=True, kw_only=True):

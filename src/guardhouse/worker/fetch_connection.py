@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import httpcore2
 
+from guardhouse.egress.address import Network
 from guardhouse.limits import FETCH_CONNECT_TIMEOUT_S, FETCH_RECEIVED_MAX_BYTES
-from guardhouse.worker.fetch_address import Network, check_addresses
+from guardhouse.worker.fetch_address import check_addresses
 from guardhouse.worker.fetch_protocol import FetchRefused
 from guardhouse.worker.fetch_url import FetchUrl
 

@@ -4,14 +4,12 @@ The normal form is what the policy is asked about and what is requested, byte fo
 ASCII throughout (IDNA 2008 with UTS 46 mapping), no user, no fragment, no dot segments, however they were encoded.
 """
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
-import idna
-
+from guardhouse.egress.host import HostError, parse_host
 from guardhouse.limits import FETCH_REDIRECTS_MAX, FETCH_URL_MAX_CHARS
 from guardhouse.worker.fetch_protocol import FetchRefused
 
@@ -19,9 +17,6 @@ __all__ = ["DEFAULT_PORTS", "FetchUrl", "check_port", "decide_redirect", "parse_
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-# The last label of what inet_aton(3) would read as a number in some base (WHATWG URL, "ends in a number").
-_NUMERIC_END: Final = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DOT: Final = re.compile(r"\.|%2[eE]")
@@ -160,43 +155,10 @@ def _invalid(why: str) -> FetchRefused:
 
 
 def _host(name: str, *, is_bracketed: bool, shown: str) -> str:
-    if is_bracketed:
-        try:
-            # A scope ('%eth0') is refused with the rest: it names an interface of this host.
-            return str(ipaddress.IPv6Address(name)) if "%" not in name else _no_host(shown)
-        except ValueError:
-            return _no_host(shown)
-    if "%" in name:
-        return _no_host(shown)
     try:
-        host = idna.encode(name, uts46=True, transitional=False).decode("ascii") if not name.isascii() else name
-    except idna.IDNAError:
-        return _no_host(shown)
-    host = host.lower().removesuffix(".")
-    labels = host.split(".")
-    if _NUMERIC_END.fullmatch(labels[-1]):
-        try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError:
-            raise _invalid(f"{shown}: {host!r} is no address in four decimal numbers, and no name") from None
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        return _no_host(shown)
-    if any(label.startswith("xn--") for label in labels) and name.isascii():
-        _check_a_labels(labels, shown)
-    return host
-
-
-def _check_a_labels(labels: list[str], shown: str) -> None:
-    for label in labels:
-        if label.startswith("xn--"):
-            try:
-                idna.ulabel(label)
-            except idna.IDNAError:
-                _no_host(shown)
-
-
-def _no_host(shown: str) -> str:
-    raise _invalid(f"{shown} has no valid host name or address")
+        return parse_host(name, is_bracketed=is_bracketed)
+    except HostError as error:
+        raise _invalid(f"{shown}: {error}") from None
 
 
 def _target(path: str, query: str, shown: str) -> str:
