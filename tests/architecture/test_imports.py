@@ -63,7 +63,7 @@ TABLE: dict[str, Rule] = {
             "worker.fetch_client",
             "worker.fetch_url",
         }
-        | {"launcher.client", "launcher.start", "launcher.messages"},
+        | {"launcher.client", "launcher.start", "launcher.messages", "launcher.self_confine"},
         frozenset({"ctypes", "subprocess", "asyncio", "multiprocessing"}),
         "commands start in the launcher, raw calls live in kernel",
     ),

@@ -1,9 +1,12 @@
 """Bundles for tests, written by hand: the launcher is tested apart from the profiles that ship."""
 
+import functools
 import os
 import pwd
 from dataclasses import replace
 
+from guardhouse.data_files import shipped_directory
+from guardhouse.kernel.probe import probe_host
 from guardhouse.sandbox.bundle import (
     BUNDLE_VERSION,
     Bundle,
@@ -14,6 +17,9 @@ from guardhouse.sandbox.bundle import (
     PathRule,
     ProfilePlan,
 )
+from guardhouse.sandbox.compile_process import compile_process
+from guardhouse.sandbox.facts import LAUNCHING_PROCESSES
+from guardhouse.sandbox.load import read_library
 
 TRUSTED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READ = ("execute", "read_file", "read_dir")
@@ -134,8 +140,25 @@ def bundle(workspace, **changes):
         "observe": plan("observe", observe_mounts(workspace), workspace, network="host", proc="host", **changes),
     }
     return Bundle(
-        version=BUNDLE_VERSION, profiles=plans, identity=identity(), workspace=workspace, trusted_path=TRUSTED_PATH
+        version=BUNDLE_VERSION,
+        profiles=plans,
+        identity=identity(),
+        workspace=workspace,
+        trusted_path=TRUSTED_PATH,
+        processes=processes(),
     )
+
+
+@functools.cache
+def _shipped():
+    return read_library(shipped_directory("sandbox")).processes
+
+
+@functools.cache
+def processes():
+    """The launcher's own wall is always the shipped one: it does not start without."""
+    features = probe_host()
+    return {name: compile_process(_shipped()[name], features=features, paths={}) for name in LAUNCHING_PROCESSES}
 
 
 def make_workspace(directory):

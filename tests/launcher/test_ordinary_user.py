@@ -31,7 +31,7 @@ def site_packages():
 def test_everything_again(open_directory):
     """Every test of the launcher passes when an ordinary user starts it, in user namespaces and without cgroups."""
     place = open_directory
-    for name in ("src", "tests/launcher"):
+    for name in ("src", "sandbox", "tests/launcher"):
         shutil.copytree(TREE / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TREE / "pyproject.toml", place)
     library = site_packages()

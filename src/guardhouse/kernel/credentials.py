@@ -6,14 +6,18 @@ Runs in the launcher, in init processes and in the threads that become commands.
 
 import ctypes
 import struct
+from collections.abc import Iterable
 from typing import Final
 
+from guardhouse.errors import SetupError
 from guardhouse.kernel.syscalls import declare
 
 __all__ = [
     "CAPABILITIES",
+    "capability_mask",
     "drop_bounding_set",
     "keep_capabilities_only",
+    "leave_root",
     "permitted_capabilities",
     "set_dumpable",
     "set_ids",
@@ -23,18 +27,22 @@ __all__ = [
     "set_supplementary_groups",
 ]
 
-# linux/capability.h: those that an init process keeps for its own steps.
+# linux/capability.h: those that a process of ours keeps for its own steps.
 CAPABILITIES: Final[dict[str, int]] = {
     "dac_override": 1,
+    "dac_read_search": 2,
     "kill": 5,
     "setgid": 6,
     "setuid": 7,
     "setpcap": 8,
+    "net_admin": 12,
+    "sys_ptrace": 19,
     "sys_admin": 21,
 }
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_SECUREBITS: Final = 28
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -77,10 +85,29 @@ def set_securebits() -> None:
     _prctl(_PR_SET_SECUREBITS, _SECBIT_NOROOT_LOCKED | _SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED, 0, 0, 0)
 
 
-def drop_bounding_set() -> None:
-    """Empty the bounding set and the ambient set: no exec from here on can gain a capability."""
+def capability_mask(names: Iterable[str]) -> int:
+    """Return the bits of ``names``.
+
+    Raises:
+        SetupError: a name is not one of `CAPABILITIES`.
+    """
+    mask = 0
+    for name in names:
+        if name not in CAPABILITIES:
+            raise SetupError(f"unknown capability {name!r}; known here: {', '.join(CAPABILITIES)}")
+        mask |= 1 << CAPABILITIES[name]
+    return mask
+
+
+def drop_bounding_set(*, kept: int = 0) -> None:
+    """Empty the bounding set but for the bits ``kept``, and the ambient set: no exec can gain another capability.
+
+    Needs CAP_SETPCAP.
+    """
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     for number in range(64):
+        if kept >> number & 1:
+            continue
         try:
             _prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
         except OSError as error:
@@ -107,6 +134,17 @@ def keep_capabilities_only(mask: int) -> None:
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     # SAFE: two records of effective, permitted, inheritable; pid 0 is the calling thread.
     _capset(header, struct.pack("=6I", low, low, 0, high, high, 0))
+
+
+def leave_root(uid: int, gid: int) -> None:
+    """Become ``uid`` and ``gid`` without groups, with the permitted capabilities kept and none effective.
+
+    Clears the parent death signal and the dumpable flag (prctl(2)). Needs CAP_SETUID and CAP_SETGID.
+    """
+    _prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    set_supplementary_groups(())
+    set_ids(uid, gid)
+    _prctl(_PR_SET_KEEPCAPS, 0, 0, 0, 0)
 
 
 def set_supplementary_groups(groups: tuple[int, ...]) -> None:

@@ -12,9 +12,10 @@ from typing import Final
 
 from guardhouse.kernel.syscalls import declare
 
-__all__ = ["Notification", "answer_with_errno", "install", "receive"]
+__all__ = ["Notification", "answer_with_errno", "install", "install_for_process", "receive"]
 
 _SET_MODE_FILTER: Final = 1
+_FLAG_ALL_THREADS: Final = 1 << 0  # SECCOMP_FILTER_FLAG_TSYNC
 _FLAG_NEW_LISTENER: Final = 1 << 3
 _INSTRUCTION_BYTES: Final = 8  # struct sock_filter
 
@@ -53,6 +54,18 @@ def install(program: bytes, *, listener: bool) -> int:
     structure = _Program(len(program) // _INSTRUCTION_BYTES, program)
     # SAFE: the kernel copies length * 8 bytes from ``program``, which outlives the call.
     return _seccomp(_SET_MODE_FILTER, _FLAG_NEW_LISTENER if listener else 0, ctypes.addressof(structure))
+
+
+def install_for_process(program: bytes) -> None:
+    """Load the filter for every thread of the calling process and all they start. Needs no_new_privs.
+
+    Raises:
+        OSError: ESRCH: a thread has a filter of its own that ours does not descend from.
+    """
+    structure = _Program(len(program) // _INSTRUCTION_BYTES, program)
+    # SAFE: as in `install`.
+    if _seccomp(_SET_MODE_FILTER, _FLAG_ALL_THREADS, ctypes.addressof(structure)) != 0:
+        raise OSError(errno.ESRCH, "seccomp: a thread has another filter already")
 
 
 def receive(listener_fd: int) -> Notification | None:

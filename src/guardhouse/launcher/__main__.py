@@ -31,6 +31,7 @@ from guardhouse.kernel.sealed import read_sealed  # noqa: E402
 from guardhouse.launcher import channel  # noqa: E402
 from guardhouse.launcher.cgroup import find_home  # noqa: E402
 from guardhouse.launcher.messages import Ready, render_message  # noqa: E402
+from guardhouse.launcher.self_confine import confine_process, plan_of  # noqa: E402
 from guardhouse.launcher.supervise import Supervisor  # noqa: E402
 from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
 from guardhouse.launcher.workers import WorkerCode  # noqa: E402
@@ -104,8 +105,13 @@ def main(arguments: list[str]) -> int:
     except (SetupError, ValueError) as error:
         sys.stderr.write(f"guardhouse launcher: {error}\n")
         return _EXIT_SETUP
-    credentials.set_no_new_privs()
     credentials.set_dumpable(dumpable=False)
+    try:
+        # Before the first byte from the runner, and before anything is forked: the sweeper is confined with it.
+        confine_process(plan_of(bundle, "launcher"))
+    except SetupError as error:
+        sys.stderr.write(f"guardhouse launcher: {error}\n")
+        return _EXIT_SETUP
     sweeper = None if home is None else start_sweeper(home)
     runner = socket.socket(fileno=control_fd)
     channel.send(runner, render_message(Ready(0)))

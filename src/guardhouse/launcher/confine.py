@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from guardhouse.errors import SetupError
-from guardhouse.kernel import credentials, landlock, namespaces, seccomp
+from guardhouse.kernel import credentials, namespaces, seccomp
 from guardhouse.kernel.spawn import spawn
 from guardhouse.kernel.syscalls import ARCHITECTURE
+from guardhouse.launcher.enter_landlock import enter_landlock
 from guardhouse.launcher.view import PrivatePart, renew_private_parts
 from guardhouse.sandbox.bundle import Bundle, Identity, ProfilePlan
 
@@ -111,29 +112,8 @@ def _drop_capabilities(_confinement: Confinement) -> None:
 
 
 def _restrict_paths(confinement: Confinement) -> None:
-    plan = confinement.plan.landlock
-    if plan is None:
-        return
-    ruleset_fd = landlock.create_ruleset(handled_fs=plan.handled_fs, handled_net=plan.handled_net, scoped=plan.scoped)
-    try:
-        for rule in plan.paths:
-            try:
-                path_fd = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
-            except OSError as error:
-                # EACCES: the command's own user cannot get there either, so there is nothing to allow.
-                if rule.optional and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-                    continue
-                raise
-            try:
-                is_directory = (os.fstat(path_fd).st_mode & 0o170000) == 0o040000
-                landlock.allow_path(ruleset_fd, path_fd, rule.access, is_directory=is_directory)
-            finally:
-                os.close(path_fd)
-        for port in plan.ports:
-            landlock.allow_port(ruleset_fd, port.port, port.access)
-        landlock.restrict_self(ruleset_fd)
-    finally:
-        os.close(ruleset_fd)
+    if confinement.plan.landlock is not None:
+        enter_landlock(confinement.plan.landlock)
 
 
 def _install_filter(confinement: Confinement) -> None:

@@ -23,12 +23,14 @@ import traceback
 from collections import Counter
 from typing import Any, Final, NoReturn
 
+from guardhouse.errors import SetupError
 from guardhouse.kernel import credentials, descriptors, seccomp
 from guardhouse.kernel.syscalls import ARCHITECTURE
 from guardhouse.launcher import channel
 from guardhouse.launcher.confine import Confinement, Program, StepFailedError, confine_thread, start_program
 from guardhouse.launcher.gate import ATTACH, FOLLOWED
 from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
+from guardhouse.launcher.self_confine import confine_process, plan_of
 from guardhouse.limits import EGRESS_BACKLOG
 
 __all__ = ["run_init"]
@@ -463,8 +465,10 @@ def run_init(place: Place, control: socket.socket) -> NoReturn:
     _thread.stack_size(_THREAD_STACK_BYTES)
     try:
         prepare(place)
-    except PrepareFailedError as error:
-        report = {"event": "failed", "layer": error.layer, "why": error.why}
+        confine_process(plan_of(place.bundle, "init"))
+    except (PrepareFailedError, SetupError) as error:
+        layer, _, why = str(error).partition(": ")
+        report = {"event": "failed", "layer": layer, "why": why}
         channel.send(control, json.dumps(report).encode("ascii"))
         os._exit(_EXIT_BROKEN)
     # What is not collected is not touched, and stays shared with the launcher's memory.

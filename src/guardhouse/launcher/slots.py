@@ -21,6 +21,7 @@ from guardhouse.launcher.cgroup import CgroupHome, Group
 from guardhouse.launcher.init import run_init
 from guardhouse.launcher.messages import LaunchRequest
 from guardhouse.launcher.prepare import Place
+from guardhouse.launcher.self_confine import plan_of
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def make_slot(
         from guardhouse.launcher.gate.monitor import fork_monitor
 
         try:
-            monitor_pid = fork_monitor(gate, gate_ours, asks_theirs, init_pid=pid, is_root=os.getuid() == 0)
+            monitor_pid = fork_monitor(gate, gate_ours, asks_theirs, init_pid=pid, wall=plan_of(bundle, "monitor"))
         finally:
             # Without a monitor its init finds the socket closed and refuses to start anything.
             gate_ours.close()

@@ -20,6 +20,7 @@ from guardhouse import __version__
 from guardhouse.errors import SetupError
 from guardhouse.kernel.credentials import set_dumpable
 from guardhouse.launcher.client import LauncherDiedError
+from guardhouse.launcher.self_confine import confine_process, give_up_gains, plan_of
 from guardhouse.policy import Policy
 from guardhouse.runner.config import RunnerConfig
 from guardhouse.runner.credential import Token, keep_from_children, read_token
@@ -104,6 +105,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             workspace=config.workspace,
             protected_paths=hidden,
             files_settings=make_files_settings(
+            journal=journal_directory,
                 policy, workspace=config.workspace, bounds=config.workspace_bounds.as_settings()
             ),
         )
@@ -115,7 +117,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
     wall = make_wall(policy)
     try:
         # The token is read by this process only after the fork, and the keeper stays who we still are.
-        keeper = start_keeper(read_again)
+        keeper = start_keeper(read_again, plan_of(wall.bundle, "keeper"))
         # From here on this process knows the token: nobody of its account may look into it, and its memory goes to
         # no disk (prctl(2) PR_SET_DUMPABLE, core(5)).
         set_dumpable(dumpable=False)
@@ -125,6 +127,8 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         redaction = load_redaction(config.redact_files, token)
         redact_logs(redaction.text)
         become(account)
+        own_wall = plan_of(wall.bundle, "runner")
+        give_up_gains(own_wall)
         os.umask(0o077)
         journal, recovered = open_journal(journal_directory)
         log.info(
@@ -140,6 +144,8 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         )
         _log_host(wall)
         reload = partial(reload_on_signal, read=partial(keeper.reload, wall.features))
+        # The last step before bytes from outside: nothing below here starts a program or opens what is not listed.
+        confine_process(own_wall)
         return run_in_trio(_serve, config, token, context, policy, wall, redaction, journal, recovered, reload)
     finally:
         wall.launcher.close()

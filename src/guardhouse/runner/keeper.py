@@ -21,11 +21,12 @@ from guardhouse.kernel.descriptors import close_all_but
 from guardhouse.kernel.probe import HostFeatures
 from guardhouse.kernel.sealed import read_sealed, seal_memory
 from guardhouse.kernel.title import set_title
+from guardhouse.launcher.self_confine import confine_process
 from guardhouse.launcher.start import LauncherHandle
 from guardhouse.limits import LAUNCH_BUNDLE_MAX_BYTES
 from guardhouse.policy import Policy, dump_policy, restore_policy
 from guardhouse.runner.wall import Wall
-from guardhouse.sandbox.bundle import Bundle
+from guardhouse.sandbox.bundle import Bundle, ProcessPlan
 
 __all__ = ["Keeper", "start_keeper"]
 
@@ -90,6 +91,7 @@ class Keeper:
                 bundle=Bundle.from_json(found["bundle"]),
                 features=features,
                 profile=found["profile"],
+                mcp_profile=found["mcp_profile"],
                 profiles=frozenset(found["profiles"]),
                 has_gate=found["has_gate"],
             )
@@ -105,20 +107,21 @@ class Keeper:
         self._sock.close()
 
 
-def start_keeper(make: Callable[[], tuple[Policy, Wall]]) -> Keeper:
+def start_keeper(make: Callable[[], tuple[Policy, Wall]], plan: ProcessPlan) -> Keeper:
     """Fork the keeper. Call it while this process has one thread, and before it reads the token.
 
     Args:
         make: reads the policy and puts up a wall for it; raises SetupError when it cannot.
+        plan: how it confines itself before it listens.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
-        _be_keeper(theirs, make)
+        _be_keeper(theirs, make, plan)
     theirs.close()
     return Keeper(ours)
 
 
-def _be_keeper(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]]) -> NoReturn:
+def _be_keeper(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]], plan: ProcessPlan) -> NoReturn:
     try:
         # Its end is told by the socket alone; launchers ignore these as well.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -126,6 +129,7 @@ def _be_keeper(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]]) -> 
         close_all_but((0, 1, 2, sock.fileno()))
         set_title("guardhouse-keeper")
         set_dumpable(dumpable=False)
+        confine_process(plan)
         _serve(sock, make)
     except BaseException:
         traceback.print_exc()
@@ -165,6 +169,7 @@ def _answer(policy: Policy, wall: Wall) -> dict[str, object]:
         "digest": policy.digest,
         "bundle": wall.bundle.to_json(),
         "profile": wall.profile,
+        "mcp_profile": wall.mcp_profile,
         "profiles": sorted(wall.profiles),
         "has_gate": wall.has_gate,
     }

@@ -4,6 +4,7 @@ The same for `guardhouse run` and `guardhouse try`. Runs in the boot process, as
 as root, before any secret is read.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from guardhouse.policy import Policy, dump_policy
 from guardhouse.runner.identity import Account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
-from guardhouse.sandbox.facts import Surroundings
+from guardhouse.sandbox.facts import LAUNCHING_PROCESSES, Surroundings
 from guardhouse.sandbox.load import load_profile, read_library
 from guardhouse.sandbox.profile import Profile
 
@@ -53,6 +54,7 @@ def put_up_wall(
 
     Args:
         profile: name or path of the default profile; those that the policy's rules name are added.
+    journal: Path | None = None,
         protected_paths: the runner's own files, masked in every command's view.
         with_workers: also compile the profiles of the workers that serve files and web pages.
         tags: this host's, for rules with conditions; None where it was given none.
@@ -62,6 +64,7 @@ def put_up_wall(
         SetupError: a profile is wrong or needs a layer that this host does not give.
     """
     directory = shipped_directory("sandbox")
+        journal: the directory that a confined runner writes to; None where no runner and no keeper will be confined.
     library = read_library(directory)
     default = load_profile(profile, directory=directory, library=library)
     profiles: dict[str, Profile] = {default.name: default}
@@ -80,7 +83,7 @@ def put_up_wall(
         workspace=str(workspace),
         features=features,
         trusted_path=":".join(policy.trusted_path),
-        around=Surroundings(protected_paths=tuple(sorted({str(path) for path in protected_paths}))),
+        around=_surroundings(protected_paths, journal),
     )
     has_gate = not features.layers["exec_gate"]
     gate_policy = gate_settings(dump_policy(policy), environment=tags) if has_gate else b""
@@ -93,3 +96,20 @@ def put_up_wall(
         profiles=offered,
         has_gate=has_gate,
     )
+
+
+def _surroundings(protected_paths: tuple[Path, ...], journal: Path | None) -> Surroundings:
+    protected = tuple(sorted({str(path) for path in protected_paths}))
+    if journal is None:
+        return Surroundings(protected_paths=protected)
+    return Surroundings(
+        protected_paths=protected,
+        own_processes=LAUNCHING_PROCESSES | {"runner", "keeper"},
+        own_paths={"journal": (str(journal),), "installation": _installation()},
+    )
+
+
+def _installation() -> tuple[str, ...]:
+    """Return the directories that this interpreter and these packages are read from."""
+    found = {sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]), *sys.path}
+    return tuple(sorted({path for path in found if path.startswith("/") and path != "/"}))

@@ -34,11 +34,12 @@ __all__ = [
     "PathRule",
     "PortRule",
     "ProcView",
+    "ProcessPlan",
     "ProfilePlan",
     "SeccompFilter",
 ]
 
-BUNDLE_VERSION: Final = 1
+BUNDLE_VERSION: Final = 2
 
 # The low 16 bits of SECCOMP_RET_TRACE in the *_gate variants: what PTRACE_GETEVENTMSG gives at an execve stop.
 GATE_TRACE_DATA: Final = 0x4758
@@ -222,12 +223,39 @@ class ProfilePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """How one of our own processes confines itself, resolved for this host.
+
+    Attributes:
+        programs: finished BPF by architecture. Where commands inherit the filter a denied call is handed to a listener
+            that nobody has, which the kernel answers with ENOSYS, unless a newer filter says something; see
+            `sandbox/processes/init.yaml`. Elsewhere it fails with EPERM.
+        capabilities: names of those kept where the process has them.
+        bounding_kept: the bounding set keeps the same ones; otherwise none.
+        becomes_nobody: with uid 0 it becomes nobody (65534), keeping those capabilities.
+        rlimits: (soft, hard) by lower-case name.
+        landlock: None where the profile wants none, or may lack it and this host has none.
+        digest: sha256 (hex) of the readable filter in `sandbox/compiled/`.
+    """
+
+    name: str
+    programs: dict[str, bytes]
+    capabilities: tuple[str, ...]
+    bounding_kept: bool
+    becomes_nobody: bool
+    rlimits: dict[str, tuple[int, int]]
+    landlock: LandlockPlan | None
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """What one launcher may start: named profiles for one identity and one workspace.
 
     Attributes:
         workspace: absolute path on the host; the same path is used in the view.
         trusted_path: ``PATH`` of commands, and where the policy resolves program names.
+        processes: our own processes by name; the launcher starts with those of launcher, init and monitor only.
     """
 
     version: int
@@ -235,6 +263,7 @@ class Bundle:
     identity: Identity
     workspace: str
     trusted_path: str
+    processes: dict[str, ProcessPlan]
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces; equal bundles give equal text."""

@@ -13,9 +13,11 @@ from guardhouse.sandbox.bundle import (
     CgroupLimits,
     Identity,
     Namespace,
+    ProcessPlan,
     ProfilePlan,
     SeccompFilter,
 )
+from guardhouse.sandbox.compile_process import check_inheritance, compile_process
 from guardhouse.sandbox.documents import ProfileError
 from guardhouse.sandbox.facts import HostFacts, ProfileUnavailableError, Surroundings
 from guardhouse.sandbox.plan_egress import plan_addresses, plan_domains, proxy_environment
@@ -61,6 +63,7 @@ def compile_bundle(
     names = [profile.name for profile in profiles]
     if not names or len(set(names)) != len(names):
         raise SetupError(f"a bundle needs profiles with different names, got {names}")
+    processes = _processes(profiles, features, around)
     return Bundle(
         version=BUNDLE_VERSION,
         profiles={
@@ -77,7 +80,34 @@ def compile_bundle(
         identity=identity,
         workspace=workspace,
         trusted_path=trusted_path,
+        processes=processes,
     )
+
+
+def _processes(profiles: Sequence[Profile], features: HostFacts, around: Surroundings) -> dict[str, ProcessPlan]:
+    """Return how our own processes confine themselves; commands must be able to do under them what they may."""
+    known = profiles[0].processes
+    if missing := around.own_processes - known.keys():
+        raise SetupError(
+            f"the sandbox directory says nothing of our own processes {', '.join(sorted(missing))} (processes/);"
+            " copy that directory from the shipped one"
+        )
+    if features.architecture not in ARCHITECTURES:
+        raise ProfileUnavailableError(profiles[0].name, "seccomp", f"no filter is made for {features.architecture}")
+    filters = [
+        resolve_rules(
+            profile,
+            architecture=features.architecture,
+            switches=around.switches & profile.switches.keys(),
+        )
+        for profile in profiles
+    ]
+    plans: dict[str, ProcessPlan] = {}
+    for name in sorted(around.own_processes):
+        if known[name].inherited:
+            check_inheritance(known[name], filters)
+        plans[name] = compile_process(known[name], features=features, paths=around.own_paths)
+    return plans
 
 
 def compile_plan(

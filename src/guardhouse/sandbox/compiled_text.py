@@ -6,6 +6,7 @@ A change of a profile so shows as a diff in the data and in what came of it. Run
 from pathlib import Path
 
 from guardhouse.errors import SetupError
+from guardhouse.sandbox.compile_process import process_rules
 from guardhouse.sandbox.load import list_profiles, load_profile, read_library
 from guardhouse.sandbox.rules import ARCHITECTURES, render_rules, resolve_rules
 
@@ -13,13 +14,18 @@ __all__ = ["check_compiled", "render_all", "write_compiled"]
 
 
 def render_all(directory: Path) -> dict[str, str]:
-    """Return file name -> text of every profile's filter on every architecture."""
+    """Return file name -> text of the filter of every profile and process of ours on every architecture."""
     library = read_library(directory)
     texts: dict[str, str] = {}
     for name in list_profiles(directory):
         profile = load_profile(name, directory=directory, library=library)
         for architecture in ARCHITECTURES:
             texts[f"{name}.{architecture}.txt"] = render_rules(resolve_rules(profile, architecture=architecture))
+    for name, process in library.processes.items():
+        for architecture in ARCHITECTURES:
+            texts[f"process_{name}.{architecture}.txt"] = render_rules(
+                process_rules(process, architecture=architecture)
+            )
     return texts
 
 

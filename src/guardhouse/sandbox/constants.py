@@ -15,6 +15,7 @@ _VALUES: Final = {
     # linux/sched.h
     "CLONE_NEWTIME": 0x80,
     "CLONE_PTRACE": 0x2000,
+    "CLONE_THREAD": 0x10000,
     "CLONE_NEWNS": 0x20000,
     "CLONE_UNTRACED": 0x800000,
     "CLONE_NEWCGROUP": 0x2000000,
@@ -73,6 +74,7 @@ _VALUES: Final = {
     "SIOCGIFNAME": 0x8910,
     "SIOCGIFCONF": 0x8912,
     "SIOCGIFFLAGS": 0x8913,
+    "SIOCSIFFLAGS": 0x8914,
     "SIOCGIFADDR": 0x8915,
     "SIOCGIFDSTADDR": 0x8917,
     "SIOCGIFBRDADDR": 0x8919,
@@ -99,6 +101,7 @@ _VALUES: Final = {
     "PR_CAPBSET_DROP": 24,
     "PR_GET_TSC": 25,
     "PR_GET_SECUREBITS": 27,
+    "PR_SET_SECUREBITS": 28,
     "PR_SET_TIMERSLACK": 29,
     "PR_GET_TIMERSLACK": 30,
     "PR_SET_MM": 35,
@@ -147,8 +150,15 @@ _VALUES: Final = {
     "S_IFSOCK": 0xC000,
     "S_IFMT": 0xF000,
     # asm-generic/fcntl.h (__O_TMPFILE: O_TMPFILE without the O_DIRECTORY bit, which differs by architecture)
+    "O_WRONLY": 1,
+    "O_RDWR": 2,
     "O_CREAT": 64,
+    "O_TRUNC": 0x200,
+    "O_APPEND": 0x400,
     "__O_TMPFILE": 0x400000,
+    # linux/seccomp.h
+    "SECCOMP_IOCTL_NOTIF_RECV": 0xC0502100,
+    "SECCOMP_IOCTL_NOTIF_SEND": 0xC0182101,
     # linux/personality.h
     "PER_LINUX": 0,
     "PERSONALITY_QUERY": 0xFFFFFFFF,
@@ -176,6 +186,8 @@ CONSTANT_SETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "SET_ID_BITS": ("S_ISUID", "S_ISGID"),
         "SOCKET_FLAGS": ("SOCK_NONBLOCK", "SOCK_CLOEXEC"),
         "CREATING_FLAGS": ("O_CREAT", "__O_TMPFILE"),
+        # Whatever makes an open file more than something to read.
+        "WRITING_FLAGS": ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND", "__O_TMPFILE"),
     }
 )
 

@@ -6,12 +6,15 @@ Runs at boot and in the CLI.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from guardhouse.errors import SetupError
 from guardhouse.sandbox.bundle import EgressGrant
 
-__all__ = ["HostFacts", "ProfileUnavailableError", "Surroundings"]
+__all__ = ["LAUNCHING_PROCESSES", "HostFacts", "ProfileUnavailableError", "Surroundings"]
+
+# Our own processes without which no command starts.
+LAUNCHING_PROCESSES: Final = frozenset({"launcher", "init", "monitor"})
 
 
 class HostFacts(Protocol):
@@ -67,11 +70,15 @@ class Surroundings:
     Attributes:
         protected_paths: absolute paths of the runner's own files and directories; masked in every profile.
         switches: names of switches to turn on, where a profile has them.
+        own_processes: those of our own processes that the bundle says something of; the launcher needs the default.
+        own_paths: what ``{name}`` in a path of one of our own processes stands for.
         parameters: numbers that replace a profile's own, by name of a cgroup limit, or ``tmp_bytes``.
         domains: what is left of the names that a profile in network mode ``domains`` grants; None leaves all.
     """
 
     protected_paths: tuple[str, ...] = ()
     switches: frozenset[str] = frozenset()
+    own_processes: frozenset[str] = LAUNCHING_PROCESSES
+    own_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
     domains: tuple[EgressGrant, ...] | None = None

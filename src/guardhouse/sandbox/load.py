@@ -5,7 +5,7 @@ Runs at boot and in the CLI.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +13,11 @@ from guardhouse.errors import SetupError
 from guardhouse.sandbox.documents import ProfileError, read_document
 from guardhouse.sandbox.fold import fold_drafts
 from guardhouse.sandbox.load_groups import parse_mask_group, parse_syscall_group
+from guardhouse.sandbox.parse_process import extended_process, parse_process
 from guardhouse.sandbox.parse_profile import Draft, parse_draft
-from guardhouse.sandbox.profile import Mask, Profile, SyscallGroup
+from guardhouse.sandbox.profile import Mask, ProcessProfile, Profile, SyscallGroup
 
-__all__ = ["Library", "list_profiles", "load_profile", "read_library"]
+__all__ = ["Library", "list_processes", "list_profiles", "load_process", "load_profile", "read_library"]
 
 # base, a shipped profile, a site's, a team's, one more.
 EXTENDS_MAX_DEPTH: Final = 8
@@ -24,15 +25,16 @@ EXTENDS_MAX_DEPTH: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The groups of one sandbox directory, by name, and where its profiles are."""
+    """The groups and our own processes of one sandbox directory, by name, and where its profiles are."""
 
     directory: Path
     groups: Mapping[str, SyscallGroup]
     masks: Mapping[str, tuple[Mask, ...]]
+    processes: Mapping[str, ProcessProfile]
 
 
 def read_library(directory: Path) -> Library:
-    """Read every group file beneath ``directory`` (``syscalls/`` and ``masks/``).
+    """Read every group file beneath ``directory`` (``syscalls/``, ``masks/``) and our own processes (``processes/``).
 
     Raises:
         ProfileError: a file is wrong, or its name and the group's name differ.
@@ -50,7 +52,57 @@ def read_library(directory: Path) -> Library:
         masks[name] = found
     if not groups:
         raise SetupError(f"no system call groups in {directory / 'syscalls'}; is this a sandbox directory?")
-    return Library(directory=directory, groups=groups, masks=masks)
+    return Library(directory=directory, groups=groups, masks=masks, processes=_read_processes(directory, groups))
+
+
+def _read_processes(directory: Path, groups: Mapping[str, SyscallGroup]) -> dict[str, ProcessProfile]:
+    """Read ``processes/``: its own groups can be named there only, so that no command's profile gets at them."""
+    known = dict(groups)
+    for path in sorted((directory / "processes" / "syscalls").glob("*.yaml")):
+        group = parse_syscall_group(_read(path), name=_shown(path, directory))
+        _check_file_name(path, group.name, group.place)
+        if group.name in groups:
+            raise ProfileError(group.place, f"group {group.name!r} is also one of syscalls/; give it another name")
+        known[group.name] = group
+    documents = {
+        path.stem: read_document(_read(path), name=_shown(path, directory))
+        for path in sorted((directory / "processes").glob("*.yaml"))
+    }
+    found: dict[str, ProcessProfile] = {}
+
+    def load(name: str, waiting: tuple[str, ...]) -> ProcessProfile:
+        if name in found:
+            return found[name]
+        extends = extended_process(documents[name])
+        if extends is not None and (extends not in documents or extends in (*waiting, name)):
+            raise ProfileError(documents[name].place, f"process {name!r} extends {extends!r}, unknown or itself")
+        extended = None if extends is None else load(extends, (*waiting, name))
+        profile = parse_process(documents[name], groups=known, extended=extended)
+        if profile.name != name:
+            raise ProfileError(profile.place, f"process {profile.name!r} must be in a file {profile.name}.yaml")
+        return found.setdefault(name, profile)
+
+    for name in documents:
+        load(name, ())
+    return found
+
+
+def list_processes(directory: Path) -> tuple[str, ...]:
+    """Return the names of our own processes that ``directory`` says something of, sorted."""
+    return tuple(path.stem for path in sorted((directory / "processes").glob("*.yaml")))
+
+
+def load_process(name: str, *, directory: Path, library: Library | None = None) -> ProcessProfile:
+    """Load how one of our own processes confines itself.
+
+    Raises:
+        ProfileError: with ``file:line:column``.
+        SetupError: there is no such process.
+    """
+    processes = (library or read_library(directory)).processes
+    if name not in processes:
+        raise SetupError(f"unknown process {name!r}; known are {', '.join(processes) or 'none'}")
+    return processes[name]
 
 
 def list_profiles(directory: Path) -> tuple[str, ...]:
@@ -89,7 +141,8 @@ def load_profile(name_or_path: str, *, directory: Path, library: Library | None 
         if draft.extends is None:
             break
         path = _locate(draft.extends, directory, beside=path.parent)
-    return fold_drafts(drafts, groups=library.groups, masks=library.masks)
+    profile = fold_drafts(drafts, groups=library.groups, masks=library.masks)
+    return replace(profile, processes=library.processes)
 
 
 def _locate(name_or_path: str, directory: Path, *, beside: Path | None) -> Path:

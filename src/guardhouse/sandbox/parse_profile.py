@@ -35,7 +35,7 @@ from guardhouse.sandbox.profile import (
     WorkspaceAccess,
 )
 
-__all__ = ["Draft", "parse_draft"]
+__all__ = ["Draft", "parse_choice", "parse_draft", "parse_group", "parse_limit"]
 
 # Above any use of a single machine, below where a number becomes RLIM_INFINITY by accident.
 LIMIT_MAX: Final = 1 << 50
@@ -138,11 +138,11 @@ def parse_draft(document: Value) -> Draft:
         network=one("network", _parse_network),
         view=tuple(each("view", _parse_view).values()),
         masks=tuple(each("masks", _parse_mask).values()),
-        mask_groups=each("mask_groups", _parse_group),
+        mask_groups=each("mask_groups", parse_group),
         grants=tuple(each("grant", _parse_grant).values()),
-        syscalls=each("syscalls", _parse_group),
+        syscalls=each("syscalls", parse_group),
         switches=each("switches", _parse_switch),
-        limits=each("limits", _parse_limit),
+        limits=each("limits", parse_limit),
         cgroup=each("cgroup", _parse_cgroup),
         environment=each("environment", _parse_environment),
         requires=each("requires", _parse_requirement),
@@ -179,7 +179,8 @@ def _parse_namespace(entry: Value) -> tuple[str, Reason]:
     return name, parse_reason(entry)
 
 
-def _parse_group(entry: Value) -> tuple[str, Reason]:
+def parse_group(entry: Value) -> tuple[str, Reason]:
+    """Return the name and the reason of an entry ``{group: …, why: …}``."""
     fields = _fields(entry, "group")
     return parse_word(fields["group"], "group name"), parse_reason(entry)
 
@@ -252,7 +253,7 @@ def _parse_network(value: Value) -> Network:
     table = value.as_table(
         required=frozenset({"mode", "why"}), optional=frozenset({"ports", "domains", "addresses", "proxy_port"})
     )
-    mode = _one_of(table["mode"], get_args(NetworkMode))
+    mode = parse_choice(table["mode"], get_args(NetworkMode))
     for key, belongs in (
         ("ports", ("ports", "domains")),
         ("domains", ("domains",)),
@@ -333,9 +334,10 @@ def _parse_address(entry: Value) -> Egress:
     return Egress(str(network), _parse_egress_ports(fields), parse_reason(entry))
 
 
-def _parse_limit(entry: Value) -> tuple[str, Limit]:
+def parse_limit(entry: Value) -> tuple[str, Limit]:
+    """Return the name and the numbers of an entry ``{limit: …, soft: …, hard: …, why: …}``."""
     fields = _fields(entry, "limit", "soft", "hard")
-    name = _one_of(fields["limit"], tuple(RLIMITS))
+    name = parse_choice(fields["limit"], tuple(RLIMITS))
     if RLIMITS[name] == "bytes" and fields["soft"].text != "0":
         soft = fields["soft"].as_size_bytes(minimum=0, maximum=LIMIT_MAX)
         hard = fields["hard"].as_size_bytes(minimum=0, maximum=LIMIT_MAX)
@@ -349,7 +351,7 @@ def _parse_limit(entry: Value) -> tuple[str, Limit]:
 
 def _parse_cgroup(entry: Value) -> tuple[str, CgroupLimit]:
     fields = _fields(entry, "limit", "value")
-    name = _one_of(fields["limit"], tuple(CGROUP_LIMITS))
+    name = parse_choice(fields["limit"], tuple(CGROUP_LIMITS))
     minimum, maximum = CGROUP_LIMITS[name]
     value = fields["value"]
     read = value.as_size_bytes if name.endswith("_bytes") else value.as_integer
@@ -370,8 +372,8 @@ def _parse_environment(entry: Value) -> tuple[str, Setting]:
 
 def _parse_requirement(entry: Value) -> tuple[str, Requirement]:
     fields = _fields(entry, "layer", optional=("unless",))
-    layer = _one_of(fields["layer"], tuple(LAYERS))
-    unless = _one_of(fields["unless"], ("user_namespace",)) if "unless" in fields else ""
+    layer = parse_choice(fields["layer"], tuple(LAYERS))
+    unless = parse_choice(fields["unless"], ("user_namespace",)) if "unless" in fields else ""
     return layer, Requirement(unless_user_namespace=bool(unless), reason=parse_reason(entry))
 
 
@@ -421,10 +423,11 @@ def _number(value: Value, key: str, *, minimum: int, maximum: int) -> tuple[int,
 
 def _choice(value: Value, key: str, known: tuple[str, ...]) -> tuple[str, Reason]:
     fields = _fields(value, key)
-    return _one_of(fields[key], known), parse_reason(value)
+    return parse_choice(fields[key], known), parse_reason(value)
 
 
-def _one_of(value: Value, known: tuple[str, ...]) -> str:
+def parse_choice(value: Value, known: tuple[str, ...]) -> str:
+    """Return the word if it is one of ``known``."""
     text = value.as_text()
     if text not in known:
         raise ProfileError(value.place, f"unknown word {text!r}; known here: {', '.join(known)}")

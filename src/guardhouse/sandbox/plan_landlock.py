@@ -9,7 +9,7 @@ from typing import Final
 from guardhouse.sandbox.bundle import LandlockPlan, MountStep, PathRule, PortRule
 from guardhouse.sandbox.profile import Profile
 
-__all__ = ["ACCESS_SINCE", "NEWEST_ABI", "SCOPE_SINCE", "plan_landlock"]
+__all__ = ["ACCESS_SINCE", "NEWEST_ABI", "READ_ACCESS", "SCOPE_SINCE", "WRITE_ACCESS", "plan_landlock"]
 
 # The newest ABI this list was checked against; Linux 6.18 reports 7 (which added audit switches, no access).
 NEWEST_ABI: Final = 7
@@ -36,9 +36,9 @@ ACCESS_SINCE: Final = {
 _NETWORK_SINCE: Final = 4
 SCOPE_SINCE: Final = {"abstract_unix_socket": 6, "signal": 6}
 
-_READ: Final = ("execute", "read_file", "read_dir")
+READ_ACCESS: Final = ("execute", "read_file", "read_dir")
 # Everything but device nodes and requests to devices.
-_WRITE: Final = tuple(name for name in ACCESS_SINCE if name not in {"make_char", "make_block", "ioctl_dev"})
+WRITE_ACCESS: Final = tuple(name for name in ACCESS_SINCE if name not in {"make_char", "make_block", "ioctl_dev"})
 _DEVICES: Final = ("read_file", "read_dir", "write_file", "truncate", "ioctl_dev")
 
 
@@ -57,12 +57,12 @@ def plan_landlock(profile: Profile, mounts: tuple[MountStep, ...], *, abi: int) 
     def known(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in names if ACCESS_SINCE[name] <= abi)
 
-    paths = [PathRule("/", known(_READ), optional=False)]
+    paths = [PathRule("/", known(READ_ACCESS), optional=False)]
     for step in mounts:
         if step.kind == "dev":
             paths.append(PathRule(step.target, known(_DEVICES), optional=step.optional))
         elif _is_writable(step):
-            paths.append(PathRule(step.target, known(_WRITE), optional=step.optional))
+            paths.append(PathRule(step.target, known(WRITE_ACCESS), optional=step.optional))
     ports = profile.network.ports if abi >= _NETWORK_SINCE else ()
     by_port: dict[int, list[str]] = {}
     for port in ports:

@@ -4,7 +4,7 @@ Made by `load.py`, resolved by `compile.py`, put in words by `describe.py`. Runs
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from guardhouse.sandbox.bundle import MountKind, NetworkMode, ProcView
@@ -22,7 +22,9 @@ __all__ = [
     "Limit",
     "Mask",
     "Network",
+    "OwnPath",
     "Port",
+    "ProcessProfile",
     "Profile",
     "Reason",
     "Requirement",
@@ -244,6 +246,52 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnPath:
+    """A path that one of our own processes may read, or write beneath; ``{name}`` stands for paths known at boot."""
+
+    path: str
+    writable: bool
+    optional: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessProfile:
+    """How one of our own processes confines itself: a file of `sandbox/processes/`, with what it extends folded in.
+
+    Attributes:
+        inherited: commands are born below this process, so whatever it gives up they have given up too.
+        groups: every group of system calls it uses, by name.
+        capabilities: those that a start as root keeps, each with its reason.
+        bounding_kept: the bounding set keeps those (a program that it starts gets them), instead of none.
+        nobody: a start as root becomes the account nobody; None stays who it is.
+        scoped: Landlock scopes: what reaches no process outside its domain.
+        files_listed: Landlock denies every file but ``paths``.
+        requires: layers without which it does not start.
+        may_lack: layers that it goes without where the host has none.
+    """
+
+    name: str
+    summary: str
+    place: str
+    inherited: bool
+    inherited_reason: Reason
+    groups: Mapping[str, SyscallGroup]
+    syscalls: Mapping[str, Reason]
+    capabilities: Mapping[str, Reason]
+    bounding_kept: bool
+    bounding_reason: Reason
+    nobody: Reason | None
+    scoped: tuple[str, ...]
+    files_listed: bool
+    landlock_reason: Reason
+    paths: tuple[OwnPath, ...]
+    limits: Mapping[str, Limit]
+    requires: Mapping[str, Reason]
+    may_lack: Mapping[str, Reason]
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A whole profile with everything it extends folded in.
 
@@ -251,6 +299,7 @@ class Profile:
         ancestry: names of the profiles it was built from, the furthest first, its own last.
         groups: every group of system calls that it uses or has a switch for, by name.
         syscalls: the groups that are always on.
+        processes: our own processes of the same sandbox directory, by name.
     """
 
     name: str
@@ -280,3 +329,4 @@ class Profile:
     workspace: WorkspaceAccess
     workspace_reason: Reason
     root_identity: Reason | None
+    processes: Mapping[str, ProcessProfile] = field(default_factory=dict)

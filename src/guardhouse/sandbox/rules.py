@@ -13,7 +13,7 @@ from typing import Final
 
 from guardhouse.sandbox.constants import ARGUMENTS, CONSTANTS
 from guardhouse.sandbox.documents import ProfileError
-from guardhouse.sandbox.profile import Answer, CallRule, Condition, Profile
+from guardhouse.sandbox.profile import Answer, CallRule, Condition, Profile, SyscallGroup
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,6 +22,7 @@ __all__ = [
     "FilterRules",
     "active_groups",
     "alternatives_in_words",
+    "combine_groups",
     "comparisons_of",
     "digest_of_text",
     "render_rules",
@@ -58,12 +59,16 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class FilterRules:
-    """Everything one filter does, in names: sorted, without doubles, for one architecture."""
+    """Everything one filter does, in names: sorted, without doubles, for one architecture.
+
+    ``is_inherited``: of one of our own processes, with another filter below it in every command.
+    """
 
     profile: str
     architecture: str
     allow: tuple[CallRule, ...]
     answers: tuple[Answer, ...]
+    is_inherited: bool = False
 
 
 def active_groups(profile: Profile, switches: frozenset[str]) -> tuple[str, ...]:
@@ -89,6 +94,13 @@ def resolve_rules(profile: Profile, *, architecture: str, switches: frozenset[st
         ProfileError: one group answers a call that another allows.
     """
     groups = [profile.groups[name] for name in active_groups(profile, switches)]
+    return combine_groups(profile.name, groups, architecture=architecture)
+
+
+def combine_groups(
+    name: str, groups: Sequence[SyscallGroup], *, architecture: str, is_inherited: bool = False
+) -> FilterRules:
+    """Collect the rules of ``groups`` into the filter ``name``; see `resolve_rules`."""
     answers = {answer.call: answer for group in groups for answer in group.answers}
     rules: dict[tuple[str, tuple[Condition, ...]], CallRule] = {}
     for group in groups:
@@ -104,10 +116,11 @@ def resolve_rules(profile: Profile, *, architecture: str, switches: frozenset[st
     kept = [rule for (call, conditions), rule in rules.items() if not conditions or call not in free]
     kept.sort(key=lambda rule: (rule.call, _words(rule)))
     return FilterRules(
-        profile=profile.name,
+        profile=name,
         architecture=architecture,
         allow=tuple(kept),
         answers=tuple(answers[call] for call in sorted(answers)),
+        is_inherited=is_inherited,
     )
 
 
@@ -158,7 +171,10 @@ def render_rules(rules: FilterRules) -> str:
     ]
     lines += [f"{answer.call}: answer {answer.errno}" for answer in rules.answers]
     lines += [f"{rule.call}: allow{_words(rule)}" for rule in rules.allow]
-    lines += [f"any call newer than {NEWEST_CALLS[0]}: answer ENOSYS", "any other call: refuse with EPERM", ""]
+    other = "refuse with EPERM"
+    if rules.is_inherited:
+        other = "refuse with ENOSYS; a command's own filter refuses it with EPERM, and counts it"
+    lines += [f"any call newer than {NEWEST_CALLS[0]}: answer ENOSYS", f"any other call: {other}", ""]
     return "\n".join(lines)
 
 

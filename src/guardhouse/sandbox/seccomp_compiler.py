@@ -16,7 +16,7 @@ from guardhouse.sandbox.bundle import GATE_TRACE_DATA, FilterVariant, SeccompFil
 from guardhouse.sandbox.rules import NEWEST_CALLS, FilterRules, comparisons_of, digest_of_text, render_rules
 from guardhouse.sandbox.verify_filter import Answers, find_mismatch, same_but_for_returns
 
-__all__ = ["check_compiler", "compile_filter"]
+__all__ = ["check_compiler", "compile_filter", "compile_program"]
 
 VARIANTS: Final[tuple[FilterVariant, ...]] = ("errno", "notify", "errno_gate", "notify_gate")
 _GATED_CALLS: Final = frozenset({"execve", "execveat"})
@@ -72,6 +72,37 @@ def compile_filter(rules: FilterRules) -> SeccompFilter:
     raise SetupError(
         f"this libseccomp compiles the filter of profile {rules.profile!r} for {rules.architecture} wrongly:"
         f" {wrong}; install another version of it"
+    )
+
+
+@functools.cache
+def compile_program(rules: FilterRules) -> bytes:
+    """Compile the one filter of a process of ours; see `compile_filter`.
+
+    Where commands inherit it, a denied call is handed to a listener, and there is none. In the process itself the
+    kernel then answers ENOSYS; in a command its own, newer filter is asked, which hands the call to its own listener
+    (seccomp(2): of filters that return the same action the newest counts; without a listener: ENOSYS).
+    """
+    seccomp = _binding()
+    names = _known_calls(rules.architecture)
+    variant: FilterVariant = "notify" if rules.is_inherited else "errno"
+    denial = _RET_NOTIFY if rules.is_inherited else _RET_ERRNO | errno.EPERM
+    wrong: str | None = ""
+    for optimize in (2, 1):
+        program = _compile_variant(seccomp, rules, variant, names, optimize)
+        wrong = find_mismatch(
+            program,
+            rules,
+            audit_arch=_AUDIT_ARCH[rules.architecture],
+            names=names,
+            newest=_newest(names),
+            answers=Answers(denial=denial, started=_RET_ALLOW),
+        )
+        if wrong is None:
+            return program
+    raise SetupError(
+        f"this libseccomp compiles the filter of {rules.profile!r} for {rules.architecture} wrongly: {wrong};"
+        " install another version of it"
     )
 
 

@@ -19,14 +19,17 @@ import os
 import resource
 import select
 import signal
+import sys
 import socket
+import traceback
 import time
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from guardhouse import limits
-from guardhouse.errors import InvariantError
+from guardhouse.errors import InvariantError, SetupError
 from guardhouse.kernel import credentials, descriptors, ptrace
+from guardhouse.kernel.title import set_title
 from guardhouse.kernel.ptrace import StopKind
 from guardhouse.launcher import channel
 from guardhouse.launcher.gate import ATTACH, FOLLOWED
@@ -41,6 +44,8 @@ from guardhouse.launcher.gate.facts import (
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
 from guardhouse.launcher.gate.messages import Asked, Begin, End, Over, parse_order, render_question
 from guardhouse.launcher.gate.questions import Answer, Held, Question, Questions, Request
+from guardhouse.launcher.self_confine import confine_process
+from guardhouse.sandbox.bundle import ProcessPlan
 from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 from guardhouse.values import Verdict
 
@@ -48,10 +53,6 @@ __all__ = ["fork_monitor"]
 
 _EXIT_CLOSED: Final = 0
 _EXIT_BROKEN: Final = 70
-# capabilities(7): to follow processes of other ids, to look at files the way they do, to kill them.
-_CAP_DAC_READ_SEARCH: Final = 1 << 2
-_CAP_KILL: Final = 1 << 5
-_CAP_SYS_PTRACE: Final = 1 << 19
 # How long a child may wait for its parent's report after a thread has ended that may have been its parent.
 _LOST_AFTER_S: Final = 0.2
 _ENTRIES_MAX: Final = 1_024
@@ -430,7 +431,7 @@ def _size_bytes(judgement: Judgement) -> int:
 
 
 def fork_monitor(
-    judge: ExecJudge, sock: socket.socket, launcher: socket.socket, *, init_pid: int, is_root: bool
+    judge: ExecJudge, sock: socket.socket, launcher: socket.socket, *, init_pid: int, wall: ProcessPlan
 ) -> int:
     """Fork a monitor for the init ``init_pid``, at the other end of ``sock``; return its pid.
 
@@ -438,6 +439,8 @@ def fork_monitor(
 
     Raises:
         OSError: fork(2) failed.
+    ``wall`` is how it confines itself, before it looks at anything of a command.
+
     """
     pid = os.fork()
     if pid != 0:
@@ -446,11 +449,19 @@ def fork_monitor(
         credentials.set_parent_death_signal(signal.SIGKILL)
         descriptors.close_all_but((2, sock.fileno(), launcher.fileno()))
         os.set_blocking(launcher.fileno(), False)
-        if is_root:
-            credentials.keep_capabilities_only(_CAP_SYS_PTRACE | _CAP_KILL | _CAP_DAC_READ_SEARCH)
+        set_title("guardhouse-monitor")
+        try:
+            confine_process(wall)
+        except SetupError as error:
+            sys.stderr.write(f"guardhouse monitor: {error}\n")
+            os._exit(_EXIT_BROKEN)
         # Waited for with a time-out where a child's parent is lost; otherwise wait(2) tells of every stop.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         gc.disable()
         _Monitor(judge, sock, launcher, init_pid).serve()
     finally:
         os._exit(_EXIT_BROKEN)
+    except BaseException:
+        # Ours to mend: without this line nobody would know why every process of the command was killed.
+        traceback.print_exc()
+        raise
