@@ -4,9 +4,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import argon2
 import httpx2
 import pytest
 import trio
@@ -62,6 +64,13 @@ class HubUnderTest:
             return (await self.status(name)).get("status") == "online"
 
         await self.until(is_online)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id with small parameters: a test of signing in is none of the hash's cost."""
+    hasher = partial(argon2.PasswordHasher, time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr("guardhouse.hub.people.passwords.argon2.PasswordHasher", hasher)
 
 
 @pytest.fixture(scope="session")

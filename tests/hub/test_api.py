@@ -50,6 +50,9 @@ async def test_public_routes_are_the_few_that_must_be(hub):
         "GET /healthz",
         "GET /readyz",
         "GET /api/v1/openapi.json",
+        "GET /welcome",
+        "POST /api/v1/sign-in",
+        "POST /api/v1/links/accept",
     }
 
 

@@ -32,7 +32,8 @@ def _search_options(command: Any) -> Any:
         ("environment", "Of this environment, by id."),
         ("target", "Done to this id."),
         ("action", "Start of the action, as 'task.' or 'token.create'."),
-        ("actor", "By this person or token, by id."),
+        ("actor", "By this id of a person or a token."),
+        ("person", "By this person (id or address), also through their API tokens."),
     ):
         command = click.option(f"--{name}", metavar="TEXT", help=text)(command)
     return command

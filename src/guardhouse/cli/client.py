@@ -26,7 +26,7 @@ from guardhouse import __version__
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.errors import GuardhouseError
 
-__all__ = ["ClientError", "HubClient", "HubUnreachable", "hub_options", "print_json"]
+__all__ = ["ClientError", "HubClient", "HubUnreachable", "decode_reply", "hub_options", "print_json"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,10 +40,11 @@ TOKEN_MAX_BYTES: Final = 4_096
 class ClientError(GuardhouseError):
     """Something to tell the person, with the exit status that scripts see. ``code`` is the hub's word for it."""
 
-    def __init__(self, message: str, *, exit_code: ExitCode, code: str = "") -> None:
+    def __init__(self, message: str, *, exit_code: ExitCode, code: str = "", is_retryable: bool = False) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.code = code
+        self.is_retryable = is_retryable
 
 
 class HubUnreachable(ClientError):  # noqa: N818 - a state of the network, told as it is
@@ -189,7 +190,10 @@ class HubClient:
         self.url = settings.url
         self._http = httpx2.Client(
             base_url=settings.url,
-            headers={"authorization": f"Bearer {settings.token}", "user-agent": f"guardhouse/{__version__}"},
+            headers={
+                "user-agent": f"guardhouse/{__version__}",
+                **({"authorization": f"Bearer {settings.token}"} if settings.token else {}),
+            },
             verify=_tls_context(settings.ca_file) if settings.url.startswith("https:") else True,
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
@@ -215,6 +219,21 @@ class HubClient:
         if reply.is_success:
             return _decode(reply.content)
         raise _refusal(reply.status_code, reply.content)
+
+    @contextmanager
+    def open_stream(
+        self, method: str, path: str, *, query: Mapping[str, Any], content: Iterator[bytes] | None = None
+    ) -> Iterator[httpx2.Response]:
+        """Yield the hub's answer to one request, its body not read yet; ``content`` is sent as it comes.
+
+        Raises:
+            HubUnreachable: no answer, or it broke off while it was read.
+            ClientError: the hub refused.
+        """
+        with self._explained(), self._http.stream(method, path, params=_parameters(query), content=content) as reply:
+            if not reply.is_success:
+                raise _refusal(reply.status_code, reply.read())
+            yield reply
 
     def lines(self, path: str, *, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the objects of a stream of JSON lines.
@@ -269,6 +288,15 @@ def _parameters(query: Mapping[str, Any] | None) -> dict[str, str]:
     return found
 
 
+def decode_reply(content: bytes) -> dict[str, Any]:
+    """Return the object in an answer's body.
+
+    Raises:
+        HubUnreachable: there is none, so it is no answer of a hub.
+    """
+    return _decode(content)
+
+
 def _decode(content: bytes) -> dict[str, Any]:
     if not content:
         return {}
@@ -296,12 +324,14 @@ def _refusal(status: int, content: bytes) -> ClientError:
     try:
         error = json.loads(content)["error"]
         message, hint, code = str(error["message"]), str(error["hint"]), str(error["code"])
+        is_retryable = error["retryable"] is True
     except (ValueError, KeyError, TypeError):
-        message, hint, code = f"status {status}", "is this address a guardhouse hub?", ""
+        message, hint, code, is_retryable = f"status {status}", "is this address a guardhouse hub?", "", False
     exit_code = _EXIT_OF_STATUS.get(status, ExitCode.FAILED)
     if code == "environment_unavailable":
         exit_code = ExitCode.UNAVAILABLE
-    return ClientError(f"{message}; {hint}" if hint else message, exit_code=exit_code, code=code)
+    text = f"{message}; {hint}" if hint else message
+    return ClientError(text, exit_code=exit_code, code=code, is_retryable=is_retryable)
 
 
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:

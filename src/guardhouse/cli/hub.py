@@ -12,6 +12,7 @@ from guardhouse.cli.client import print_json
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.errors import SetupError
 from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, parse_listen
+from guardhouse.hub.forwarded import parse_networks
 
 __all__ = ["hub"]
 
@@ -27,9 +28,9 @@ def _default_state_dir() -> str:
     return f"{base}/guardhouse-hub"
 
 
-def _option(flag: str, **settings: Any) -> Callable[[C], C]:
+def _option(flag: str, *names: str, **settings: Any) -> Callable[[C], C]:
     variable = "GUARDHOUSE_HUB_" + flag.removeprefix("--").replace("-", "_").upper()
-    return click.option(flag, envvar=variable, show_envvar=True, show_default=True, **settings)
+    return click.option(flag, *names, envvar=variable, show_envvar=True, show_default=True, **settings)
 
 
 _STATE_DIR = _option(
@@ -52,9 +53,7 @@ _STATE_DIR = _option(
 @_option("--queue-limit", type=click.IntRange(0), default=1_000, help="Tasks that may wait for one environment.")
 @_option("--in-flight-limit", type=click.IntRange(1), default=64, help="Tasks given to one runner at a time.")
 @_option("--retention-days", type=click.IntRange(0), default=90, help="Finished tasks are kept so long; 0: for ever.")
-@_option(
-    "--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log."
-)
+@_option("--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log.")
 @click.pass_context
 def hub(
     context: click.Context,
@@ -70,6 +69,7 @@ def hub(
     queue_limit: int,
     in_flight_limit: int,
     retention_days: int,
+    trusted_proxies: tuple[str, ...],
     audit_syslog: str | None,
 ) -> None:
     """Serve environments, tasks and the REST API; runners dial in here.
@@ -94,6 +94,7 @@ def hub(
             queue_limit=queue_limit,
             in_flight_limit=in_flight_limit,
             retention_days=retention_days,
+            trusted_proxies=parse_networks(trusted_proxies),
             audit_syslog=audit_syslog,
         )
     except SetupError as error:
@@ -103,9 +104,13 @@ def hub(
 
     token_file = state_dir / "owner.token"
 
-    def announce(url: str) -> None:
+    def announce(url: str, owner_link: str | None) -> None:
         click.echo(f"guardhouse hub: listening on {url}", err=True)
         click.echo(f"guardhouse hub: owner's API token is in {token_file}", err=True)
+        if owner_link is not None:
+            # A journal keeps what is printed, and more people read it than may become the owner.
+            shown = owner_link if sys.stderr.isatty() else f"in {state_dir / 'owner.link'}"
+            click.echo(f"guardhouse hub: no owner yet; the one-time link to become it (24 h) is {shown}", err=True)
 
     sys.exit(run(config, announce=announce))
 

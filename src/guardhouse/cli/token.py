@@ -9,7 +9,16 @@ from guardhouse.cli.tables import print_table
 
 __all__ = ["token"]
 
-SCOPES = ("env:read", "env:write", "tasks:read", "tasks:run", "tokens:write", "admin")
+SCOPES = (
+    "env:read",
+    "env:write",
+    "tasks:read",
+    "tasks:run",
+    "tokens:write",
+    "approvals:read",
+    "approvals:decide",
+    "admin",
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -22,11 +31,28 @@ def token() -> None:
 @click.argument("name")
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, required=True, help="May be repeated.")
 @click.option("--expires-in", type=click.IntRange(60), metavar="SECONDS", help="For ever without.")
+@click.option("--environment", "environments", multiple=True, help="Only for this environment; may be repeated.")
+@click.option("--tag", "tags", multiple=True, help="Only for environments with this tag; may be repeated.")
 @_JSON
 @hub_options
-def create(client: HubClient, *, name: str, scopes: tuple[str, ...], expires_in: int | None, as_json: bool) -> None:
+def create(
+    client: HubClient,
+    *,
+    name: str,
+    scopes: tuple[str, ...],
+    expires_in: int | None,
+    environments: tuple[str, ...],
+    tags: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Create an API token with some of your own scopes and print it."""
-    body = {"name": name, "scopes": list(scopes), "expires_in_s": expires_in}
+    body = {
+        "name": name,
+        "scopes": list(scopes),
+        "expires_in_s": expires_in,
+        "environments": list(environments) or None,
+        "tags": list(tags) or None,
+    }
     created = client.request("POST", "/api/v1/tokens", body=body)
     if as_json:
         print_json(created)

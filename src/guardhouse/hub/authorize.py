@@ -1,7 +1,7 @@
-"""Who asks, and whether they may: API tokens to principals, and the one check that every route passes.
+"""Who asks, and whether they may: API tokens and sign-ins to principals, and the one check that every route passes.
 
-The table itself is `guardhouse.hub.api.routes`: each row names the access it needs. Knows nothing of HTTP.
-Runs in the hub.
+The table itself is `guardhouse.hub.api.routes`: each row names the access that it needs, and what it is about
+(`guardhouse.hub.concerns`). Knows nothing of HTTP. Runs in the hub.
 """
 
 import hmac
@@ -13,17 +13,27 @@ from typing import Final
 import msgspec
 
 from guardhouse.errors import Refusal
-from guardhouse.hub.credentials import API_TOKEN_PREFIX, RUNNER_TOKEN_PREFIX, token_digest
+from guardhouse.hub.credentials import (
+    API_TOKEN_PREFIX,
+    RUNNER_TOKEN_PREFIX,
+    SIGN_IN_PREFIX,
+    mint_token,
+    token_digest,
+)
 from guardhouse.hub.guesses import GuessLimit, source_of
+from guardhouse.hub.store.people import PersonRecord, SignInRecord
 from guardhouse.hub.store.tokens import ApiTokenRecord, RunnerTokenRecord
 
 __all__ = [
     "ALL_SCOPES",
+    "ROLE_SCOPES",
+    "SIGN_IN_ABSOLUTE_MS",
     "Access",
     "AccessDenied",
     "AuthenticationFailed",
     "Credentials",
     "Principal",
+    "Role",
     "Scope",
     "TooManyGuesses",
     "check_access",
@@ -39,10 +49,35 @@ class Scope(StrEnum):
     TASKS_READ = "tasks:read"
     TASKS_RUN = "tasks:run"
     TOKENS_WRITE = "tokens:write"
+    APPROVALS_READ = "approvals:read"
+    APPROVALS_DECIDE = "approvals:decide"
     ADMIN = "admin"
 
 
 ALL_SCOPES: Final = frozenset(Scope)
+
+
+class Role(StrEnum):
+    """What a person is in the account. Only an owner makes, changes or disables owners."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+# A member's share is narrowed further by what a route is about (`guardhouse.hub.concerns`).
+ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
+    Role.OWNER: ALL_SCOPES,
+    Role.ADMIN: ALL_SCOPES,
+    Role.MEMBER: ALL_SCOPES - {Scope.ADMIN},
+}
+
+# A sign-in ends after so long without a request, and after so long at all.
+SIGN_IN_IDLE_MS: Final = 8 * 3_600_000
+SIGN_IN_ABSOLUTE_MS: Final = 72 * 3_600_000
+# Its cookie gets a new value after so long; the old one serves requests that are on their way.
+SIGN_IN_ROTATE_MS: Final = 15 * 60_000
+SIGN_IN_GRACE_MS: Final = 60_000
 
 
 class Access(StrEnum):
@@ -65,26 +100,78 @@ class AccessDenied(Refusal):
     """A known caller lacks the scope."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Principal:
-    """Who asks. ``id`` is what `created_by` and the audit log store."""
+    """Who asks. ``id`` is what `created_by` and the audit log store.
+
+    Attributes:
+        scopes: what they may do at most; a token of a person has no more than that person's role.
+        person: whose token or sign-in it is; None for a token of the account.
+        teams: of the person.
+        environments, tags: what a narrowed token is for: environments named by id, or with one of the tags.
+        sign_in_id: of the browser's sign-in, None for a token.
+    """
 
     id: str
     name: str
     scopes: frozenset[Scope]
     expires_ms: int | None = None
+    person: PersonRecord | None = None
+    teams: frozenset[str] = frozenset()
+    environments: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
+    sign_in_id: str | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may change everything in the account, within a narrowed token's limits."""
+        return Scope.ADMIN in self.scopes
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether they may change owners: an owner, or the account's own token of scope ``admin``."""
+        return self.is_admin and (self.person is None or self.person.role == Role.OWNER)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it is a token for some environments only."""
+        return self.environments is not None or self.tags is not None
+
+
+class _SignIn:
+    """A sign-in in memory, with the cookie value before the last rotation."""
+
+    __slots__ = ("old_digest", "old_until_ms", "record")
+
+    def __init__(self, record: SignInRecord) -> None:
+        self.record = record
+        self.old_digest: bytes | None = None
+        self.old_until_ms = 0
 
 
 class Credentials:
-    """Every valid token's digest in memory, so that no request waits for the disk to be told who it is.
+    """Every valid token's digest, person and sign-in in memory, so that no request waits for the disk.
 
     The store is written first and this second, so that what is here is always stored.
     """
 
-    def __init__(self, api_tokens: list[ApiTokenRecord], runner_tokens: list[RunnerTokenRecord]) -> None:
+    def __init__(
+        self,
+        api_tokens: list[ApiTokenRecord],
+        runner_tokens: list[RunnerTokenRecord],
+        *,
+        people: list[PersonRecord] | None = None,
+        memberships: dict[str, frozenset[str]] | None = None,
+        sign_ins: list[SignInRecord] | None = None,
+    ) -> None:
         self._api = {record.digest: record for record in api_tokens if record.revoked_ms is None}
         self._runner = {record.digest: record for record in runner_tokens}
+        self._people = {record.id: record for record in people or []}
+        self._memberships = memberships or {}
+        self._sign_ins = {record.digest: _SignIn(record) for record in sign_ins or []}
         self._guesses = GuessLimit()
+        self._tokens_used_ms: dict[str, int] = {}
+        self._sign_ins_used: set[str] = set()
 
     def principal(self, token: str, *, now_ms: int, address: str | None) -> Principal:
         """Return whose API token this is.
@@ -106,9 +193,136 @@ class Credentials:
         if record is None or not hmac.compare_digest(record.digest, digest) or _is_over(record.expires_ms, now_ms):
             self._guesses.note_wrong(source, digest, now_ms=now_ms)
             raise AuthenticationFailed("API token unknown, expired or revoked")
+        person = self._people.get(record.person_id) if record.person_id is not None else None
+        if record.person_id is not None and (person is None or person.disabled_ms is not None):
+            self._guesses.note_wrong(source, digest, now_ms=now_ms)
+            raise AuthenticationFailed("API token unknown, expired or revoked")
         self._guesses.note_right(source, digest)
+        self._tokens_used_ms[record.id] = now_ms
         scopes = frozenset(Scope(scope) for scope in record.scopes)
-        return Principal(record.id, record.name, scopes, record.expires_ms)
+        if person is not None:
+            own = ROLE_SCOPES[Role(person.role)]
+            # "admin" contains the others: whoever is no admin any more keeps them.
+            scopes = own if Scope.ADMIN in scopes else scopes & own
+        return Principal(
+            id=record.id,
+            name=record.name,
+            scopes=scopes,
+            expires_ms=record.expires_ms,
+            person=person,
+            teams=self._memberships.get(person.id, frozenset()) if person is not None else frozenset(),
+            environments=None if record.environments is None else frozenset(record.environments),
+            tags=None if record.tags is None else frozenset(record.tags),
+        )
+
+    def signed_in(self, secret: str, *, now_ms: int, address: str | None) -> Principal:
+        """Return whose browser sent this cookie.
+
+        Raises:
+            AuthenticationFailed: no such sign-in, or it is over, or the person was disabled.
+            TooManyGuesses: it was not looked at.
+        """
+        digest = token_digest(secret)
+        source = self._check_may_try(digest, address, now_ms)
+        found = self._sign_ins.get(digest)
+        if found is None or (digest == found.old_digest and now_ms >= found.old_until_ms):
+            self._guesses.note_wrong(source, digest, now_ms=now_ms)
+            raise AuthenticationFailed("signed out; sign in again")
+        record = found.record
+        person = self._people.get(record.person_id)
+        idle = now_ms - record.last_used_ms >= SIGN_IN_IDLE_MS
+        if person is None or person.disabled_ms is not None or idle or _is_over(record.expires_ms, now_ms):
+            raise AuthenticationFailed("the sign-in is over; sign in again")
+        found.record = msgspec.structs.replace(record, last_used_ms=now_ms)
+        self._sign_ins_used.add(record.id)
+        return Principal(
+            id=person.id,
+            name=person.name,
+            scopes=ROLE_SCOPES[Role(person.role)],
+            expires_ms=record.expires_ms,
+            person=person,
+            teams=self._memberships.get(person.id, frozenset()),
+            sign_in_id=record.id,
+        )
+
+    def rotate_sign_in(self, sign_in_id: str, *, now_ms: int) -> tuple[SignInRecord, str] | None:
+        """Return a sign-in with its new cookie value where it is time for one, else None; the caller stores it."""
+        found = next((one for one in self._sign_ins.values() if one.record.id == sign_in_id), None)
+        if found is None or now_ms - found.record.rotated_ms < SIGN_IN_ROTATE_MS:
+            return None
+        secret = mint_token(SIGN_IN_PREFIX)
+        if found.old_digest is not None:
+            self._sign_ins.pop(found.old_digest, None)
+        found.old_digest, found.old_until_ms = found.record.digest, now_ms + SIGN_IN_GRACE_MS
+        found.record = msgspec.structs.replace(found.record, digest=token_digest(secret), rotated_ms=now_ms)
+        self._sign_ins[found.record.digest] = found
+        return found.record, secret
+
+    def check_may_guess(self, key: bytes, *, address: str | None, now_ms: int) -> str:
+        """Return the source of a try to sign in, or refuse to look at it.
+
+        Raises:
+            TooManyGuesses: too many wrong ones came from there.
+        """
+        return self._check_may_try(key, address, now_ms)
+
+    def note_guess(self, source: str, key: bytes, *, right: bool, now_ms: int) -> None:
+        """Count how a try to sign in ended."""
+        if right:
+            self._guesses.note_right(source, key)
+        else:
+            self._guesses.note_wrong(source, key, now_ms=now_ms)
+
+    def person(self, person_id: str) -> PersonRecord | None:
+        """Return a person, disabled ones too."""
+        return self._people.get(person_id)
+
+    def person_by_email(self, email: str) -> PersonRecord | None:
+        """Return whose address this is; letter case aside."""
+        wanted = email.lower()
+        return next((person for person in self._people.values() if person.email == wanted), None)
+
+    def teams_of(self, person_id: str) -> frozenset[str]:
+        """Return the ids of a person's teams."""
+        return self._memberships.get(person_id, frozenset())
+
+    def token_owner(self, token_id: str) -> PersonRecord | None:
+        """Return the person whose API token this is; None for one of the account."""
+        found = next((record for record in self._api.values() if record.id == token_id), None)
+        return self._people.get(found.person_id) if found is not None and found.person_id is not None else None
+
+    def sign_ins_of(self, person_id: str, *, now_ms: int) -> list[SignInRecord]:
+        """Return a person's sign-ins that are not over, newest first."""
+        found = {one.record.id: one.record for one in self._sign_ins.values() if one.record.person_id == person_id}
+        alive = [
+            record
+            for record in found.values()
+            if now_ms - record.last_used_ms < SIGN_IN_IDLE_MS and not _is_over(record.expires_ms, now_ms)
+        ]
+        return sorted(alive, key=lambda record: -record.created_ms)
+
+    def put_person(self, record: PersonRecord) -> None:
+        """Note a stored person, new or changed."""
+        self._people[record.id] = record
+
+    def put_memberships(self, memberships: dict[str, frozenset[str]]) -> None:
+        """Note who is in which team."""
+        self._memberships = memberships
+
+    def add_sign_in(self, record: SignInRecord) -> None:
+        """Let a stored sign-in in."""
+        self._sign_ins[record.digest] = _SignIn(record)
+
+    def drop_sign_ins(self, ids: list[str]) -> None:
+        """Shut sign-ins out."""
+        self._sign_ins = {digest: one for digest, one in self._sign_ins.items() if one.record.id not in ids}
+
+    def take_uses(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return when which API tokens and sign-ins were used since this was asked last (Unix ms)."""
+        tokens, self._tokens_used_ms = self._tokens_used_ms, {}
+        used, self._sign_ins_used = self._sign_ins_used, set()
+        signed = {one.record.id: one.record.last_used_ms for one in self._sign_ins.values() if one.record.id in used}
+        return tokens, signed
 
     def runner(self, token: str, *, now_ms: int, address: str | None) -> RunnerTokenRecord:
         """Return the runner token's record, which names its environment; otherwise as `principal`.
@@ -174,10 +388,10 @@ def check_access(principal: Principal | None, access: Scope | Access) -> None:
     if access is Access.PUBLIC:
         return
     if principal is None or access is Access.RUNNER:
-        raise AuthenticationFailed("this needs an API token: send 'Authorization: Bearer ght_…'")
+        raise AuthenticationFailed("this needs an API token: send 'Authorization: Bearer ght_…', or sign in")
     if access is Access.AUTHENTICATED or Scope.ADMIN in principal.scopes or access in principal.scopes:
         return
-    raise AccessDenied(f"token {principal.name!r} lacks the scope {access.value!r}")
+    raise AccessDenied(f"{principal.name!r} lacks the scope {access.value!r}")
 
 
 def check_grant(principal: Principal, scopes: frozenset[Scope]) -> None:
@@ -190,4 +404,4 @@ def check_grant(principal: Principal, scopes: frozenset[Scope]) -> None:
         return
     missing = sorted(scopes - principal.scopes)
     if missing:
-        raise AccessDenied(f"token {principal.name!r} cannot grant what it lacks: {', '.join(missing)}")
+        raise AccessDenied(f"{principal.name!r} cannot grant what it lacks: {', '.join(missing)}")

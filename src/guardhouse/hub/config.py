@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from guardhouse.errors import SetupError
+from guardhouse.hub.forwarded import Network
 
 __all__ = ["HubConfig", "parse_listen"]
 
@@ -31,6 +32,7 @@ class HubConfig:
         queue_limit: tasks that may wait for one environment; more are refused.
         in_flight_limit: tasks given to one runner at a time; more wait in the hub.
         audit_syslog: where audit records are sent too, as `guardhouse.hub.audit.syslog.parse_syslog` reads it.
+        trusted_proxies: whose X-Forwarded-For is believed.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -47,6 +49,7 @@ class HubConfig:
     in_flight_limit: int = 64
     retention_days: int = 90
     audit_syslog: str | None = None
+    trusted_proxies: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):

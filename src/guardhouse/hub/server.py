@@ -11,16 +11,18 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from guardhouse import __version__
 from guardhouse.errors import InvariantError, SetupError
 from guardhouse.hub.api.openapi import openapi_document
+from guardhouse.hub.api.people import link_url, make_link
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.app import build_app
 from guardhouse.hub.audit.chain import AuditSigner
@@ -33,9 +35,11 @@ from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_t
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
+from guardhouse.hub.people.lockout import Lockout
+from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir, write_secret_file
-from guardhouse.hub.store import tasks, tokens
+from guardhouse.hub.store import audit, people, tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
 
@@ -45,16 +49,19 @@ _log = structlog.get_logger("guardhouse.hub")
 
 RETENTION_EVERY_S = 3_600.0
 RETENTION_BATCH = 500
+STORE_USES_EVERY_S = 60.0
+OWNER_LINK_VALID_MS = 24 * 3_600_000
 
 
 @dataclass(frozen=True)
 class RunningHub:
-    """A hub that serves: where it listens, and its parts."""
+    """A hub that serves: where it listens, and its parts. ``owner_link`` is there until the first owner used it."""
 
     url: str
     services: Services
     stop: trio.Event
     listener: Listener
+    owner_link: str | None = None
 
     def reload_certificate(self) -> None:
         """Read the certificate's files again; a bad one is logged and the one before stays."""
@@ -139,8 +146,10 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
                     _log.info("owner_token_written", path=str(state.owner_token_file))
                 keeper = AuditKeeper(database, signer, state.audit_head)
                 await keeper.start(version=__version__)
+                public_url = (config.public_url or listener.url).rstrip("/")
+                owner_link = await _make_owner_link(database, public_url, state)
                 async with _serving(config, database, sealer, keeper, listener) as hub:
-                    yield hub
+                    yield replace(hub, owner_link=owner_link)
             finally:
                 database.close()
     finally:
@@ -159,11 +168,16 @@ async def _serving(
         credentials=Credentials(
             await database.read(tokens.list_api_tokens),
             await database.read(partial(tokens.list_runner_tokens, now_ms=now_ms())),
+            people=await database.read(people.list_people),
+            memberships=await database.read(people.list_memberships),
+            sign_ins=await database.read(partial(people.list_sign_ins, now_ms=now_ms())),
         ),
         sealer=sealer,
         links=links,
         board=TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit),
         audit=keeper,
+        passwords=Passwords(),
+        lockout=Lockout(),
         started_ms=now_ms(),
         public_url=public_url,
         openapi=openapi_document(ROUTES, server_url=public_url),
@@ -185,6 +199,7 @@ async def _serving(
         background.start_soon(services.board.run)
         background.start_soon(links.run)
         background.start_soon(keeper.run)
+        background.start_soon(_store_uses, services)
         if config.audit_syslog is not None:
             background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
         background.start_soon(_delete_old_tasks, database, config.retention_days)
@@ -205,6 +220,53 @@ async def _serving(
         raise broken[0]
 
 
+async def _store_uses(services: Services) -> None:
+    """Write down, once a minute and for ever, when API tokens and sign-ins were used last."""
+    while True:
+        await trio.sleep(STORE_USES_EVERY_S)
+        tokens_used_ms, sign_ins_used_ms = services.credentials.take_uses()
+        if not tokens_used_ms and not sign_ins_used_ms:
+            continue
+
+        def store(
+            connection: Connection,
+            tokens_ms: dict[str, int] = tokens_used_ms,
+            sign_ins_ms: dict[str, int] = sign_ins_used_ms,
+        ) -> None:
+            tokens.touch_api_tokens(connection, tokens_ms)
+            for sign_in_id, at_ms in sign_ins_ms.items():
+                people.touch_sign_in(connection, sign_in_id, last_used_ms=at_ms)
+
+        services.database.write_soon(store)
+
+
+async def _make_owner_link(database: Database, public_url: str, state: StateDir) -> str | None:
+    """Return a one-time link for the first owner, and write it to its file; None where there is an owner.
+
+    Each start makes a new one, and the one before works no more.
+    """
+
+    def make(connection: Connection) -> str | None:
+        if people.count_active_owners(connection):
+            return None
+        at_ms = now_ms()
+        link, secret = make_link(
+            purpose="owner", person_id=None, actor="hub", at_ms=at_ms, valid_ms=OWNER_LINK_VALID_MS
+        )
+        people.insert_link(connection, link)
+        audit.record_audit_event(
+            connection, at_ms=at_ms, actor="hub", action="link.create", target=link.id, address=None, purpose="owner"
+        )
+        return link_url(public_url, secret)
+
+    url = await database.write(make)
+    if url is None:
+        state.owner_link_file.unlink(missing_ok=True)
+    else:
+        write_secret_file(state.owner_link_file, url.encode() + b"\n")
+    return url
+
+
 async def _delete_old_tasks(database: Database, retention_days: int) -> None:
     """Delete finished tasks that are older than the retention, for ever; a retention of 0 deletes none."""
     while retention_days > 0:
@@ -222,13 +284,13 @@ async def _delete_old_tasks(database: Database, retention_days: int) -> None:
             await trio.sleep(RETENTION_EVERY_S)
 
 
-def run(config: HubConfig, *, announce: Callable[[str], None]) -> int:
+def run(config: HubConfig, *, announce: Callable[[str, str | None], None]) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; a second signal ends the process at once.
 
     SIGHUP reads the certificate's files again.
 
     Args:
-        announce: told the address once the hub answers there.
+        announce: told the address once the hub answers there, and the first owner's link while there is none.
 
     Raises:
         SetupError: the hub cannot start as configured.
@@ -242,11 +304,11 @@ def run(config: HubConfig, *, announce: Callable[[str], None]) -> int:
     return trio.run(_run, config, announce)
 
 
-async def _run(config: HubConfig, announce: Callable[[str], None]) -> int:
+async def _run(config: HubConfig, announce: Callable[[str, str | None], None]) -> int:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             async with open_hub(config) as hub:
-                announce(hub.url)
+                announce(hub.url, hub.owner_link)
                 notify_service_manager("READY=1")
                 nursery.start_soon(_heed_signals, signals, hub)
                 await hub.stop.wait()

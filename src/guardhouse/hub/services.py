@@ -8,6 +8,8 @@ from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.people.lockout import Lockout
+from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.tasks.board import TaskBoard
@@ -29,6 +31,8 @@ class Services:
     started_ms: int
     public_url: str
     openapi: dict[str, object]
+    passwords: Passwords
+    lockout: Lockout
     is_stopping: bool = False
 
     @property

@@ -75,6 +75,11 @@ class StateDir:
         """Where the first API token is written, once."""
         return self.path / OWNER_TOKEN_FILE
 
+    @property
+    def owner_link_file(self) -> Path:
+        """Where the first owner's one-time link is written while there is no owner."""
+        return self.path / "owner.link"
+
     def sealing_key(self) -> bytes:
         """Return the key that runner tokens are sealed with; make it at the first start (0600).
 

@@ -12,7 +12,7 @@ from guardhouse.hub.audit.chain import GENESIS, AuditSigner
 from guardhouse.hub.audit.export import end_line, iter_export_lines, start_line
 from guardhouse.hub.clock import now_ms, parse_time
 from guardhouse.hub.database import Database
-from guardhouse.hub.store import audit
+from guardhouse.hub.store import audit, people, tokens
 from guardhouse.hub.store.audit import AuditSearch
 
 __all__ = ["export_audit", "list_audit", "show_audit_key"]
@@ -27,6 +27,7 @@ async def list_audit(call: Call) -> Reply:
     query: schemas.AuditQuery = call.query
     search = AuditSearch(
         actor=query.actor,
+        actors=None if query.person is None else await _ids_of(call, query.person),
         action=query.action,
         target=query.target,
         environment=query.environment,
@@ -47,6 +48,19 @@ async def list_audit(call: Call) -> Reply:
             next_before=page[-1].seq if len(records) > query.limit else None,
         )
     )
+
+
+async def _ids_of(call: Call, reference: str) -> tuple[str, ...]:
+    """Return a person's id and those of all API tokens that were ever theirs."""
+
+    def find(connection: Connection) -> tuple[str, ...]:
+        person = people.find_person(connection, reference)
+        if person is None:
+            return (reference,)
+        own = [record.id for record in tokens.list_api_tokens(connection) if record.person_id == person.id]
+        return (person.id, *own)
+
+    return await call.services.database.read(find)
 
 
 def _time(name: str, text: str | None) -> int | None:

@@ -1,10 +1,11 @@
-"""The one door to the REST interface: authenticate, authorize, decode, call, encode; errors in one shape.
+"""The one door to the REST interface: authenticate, authorize, decode, authorize what it is about, call, encode.
 
 Every row of the route table becomes one `Door`, and nothing else answers under /api. Knows no route. Runs in the hub.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -17,11 +18,19 @@ from starlette.types import Receive, Scope, Send
 
 from guardhouse import limits
 from guardhouse.errors import GuardhouseError, InvariantError
+from guardhouse.hub.api.browser import check_same_site, sign_in_cookie, sign_in_secret
+from guardhouse.hub.api.concern import check_concern
 from guardhouse.hub.api.errors import ApiError, ErrorReply, as_api_error
 from guardhouse.hub.api.schemas import NoQuery
 from guardhouse.hub.authorize import Access, AuthenticationFailed, Principal, check_access
 from guardhouse.hub.authorize import Scope as TokenScope
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.concerns import Concern
+from guardhouse.hub.database import StoreUnavailable
+from guardhouse.hub.forwarded import client_address
+from guardhouse.hub.store import people
+from guardhouse.hub.store.environments import EnvironmentRecord
+from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.wire.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -41,7 +50,10 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True)
 class Call:
-    """One authorized request, decoded. ``principal`` is None on public routes only."""
+    """One authorized request, decoded.
+
+    ``principal`` is None on public routes only. ``environment`` and ``task`` are what the route's concern names.
+    """
 
     services: "Services"
     principal: Principal | None
@@ -49,6 +61,10 @@ class Call:
     query: Any
     body: Any
     address: str | None
+    user_agent: str | None = None
+    # What the route's concern loaded and allowed.
+    environment: EnvironmentRecord | None = None
+    task: TaskRecord | None = None
 
     @property
     def actor(self) -> Principal:
@@ -84,6 +100,9 @@ class Route:
     replies: dict[int, Any] = field(default_factory=dict)
     media_type: str = JSON
     errors: tuple[int, ...] = ()
+    # The body is bytes of any length, handed to the handler as they come.
+    streams_body: bool = False
+    concern: Concern = Concern.NOTHING
 
 
 class Door:
@@ -110,25 +129,59 @@ class Door:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        route = self.route
-        principal = None
-        address = request.client.host if request.client else None
-        if route.access is not Access.PUBLIC:
-            principal = self._services.credentials.principal(
-                bearer_token(request.headers), now_ms=now_ms(), address=address
-            )
+        route, services = self.route, self._services
+        address = client_address(
+            request.client.host if request.client else None,
+            request.headers.getlist("x-forwarded-for"),
+            services.config.trusted_proxies,
+        )
+        principal = self._authenticate(request, address)
         check_access(principal, route.access)
         call = Call(
-            services=self._services,
+            services=services,
             principal=principal,
             path=dict(request.path_params),
             query=_parse_query(request, route.query),
             body=await self._read_body(request),
             address=address,
+            user_agent=request.headers.get("user-agent", "")[:256] or None,
         )
-        return _response(await route.handler(call))
+        response = _response(await route.handler(await check_concern(call, route.concern)))
+        if principal is not None and principal.sign_in_id is not None:
+            await self._rotate(principal.sign_in_id, response)
+        return response
 
-    async def _read_body(self, request: Request) -> msgspec.Struct | None:
+    def _authenticate(self, request: Request, address: str | None) -> Principal | None:
+        """Return who asks: by the Authorization header where there is one, else by the sign-in's cookie."""
+        public_url = self._services.public_url
+        if self.route.access is Access.PUBLIC:
+            check_same_site(request, public_url, has_cookie=False)
+            return None
+        secret = sign_in_secret(request, public_url) if "authorization" not in request.headers else None
+        check_same_site(request, public_url, has_cookie=secret is not None)
+        credentials = self._services.credentials
+        if secret is not None:
+            return credentials.signed_in(secret, now_ms=now_ms(), address=address)
+        return credentials.principal(bearer_token(request.headers), now_ms=now_ms(), address=address)
+
+    async def _rotate(self, sign_in_id: str, response: Response) -> None:
+        """Give the sign-in's cookie a new value where it is time for one."""
+        rotated = self._services.credentials.rotate_sign_in(sign_in_id, now_ms=now_ms())
+        if rotated is None or "set-cookie" in response.headers:
+            return
+        record, secret = rotated
+        try:
+            await self._services.database.write(
+                partial(people.touch_sign_in, sign_in_id=record.id, digest=record.digest, rotated_ms=record.rotated_ms)
+            )
+        except StoreUnavailable as error:
+            # What was asked for is done; the new value holds in memory, and the next rotation stores again.
+            _log.warning("rotation_not_stored", sign_in=record.id, error=str(error))
+        response.headers["set-cookie"] = sign_in_cookie(self._services.public_url, secret)
+
+    async def _read_body(self, request: Request) -> msgspec.Struct | AsyncIterator[bytes] | None:
+        if self.route.streams_body:
+            return request.stream()
         kind = self.route.body
         if kind is None:
             return None

@@ -5,9 +5,11 @@ from functools import partial
 from sqlalchemy import Connection
 
 from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import iso_time, now_ms
+from guardhouse.hub.concerns import reach_of
 from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.store import audit, environments, teams, tokens
 from guardhouse.hub.store.environments import EnvironmentRecord
@@ -30,19 +32,14 @@ __all__ = [
 _SCAN_ROWS = 500
 
 
-def environment_not_found(reference: str) -> ApiError:
-    """Return the 404 of an environment."""
-    return ApiError(
-        404, "environment_not_found", f"no environment {reference!r}", hint="'guardhouse env list' shows them all"
-    )
-
-
 async def find_environment(call: Call, reference: str) -> EnvironmentRecord:
-    """Return the environment with this id or name.
+    """Return the environment that the route is about, else the one with this id or name.
 
     Raises:
         ApiError: 404.
     """
+    if call.environment is not None:
+        return call.environment
     record = await call.services.database.read(lambda c: environments.find_environment(c, reference))
     if record is None:
         raise environment_not_found(reference)
@@ -70,6 +67,7 @@ async def list_environments(call: Call) -> Reply:
                 text=query.text,
                 after=after,
                 limit=wanted,
+                reach=reach_of(call.actor),
             )
         )
         at_ms = now_ms()

@@ -10,6 +10,7 @@ import msgspec
 from guardhouse.errors import GuardhouseError, PeerError, Refusal
 from guardhouse.hub.authorize import AccessDenied, AuthenticationFailed, TooManyGuesses
 from guardhouse.hub.database import StoreUnavailable
+from guardhouse.hub.people.passwords import PasswordRefused, TooBusy
 from guardhouse.hub.store.environments import NameTaken
 
 __all__ = ["ApiError", "ErrorBody", "ErrorReply", "as_api_error"]
@@ -56,7 +57,11 @@ def as_api_error(error: GuardhouseError) -> ApiError:
                 429, "too_many_guesses", str(error), hint="find out who sends wrong tokens from there", retryable=True
             )
         case AccessDenied():
-            return ApiError(403, "access_denied", str(error), hint="ask for a token that has this scope")
+            return ApiError(403, "access_denied", str(error), hint="ask an owner or admin for the right")
+        case TooBusy():
+            return ApiError(429, "too_busy", str(error), hint="try again in a moment", retryable=True)
+        case PasswordRefused():
+            return ApiError(400, "password_refused", str(error), hint="a password manager makes good ones")
         case NameTaken():
             return ApiError(409, "name_taken", str(error), hint="choose another name")
         case StoreUnavailable():

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from guardhouse import __version__
+from guardhouse.hub.api.browser import cookie_name
 from guardhouse.hub.api.door import Route
 from guardhouse.hub.api.errors import ErrorReply
 from guardhouse.hub.api.schemas import NoQuery
@@ -17,7 +18,8 @@ __all__ = ["openapi_document"]
 
 _REF: Final = "#/components/schemas/{name}"
 _DESCRIPTION: Final = (
-    "Environments are places where commands run; tasks are the commands. Send 'Authorization: Bearer ght_…'."
+    "Environments are places where commands run; tasks are the commands. Send 'Authorization: Bearer ght_…', or the"
+    " cookie of a sign-in, with which a changing request must come from the hub's own pages."
     " Every answer that is no success has the shape of ErrorReply."
 )
 
@@ -41,7 +43,10 @@ def openapi_document(routes: Iterable[Route], *, server_url: str) -> dict[str, o
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "ght_"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "ght_"},
+                "signIn": {"type": "apiKey", "in": "cookie", "name": cookie_name(server_url)},
+            },
         },
     }
 
@@ -54,13 +59,19 @@ def _operation(route: Route) -> dict[str, object]:
         "tags": [route.tag],
         "parameters": [*_path_parameters(route.path), *_query_parameters(route)],
         "responses": _responses(route),
-        "security": [] if route.access is Access.PUBLIC else [{"token": []}],
+        "security": [] if route.access is Access.PUBLIC else [{"token": []}, {"signIn": []}],
         "x-access": route.access.value,
+        "x-concern": route.concern.value,
     }
     if route.body is not None:
         operation["requestBody"] = {
             "required": False,
             "content": {"application/json": {"schema": {"$ref": _REF.format(name=route.body.__name__)}}},
+        }
+    if route.streams_body:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     return operation
 

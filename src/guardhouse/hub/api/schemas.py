@@ -25,7 +25,10 @@ __all__ = [
     "EnvironmentScope",
     "EnvironmentUpdate",
     "Health",
+    "Input",
+    "Name",
     "NoQuery",
+    "Output",
     "OutputQuery",
     "Readiness",
     "RunnerToken",
@@ -48,7 +51,7 @@ __all__ = [
 # `$` of Python also matches before a last newline, `\Z` is unknown to OpenAPI's regular expressions: this is the end.
 _END = r"$(?![\s\S])"
 # A name is shown in terminals and tables: no control characters, no blanks at its ends.
-_Name = Annotated[
+Name = Annotated[
     str,
     Meta(
         min_length=1,
@@ -67,7 +70,16 @@ _Text = Annotated[str, Meta(max_length=256)]
 _Offset = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 _Wait = Annotated[float, Meta(ge=0, le=120, description="seconds to wait for the result; 0 answers at once")]
 _Page = Annotated[int, Meta(ge=1, le=500)]
-ScopeName = Literal["env:read", "env:write", "tasks:read", "tasks:run", "tokens:write", "admin"]
+ScopeName = Literal[
+    "env:read",
+    "env:write",
+    "tasks:read",
+    "tasks:run",
+    "tokens:write",
+    "approvals:read",
+    "approvals:decide",
+    "admin",
+]
 Status = Literal["pending", "online", "offline"]
 State = Literal["queued", "sent", "accepted", "running", "succeeded", "failed", "cancelled", "timed_out", "lost"]
 
@@ -102,7 +114,7 @@ class EnvironmentCreate(Input, frozen=True):
 class EnvironmentUpdate(Input, frozen=True):
     """What may change later; the scope cannot."""
 
-    name: _Name | None = None
+    name: Name | None = None
     tags: _Tags | None = None
 
 
@@ -196,7 +208,7 @@ class Team(Output, frozen=True):
 class TeamCreate(Input, frozen=True):
     """A new team."""
 
-    name: _Name
+    name: Name
 
 
 class TeamList(Output, frozen=True):
@@ -298,11 +310,17 @@ class OutputQuery(Input, frozen=True):
 
 
 class TokenCreate(Input, frozen=True):
-    """A new API token; its scopes are some of the asker's own."""
+    """A new API token; its scopes are some of the asker's own.
 
-    name: _Name
-    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=6)]
+    With ``environments`` (ids or names) or ``tags`` it is for those environments only that are named or have one of the
+    tags. A narrowed token makes tokens that are narrowed alike.
+    """
+
+    name: Name
+    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=8)]
     expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
+    environments: Annotated[list[_Reference], Meta(min_length=1, max_length=100)] | None = None
+    tags: Annotated[list[_Tag], Meta(min_length=1, max_length=64)] | None = None
 
 
 class Token(Output, frozen=True):
@@ -317,6 +335,10 @@ class Token(Output, frozen=True):
     expires_at: str | None
     revoked_at: str | None
     valid: bool
+    last_used_at: str | None
+    person_id: str | None
+    environments: list[str] | None
+    tags: list[str] | None
 
 
 class TokenCreated(Output, frozen=True):
@@ -327,16 +349,20 @@ class TokenCreated(Output, frozen=True):
 
 
 class TokenList(Output, frozen=True):
-    """Every API token, oldest first, those revoked too."""
+    """Every API token that the caller may see, oldest first, those revoked too."""
 
     tokens: list[Token]
 
 
 class Self(Output, frozen=True):
-    """Who asks, and whom."""
+    """Who asks, and whom. ``email``, ``role`` and ``teams`` (ids) are of the person whose token or sign-in it is."""
 
     id: str
     name: str
+    kind: Literal["token", "person"]
+    email: str | None
+    role: Literal["owner", "admin", "member"] | None
+    teams: list[str]
     scopes: list[ScopeName]
     expires_at: str | None
     hub_version: str
@@ -345,13 +371,15 @@ class Self(Output, frozen=True):
 class AuditQuery(Input, frozen=True):
     """Which of the deeds, newest first.
 
-    ``action`` is the start of one (``task.``), ``command`` and ``executed`` are parts of what was asked for and of
-    what really ran, ``text`` is looked for in both and in the details; ``since`` and ``until`` are ISO 8601.
+    ``person`` (id or address) also finds what their API tokens did. ``action`` is the start of one (``task.``),
+    ``command`` and ``executed`` are parts of what was asked for and of what really ran, ``text`` is looked for in both
+    and in the details; ``since`` and ``until`` are ISO 8601.
     """
 
     before: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
     limit: _Page = 100
     actor: _Text | None = None
+    person: _Text | None = None
     action: _Text | None = None
     target: _Text | None = None
     environment: _Text | None = None

@@ -5,9 +5,11 @@ from functools import partial
 import trio
 
 from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api.concern import environment_not_found, task_not_found
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.api.environments import environment_not_found, find_environment
+from guardhouse.hub.api.environments import find_environment
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.board import TaskRequested
@@ -19,22 +21,17 @@ __all__ = ["cancel_task", "create_task", "follow_task_output", "list_tasks", "sh
 NDJSON = "application/x-ndjson"
 
 
-def _not_found(task_id: str) -> ApiError:
-    return ApiError(404, "task_not_found", f"no task {task_id!r}", hint="'guardhouse task list' shows the newest")
-
-
-async def _find(call: Call) -> TaskRecord:
-    record = await call.services.board.record(call.path["task"])
-    if record is None:
-        raise _not_found(call.path["task"])
-    return record
+def _the_task(call: Call) -> TaskRecord:
+    if call.task is None:
+        raise task_not_found(call.path["task"])
+    return call.task
 
 
 async def create_task(call: Call) -> Reply:
     """Start a task; answer at once, or with the result when it comes within ``wait_s``."""
     body: schemas.TaskCreate = call.body
     query: schemas.WaitQuery = call.query
-    environment = await call.services.links.lookup(body.environment_id)
+    environment = call.environment
     if environment is None:
         raise environment_not_found(body.environment_id)
     record = await call.services.board.create(
@@ -72,7 +69,12 @@ async def list_tasks(call: Call) -> Reply:
     if query.environment is not None:
         environment_id = query.environment
         if not environment_id.startswith("env_"):
-            environment_id = (await find_environment(call, query.environment)).id
+            found = await find_environment(call, query.environment)
+            try:
+                check_sees(call.actor, found)
+            except NotVisible as error:
+                raise environment_not_found(query.environment) from error
+            environment_id = found.id
     records = await call.services.database.read(
         partial(
             store.list_tasks,
@@ -81,6 +83,7 @@ async def list_tasks(call: Call) -> Reply:
             text=query.text,
             before=_parse_cursor(query.cursor),
             limit=query.limit + 1,
+            reach=reach_of(call.actor),
         )
     )
     page = records[: query.limit]
@@ -104,13 +107,13 @@ def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
 
 async def show_task(call: Call) -> Reply:
     """Answer one task as it stands."""
-    return Reply(views.task_view(await _find(call), whole=True))
+    return Reply(views.task_view(_the_task(call), whole=True))
 
 
 async def show_result(call: Call) -> Reply:
     """Answer a task with its result (200), or as it stands after ``wait_s`` (202)."""
     query: schemas.WaitQuery = call.query
-    record = await _find(call)
+    record = _the_task(call)
     if not record.is_finished and query.wait_s > 0:
         record = await _wait(call, record, query.wait_s)
     return Reply(views.task_view(record, whole=True), status=200 if record.is_finished else 202)
@@ -119,7 +122,7 @@ async def show_result(call: Call) -> Reply:
 async def follow_task_output(call: Call) -> Reply:
     """Answer a task's output as lines of JSON, from an offset, to the end when asked to follow."""
     query: schemas.OutputQuery = call.query
-    record = await _find(call)
+    record = _the_task(call)
     if query.stream == "both":
         if query.offset:
             raise ApiError(
@@ -146,5 +149,5 @@ async def cancel_task(call: Call) -> Reply:
         call.path["task"], actor=call.actor.id, address=call.address, reason=reason
     )
     if record is None:
-        raise _not_found(call.path["task"])
+        raise task_not_found(call.path["task"])
     return Reply(views.task_view(record, whole=False), status=200 if record.is_finished else 202)

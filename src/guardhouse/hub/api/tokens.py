@@ -6,35 +6,82 @@ from sqlalchemy import Connection
 
 from guardhouse import __version__
 from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
+from guardhouse.hub.api.environments import find_environment
 from guardhouse.hub.api.errors import ApiError
-from guardhouse.hub.authorize import Scope, check_grant
+from guardhouse.hub.authorize import AccessDenied, Principal, Scope, check_grant
 from guardhouse.hub.clock import iso_time, now_ms
+from guardhouse.hub.concerns import NotVisible, check_runs, check_token
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.store import audit, tokens
 
-__all__ = ["create_token", "list_tokens", "revoke_token", "show_self"]
+__all__ = ["create_token", "list_tokens", "revoke_token", "self_view", "show_self"]
+
+
+def self_view(actor: Principal) -> schemas.Self:
+    """Return who asks."""
+    return schemas.Self(
+        id=actor.id,
+        name=actor.name,
+        kind="person" if actor.sign_in_id is not None else "token",
+        email=actor.person.email if actor.person is not None else None,
+        role=cast(Any, actor.person.role) if actor.person is not None else None,
+        teams=sorted(actor.teams),
+        scopes=cast(Any, sorted(actor.scopes)),
+        expires_at=iso_time(actor.expires_ms),
+        hub_version=__version__,
+    )
 
 
 async def show_self(call: Call) -> Reply:
     """Answer who asks."""
-    actor = call.actor
+    return Reply(self_view(call.actor))
+
+
+async def list_tokens(call: Call) -> Reply:
+    """Answer every API token that the caller may see, without secrets: admins all, others their own."""
+    records = await call.services.database.read(tokens.list_api_tokens)
+    at_ms = now_ms()
     return Reply(
-        schemas.Self(
-            id=actor.id,
-            name=actor.name,
-            scopes=cast(Any, sorted(actor.scopes)),
-            expires_at=iso_time(actor.expires_ms),
-            hub_version=__version__,
+        schemas.TokenList(
+            tokens=[views.token_view(record, now_ms=at_ms) for record in records if _may_see(call.actor, record)]
         )
     )
 
 
-async def list_tokens(call: Call) -> Reply:
-    """Answer every API token, without secrets."""
-    records = await call.services.database.read(tokens.list_api_tokens)
-    at_ms = now_ms()
-    return Reply(schemas.TokenList(tokens=[views.token_view(record, now_ms=at_ms) for record in records]))
+def _may_see(actor: Principal, record: tokens.ApiTokenRecord) -> bool:
+    try:
+        check_token(actor, person_id=record.person_id, created_by=record.created_by)
+    except NotVisible:
+        return False
+    return True
+
+
+async def _narrowing(call: Call, body: schemas.TokenCreate) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Return the environments (ids) and tags that a new token is narrowed to."""
+    actor = call.actor
+    if actor.is_narrowed:
+        if body.environments is not None or body.tags is not None:
+            raise AccessDenied(
+                f"{actor.name!r} is narrowed itself; its tokens are narrowed alike, name no environments"
+            )
+        return (
+            None if actor.environments is None else tuple(sorted(actor.environments)),
+            None if actor.tags is None else tuple(sorted(actor.tags)),
+        )
+    ids = None
+    if body.environments is not None:
+        found = []
+        for reference in dict.fromkeys(body.environments):
+            environment = await find_environment(call, reference)
+            try:
+                check_runs(actor, environment)
+            except NotVisible as error:
+                raise environment_not_found(reference) from error
+            found.append(environment.id)
+        ids = tuple(found)
+    return ids, None if body.tags is None else tuple(dict.fromkeys(body.tags))
 
 
 async def create_token(call: Call) -> Reply:
@@ -47,6 +94,10 @@ async def create_token(call: Call) -> Reply:
     expires_ms = None if body.expires_in_s is None else at_ms + body.expires_in_s * 1000
     if actor.expires_ms is not None:
         expires_ms = min(actor.expires_ms, expires_ms or actor.expires_ms)
+    if actor.sign_in_id is not None:
+        # A browser's sign-in ends soon; what people make with it is meant to stay.
+        expires_ms = None if body.expires_in_s is None else at_ms + body.expires_in_s * 1000
+    environments, tags = await _narrowing(call, body)
     secret = mint_token(API_TOKEN_PREFIX)
     record = tokens.ApiTokenRecord(
         id=mint_id("tok"),
@@ -59,6 +110,9 @@ async def create_token(call: Call) -> Reply:
         expires_ms=expires_ms,
         revoked_ms=None,
         last_used_ms=None,
+        person_id=actor.person.id if actor.person is not None else None,
+        environments=environments,
+        tags=tags,
     )
 
     def insert(connection: Connection) -> None:
@@ -72,6 +126,10 @@ async def create_token(call: Call) -> Reply:
             address=call.address,
             name=record.name,
             scopes=record.scopes,
+            person=record.person_id,
+            environments=record.environments,
+            tags=record.tags,
+            expires_ms=record.expires_ms,
         )
 
     await call.services.database.write(insert)

@@ -7,16 +7,17 @@ from typing import Any, cast
 
 import msgspec
 
-from guardhouse.hub.api import schemas
+from guardhouse.hub.api import schemas, schemas_people
 from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.clock import iso_time, relative_time
 from guardhouse.hub.presence import ConnectedInstance, Presence
 from guardhouse.hub.store.environments import EnvironmentRecord
+from guardhouse.hub.store.people import PersonRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.store.teams import TeamRecord
 from guardhouse.hub.store.tokens import ApiTokenRecord
 
-__all__ = ["audit_view", "environment_view", "task_view", "team_view", "token_view"]
+__all__ = ["audit_view", "environment_view", "person_view", "task_view", "team_view", "token_view"]
 
 
 def _time(at_ms: int) -> str:
@@ -114,6 +115,27 @@ def token_view(record: ApiTokenRecord, *, now_ms: int) -> schemas.Token:
         expires_at=iso_time(record.expires_ms),
         revoked_at=iso_time(record.revoked_ms),
         valid=record.revoked_ms is None and not expired,
+        last_used_at=iso_time(record.last_used_ms),
+        person_id=record.person_id,
+        environments=None if record.environments is None else list(record.environments),
+        tags=None if record.tags is None else list(record.tags),
+    )
+
+
+def person_view(record: PersonRecord, teams: frozenset[str]) -> schemas_people.Person:
+    """Return a person."""
+    known = record.password is not None or record.subject is not None
+    state = "disabled" if record.disabled_ms is not None else "active" if known else "invited"
+    return schemas_people.Person(
+        id=record.id,
+        email=record.email,
+        name=record.name,
+        role=cast(Any, record.role),
+        state=cast(Any, state),
+        teams=sorted(teams),
+        created_at=_time(record.created_ms),
+        created_by=record.created_by,
+        last_sign_in_at=iso_time(record.last_sign_in_ms),
     )
 
 

@@ -19,6 +19,7 @@ from guardhouse.hub.api.door import bearer_token, error_response
 from guardhouse.hub.api.errors import ApiError, as_api_error
 from guardhouse.hub.authorize import AuthenticationFailed
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.forwarded import client_address
 from guardhouse.hub.gateway.link import RunnerLink
 from guardhouse.hub.gateway.links import AlreadyConnected
 from guardhouse.hub.store import environments
@@ -48,9 +49,13 @@ class RunnerGateway:
         """Serve one upgrade and the connection after it (ASGI)."""
         websocket = WebSocket(scope, receive, send)
         await websocket.receive()
-        address = websocket.client.host if websocket.client else None
+        address = client_address(
+            websocket.client.host if websocket.client else None,
+            websocket.headers.getlist("x-forwarded-for"),
+            self._services.config.trusted_proxies,
+        )
         try:
-            environment = await self._admit(websocket)
+            environment = await self._admit(websocket, address)
             subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", []) else None
             link = self._link(websocket, environment, subprotocol, address)
             self._services.links.claim(environment.id, link)
@@ -69,7 +74,7 @@ class RunnerGateway:
         finally:
             self._services.links.release(environment.id, link)
 
-    async def _admit(self, websocket: WebSocket) -> EnvironmentRecord:
+    async def _admit(self, websocket: WebSocket, address: str | None) -> EnvironmentRecord:
         """Return the environment that the token opens.
 
         Raises:
@@ -84,7 +89,7 @@ class RunnerGateway:
         token = services.credentials.runner(
             runner_token(websocket.headers, websocket.query_params),
             now_ms=now_ms(),
-            address=websocket.client.host if websocket.client else None,
+            address=address,
         )
         environment = await services.database.read(
             partial(environments.find_environment, id_or_name=token.environment_id)

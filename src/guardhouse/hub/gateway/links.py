@@ -60,6 +60,7 @@ class Links:
         self._heartbeats: dict[str, HeartbeatFacts] = {}
         self._known: dict[str, EnvironmentRecord] = {}
         self._generation = 0
+        self.transfers = 0  # files that are on their way, of all environments
 
     def __len__(self) -> int:
         return len(self._links)

@@ -44,6 +44,7 @@ class AuditSearch(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are wanted; None asks for all. ``text`` is looked for in what was asked, ran and is in detail."""
 
     actor: str | None = None
+    actors: tuple[str, ...] | None = None
     action: str | None = None
     target: str | None = None
     environment: str | None = None
@@ -191,6 +192,8 @@ def _where(search: AuditSearch) -> list[Any]:
         if value is not None:
             column = columns[name]
             wanted.append(column.startswith(value, autoescape=True) if name == "action" else column == value)
+    if search.actors is not None:
+        wanted.append(columns.actor.in_(search.actors))
     for name in ("command", "executed"):
         value = getattr(search, name)
         if value is not None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from guardhouse.errors import Refusal
+from guardhouse.hub.reach import EVERYTHING, Reach
 from guardhouse.hub.schema import ACCOUNT_ID, environment_tags, environments, teams
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "find_environment",
     "insert_environment",
     "list_environments",
+    "reach_conditions",
     "record_disconnect",
     "record_heartbeat",
     "record_heartbeats",
@@ -153,6 +155,20 @@ def find_environment(connection: Connection, id_or_name: str) -> EnvironmentReco
     return min(found, key=lambda record: record.id != id_or_name) if found else None
 
 
+def reach_conditions(reach: Reach) -> list[ColumnElement[bool]]:
+    """Return what keeps a query on environments to those within ``reach``."""
+    wanted: list[ColumnElement[bool]] = []
+    if reach.teams is not None:
+        wanted.append(or_(environments.c.team_id.is_(None), environments.c.team_id.in_(sorted(reach.teams))))
+    narrowed: list[ColumnElement[bool]] = []
+    if reach.environments is not None:
+        narrowed.append(environments.c.id.in_(sorted(reach.environments)))
+    if reach.tags is not None:
+        tagged = select(environment_tags.c.environment_id).where(environment_tags.c.tag.in_(sorted(reach.tags)))
+        narrowed.append(environments.c.id.in_(tagged))
+    return [*wanted, or_(*narrowed)] if narrowed else wanted
+
+
 def list_environments(
     connection: Connection,
     *,
@@ -161,14 +177,16 @@ def list_environments(
     text: str | None = None,
     after: str | None = None,
     limit: int,
+    reach: Reach = EVERYTHING,
 ) -> list[EnvironmentRecord]:
     """Return up to ``limit`` environments in the order of their shown names, from behind the name ``after``.
 
     Args:
         scope: ``account``, a team's id, or a team's name.
         text: found in the name, the id or the machine's facts, letter case aside.
+        reach: only those that the caller sees.
     """
-    wanted: list[ColumnElement[bool]] = []
+    wanted = reach_conditions(reach)
     if tag is not None:
         wanted.append(
             environments.c.id.in_(select(environment_tags.c.environment_id).where(environment_tags.c.tag == tag))

@@ -9,9 +9,11 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from guardhouse.hub.schema import ACCOUNT_ID, task_output, tasks
+from guardhouse.hub.reach import EVERYTHING, Reach
+from guardhouse.hub.schema import ACCOUNT_ID, environments, task_output, tasks
+from guardhouse.hub.store.environments import reach_conditions
 from guardhouse.hub.store.prepared import PreparedStatement
 from guardhouse.values import Stream
 
@@ -174,14 +176,19 @@ def list_tasks(
     text: str | None = None,
     before: tuple[int, str] | None = None,
     limit: int,
+    reach: Reach = EVERYTHING,
 ) -> list[TaskRecord]:
     """Return up to ``limit`` tasks, newest first, without their args and results.
 
     Args:
         text: found in the command, letter case aside.
         before: creation time (Unix ms) and id of the last one that the reader has.
+        reach: only those that ran in environments that the caller sees, and its own.
     """
-    wanted = []
+    wanted: list[ColumnElement[bool]] = []
+    if not reach.is_everything:
+        seen = select(environments.c.id).where(*reach_conditions(reach))
+        wanted.append(or_(tasks.c.environment_id.in_(seen), tasks.c.created_by.in_(sorted(reach.own))))
     if environment_id is not None:
         wanted.append(tasks.c.environment_id == environment_id)
     if state is not None:

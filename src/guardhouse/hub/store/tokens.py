@@ -16,12 +16,14 @@ __all__ = [
     "RunnerTokenRecord",
     "count_api_tokens",
     "current_runner_token",
+    "find_api_token",
     "insert_api_token",
     "insert_runner_token",
     "list_api_tokens",
     "list_runner_tokens",
     "revoke_api_token",
     "rotate_runner_tokens",
+    "touch_api_tokens",
 ]
 
 
@@ -40,7 +42,11 @@ class RunnerTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One API token; the token itself is not stored. Times are Unix ms."""
+    """One API token; the token itself is not stored. Times are Unix ms.
+
+    ``person_id`` is whose it is, None for the account's own. ``environments`` (ids) and ``tags`` narrow it to those
+    environments that are named or have one of the tags; None and None leave it all.
+    """
 
     id: str
     name: str
@@ -52,6 +58,9 @@ class ApiTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int | None
     revoked_ms: int | None
     last_used_ms: int | None
+    person_id: str | None = None
+    environments: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
 
 
 def insert_runner_token(connection: Connection, record: RunnerTokenRecord) -> None:
@@ -94,6 +103,8 @@ def insert_api_token(connection: Connection, record: ApiTokenRecord) -> None:
     """Store a new API token."""
     values: dict[str, Any] = msgspec.structs.asdict(record)
     values["scopes"] = " ".join(record.scopes)
+    for name in ("environments", "tags"):
+        values[name] = None if values[name] is None else msgspec.json.encode(values[name]).decode()
     connection.execute(insert(api_tokens).values(account_id=ACCOUNT_ID, **values))
 
 
@@ -103,7 +114,32 @@ def list_api_tokens(connection: Connection) -> list[ApiTokenRecord]:
     rows: Sequence[Any] = (
         connection.execute(select(*columns).order_by(api_tokens.c.created_ms, api_tokens.c.id)).mappings().all()
     )
-    return [ApiTokenRecord(**{**row, "scopes": tuple(row["scopes"].split())}) for row in rows]
+    return [
+        ApiTokenRecord(
+            **{
+                **row,
+                "scopes": tuple(row["scopes"].split()),
+                "environments": _names(row["environments"]),
+                "tags": _names(row["tags"]),
+            }
+        )
+        for row in rows
+    ]
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(msgspec.json.decode(text, type=list[str]))
+
+
+def touch_api_tokens(connection: Connection, used_ms: dict[str, int]) -> None:
+    """Store when tokens were used last."""
+    for token_id, at_ms in used_ms.items():
+        connection.execute(update(api_tokens).where(api_tokens.c.id == token_id).values(last_used_ms=at_ms))
+
+
+def find_api_token(connection: Connection, token_id: str) -> ApiTokenRecord | None:
+    """Return the API token with this id, revoked ones too, or None."""
+    return next((record for record in list_api_tokens(connection) if record.id == token_id), None)
 
 
 def count_api_tokens(connection: Connection) -> int:

@@ -1,0 +1,127 @@
+"""Loads what a request is about and asks `guardhouse.hub.concerns` before the handler runs. Runs in the hub."""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.concerns import (
+    Concern,
+    NotVisible,
+    check_creates,
+    check_edits,
+    check_runs,
+    check_sees,
+    check_sees_work,
+    check_token,
+)
+from guardhouse.hub.store import environments, teams, tokens
+
+if TYPE_CHECKING:
+    from guardhouse.hub.api.door import Call
+
+__all__ = ["check_concern", "environment_not_found", "task_not_found"]
+
+
+def environment_not_found(reference: str) -> ApiError:
+    """Return the 404 of an environment."""
+    return ApiError(
+        404, "environment_not_found", f"no environment {reference!r}", hint="'guardhouse env list' shows them all"
+    )
+
+
+def task_not_found(task_id: str) -> ApiError:
+    """Return the 404 of a task."""
+    return ApiError(404, "task_not_found", f"no task {task_id!r}", hint="'guardhouse task list' shows the newest")
+
+
+async def check_concern(call: "Call", concern: Concern) -> "Call":
+    """Return ``call`` with what it is about, or refuse it.
+
+    What a caller may not know of is answered like what is not there.
+
+    Raises:
+        ApiError: 404.
+        AccessDenied: visible, but not theirs to change.
+    """
+    match concern:
+        case Concern.NOTHING | Concern.LISTS:
+            return call
+        case Concern.SEE_ENVIRONMENT | Concern.EDIT_ENVIRONMENT:
+            return await _environment(call, concern)
+        case Concern.RUN_IN_ENVIRONMENT:
+            return await _run(call, call.body.environment_id)
+        case Concern.RUN_IN_PATH:
+            return await _run(call, call.path["environment"])
+        case Concern.CREATE_ENVIRONMENT:
+            await _create(call)
+            return call
+        case Concern.SEE_TASK:
+            return await _task(call)
+        case Concern.OWN_TOKEN:
+            await _token(call)
+            return call
+
+
+async def _environment(call: "Call", concern: Concern) -> "Call":
+    reference = call.path["environment"]
+    found = await call.services.database.read(partial(environments.find_environment, id_or_name=reference))
+    if found is None:
+        raise environment_not_found(reference)
+    try:
+        if concern is Concern.EDIT_ENVIRONMENT:
+            check_edits(call.actor, found)
+        else:
+            check_sees(call.actor, found)
+    except NotVisible as error:
+        raise environment_not_found(reference) from error
+    return replace(call, environment=found)
+
+
+async def _run(call: "Call", reference: str) -> "Call":
+    found = await call.services.links.lookup(reference)
+    if found is None:
+        raise environment_not_found(reference)
+    try:
+        check_runs(call.actor, found)
+    except NotVisible as error:
+        raise environment_not_found(reference) from error
+    return replace(call, environment=found)
+
+
+async def _create(call: "Call") -> None:
+    wanted = call.body.scope.team
+    team = None
+    if wanted is not None:
+        team = await call.services.database.read(partial(teams.find_team, id_or_name=wanted))
+        if team is None:
+            raise ApiError(404, "team_not_found", f"no team {wanted!r}", hint="create the team first")
+    check_creates(call.actor, team.id if team is not None else None)
+
+
+async def _task(call: "Call") -> "Call":
+    task_id = call.path["task"]
+    record = await call.services.board.record(task_id)
+    if record is None:
+        raise task_not_found(task_id)
+    try:
+        check_sees_work(
+            call.actor, await call.services.links.lookup(record.environment_id), asked_by=(record.created_by,)
+        )
+    except NotVisible as error:
+        raise task_not_found(task_id) from error
+    return replace(call, task=record)
+
+
+async def _token(call: "Call") -> None:
+    token_id = call.path["token"]
+    missing = ApiError(
+        404, "token_not_found", f"no valid token {token_id!r}", hint="'guardhouse token list' shows them all"
+    )
+    found = await call.services.database.read(partial(tokens.find_api_token, token_id=token_id))
+    if found is None:
+        raise missing
+    try:
+        check_token(call.actor, person_id=found.person_id, created_by=found.created_by)
+    except NotVisible as error:
+        raise missing from error

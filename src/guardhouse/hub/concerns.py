@@ -1,0 +1,146 @@
+"""What a route is about, and whether this caller may do it there: the seed's rules of seeing, editing and running.
+
+An environment of the account is seen by everybody in it and edited by owners and admins; one of a team is seen and
+edited by the team's people, and by owners and admins. Having made it gives no right. Where something runs is bounded
+by the account alone, and by a narrowed token's own limits. Pure. Runs in the hub.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from guardhouse.errors import Refusal
+from guardhouse.hub.authorize import AccessDenied, Principal, Scope
+from guardhouse.hub.reach import Reach
+from guardhouse.hub.store.environments import EnvironmentRecord
+
+__all__ = [
+    "Concern",
+    "NotVisible",
+    "Reach",
+    "check_creates",
+    "check_edits",
+    "check_runs",
+    "check_sees",
+    "check_sees_work",
+    "check_token",
+    "reach_of",
+]
+
+
+class Concern(StrEnum):
+    """What a row of the route table is about. The door loads it and asks this module before the handler runs."""
+
+    NOTHING = "nothing narrower than the account"
+    SEE_ENVIRONMENT = "see the environment of the path"
+    EDIT_ENVIRONMENT = "edit the environment of the path"
+    CREATE_ENVIRONMENT = "create an environment in the scope of the body"
+    RUN_IN_ENVIRONMENT = "run in the environment of the body"
+    RUN_IN_PATH = "run in the environment of the path"
+    SEE_TASK = "see the task of the path"
+    OWN_TOKEN = "see or revoke the API token of the path"  # noqa: S105 - no secret
+    LISTS = "lists what the caller may see"
+
+
+class NotVisible(Refusal):
+    """The caller may not know whether there is such a thing."""
+
+
+def reach_of(principal: Principal) -> Reach:
+    """Return what ``principal`` sees."""
+    is_member = principal.person is not None and not principal.is_admin
+    return Reach(
+        teams=principal.teams if is_member else None,
+        environments=principal.environments,
+        tags=principal.tags,
+        own=frozenset({principal.id}),
+    )
+
+
+def _is_within(principal: Principal, environment: EnvironmentRecord) -> bool:
+    """Whether a narrowed token is for this environment."""
+    if not principal.is_narrowed:
+        return True
+    named = principal.environments is not None and environment.id in principal.environments
+    return named or (principal.tags is not None and not principal.tags.isdisjoint(environment.tags))
+
+
+def check_sees(principal: Principal, environment: EnvironmentRecord) -> None:
+    """Refuse unless ``principal`` may know of the environment.
+
+    Raises:
+        NotVisible: it may not.
+    """
+    reach = reach_of(principal)
+    of_team = reach.teams is None or environment.team_id is None or environment.team_id in reach.teams
+    if not (of_team and _is_within(principal, environment)):
+        raise NotVisible(f"no environment {environment.id!r}")
+
+
+def check_edits(principal: Principal, environment: EnvironmentRecord) -> None:
+    """Refuse unless ``principal`` may change the environment or see its token.
+
+    Raises:
+        NotVisible: it may not know of it.
+        AccessDenied: it may see it only.
+    """
+    check_sees(principal, environment)
+    if principal.person is None or principal.is_admin or environment.team_id in principal.teams:
+        return
+    raise AccessDenied(
+        f"{principal.name!r} may see environment {environment.shown_name!r} but not edit it: it belongs to the account,"
+        " which owners and admins edit"
+    )
+
+
+def check_creates(principal: Principal, team_id: str | None) -> None:
+    """Refuse unless ``principal`` may make an environment of this team, or with None of the account.
+
+    Raises:
+        AccessDenied: it may not.
+    """
+    if principal.is_narrowed:
+        raise AccessDenied(f"{principal.name!r} is a token for some environments only and makes none")
+    if principal.person is None or principal.is_admin or team_id in principal.teams:
+        return
+    what = "of the account" if team_id is None else "of a team that they are not in"
+    raise AccessDenied(f"{principal.name!r} is a member and makes no environment {what}; choose one of their own teams")
+
+
+def check_runs(principal: Principal, environment: EnvironmentRecord) -> None:
+    """Refuse unless ``principal`` may run there: everybody of the account may, a narrowed token within its limits.
+
+    Raises:
+        NotVisible: the token is not for this environment.
+    """
+    if not _is_within(principal, environment):
+        raise NotVisible(f"no environment {environment.id!r}")
+
+
+def check_sees_work(principal: Principal, environment: EnvironmentRecord | None, *, asked_by: Iterable[str]) -> None:
+    """Refuse unless ``principal`` may know of what ran in ``environment``, which is None when it is deleted.
+
+    Args:
+        asked_by: ids that what ran belongs to; whoever asked for it sees it.
+
+    Raises:
+        NotVisible: it may not.
+    """
+    if principal.id in asked_by:
+        return
+    if environment is not None:
+        check_sees(principal, environment)
+    elif not reach_of(principal).is_everything:
+        raise NotVisible("it ran in an environment that is deleted")
+
+
+def check_token(principal: Principal, *, person_id: str | None, created_by: str) -> None:
+    """Refuse unless ``principal`` may see and revoke an API token.
+
+    Raises:
+        NotVisible: it may not: members see their own, tokens those that they made.
+    """
+    if Scope.ADMIN in principal.scopes and not principal.is_narrowed:
+        return
+    own = principal.person is not None and person_id == principal.person.id
+    if not (own or created_by == principal.id):
+        raise NotVisible("no such token")
