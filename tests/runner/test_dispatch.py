@@ -102,7 +102,7 @@ class System:
 
     def enforcement(self, policy: Policy) -> Enforcement:
         return Enforcement(
-            policy_digest=policy.digest,
+            policy=policy,
             commands=CommandService(
                 judge=make_judge(policy, reader=read_command),
                 launcher=self.launcher,

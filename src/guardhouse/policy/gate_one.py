@@ -24,12 +24,12 @@ from guardhouse.policy.shell import Assignment, Redirection, ShellReading, Simpl
 from guardhouse.policy.subjects import normalise_subject
 from guardhouse.values import Verdict
 
-__all__ = ["ShellReader", "decide"]
+__all__ = ["PROFILES_BY_WIDTH", "ShellReader", "decide"]
 
 ShellReader = Callable[[str], ShellReading]
 
 # From the narrowest wall to the widest (ARCHITECTURE "The wall"): of several that rules ask for, the narrowest holds.
-_PROFILES_BY_WIDTH: Final = ("isolate", "observe", "operate")
+PROFILES_BY_WIDTH: Final = ("isolate", "observe", "operate")
 # Targets of writes that reach no file of the host. /tmp is the command's own (sandbox profiles).
 _HARMLESS_TARGETS: Final = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty", "/dev/zero", "/dev/full"})
 
@@ -117,10 +117,10 @@ def _narrowest_profile(asked: set[str]) -> tuple[str | None, str | None]:
     profiles = sorted(asked)
     if len(profiles) <= 1:
         return (profiles[0] if profiles else None), None
-    unknown = [profile for profile in profiles if profile not in _PROFILES_BY_WIDTH]
+    unknown = [profile for profile in profiles if profile not in PROFILES_BY_WIDTH]
     if unknown:
         return None, f"its commands ask for the profiles {', '.join(profiles)}, which cannot be had together"
-    return min(profiles, key=_PROFILES_BY_WIDTH.index), None
+    return min(profiles, key=PROFILES_BY_WIDTH.index), None
 
 
 class _Unwrapped:

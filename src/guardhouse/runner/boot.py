@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from guardhouse.runner.enforcement import Enforcement, enforce, make_report
 from guardhouse.runner.event_loop import leaves, run_in_trio
 from guardhouse.runner.facts import HostReporter
 from guardhouse.runner.files_settings import make_files_settings
+from guardhouse.runner.hub_policy import HubPolicy, hold_stored
 from guardhouse.runner.identity import become, resolve_account
 from guardhouse.runner.journal import Journal, Recovered, open_journal
 from guardhouse.runner.journal_writer import JournalWriter
@@ -37,13 +38,15 @@ from guardhouse.runner.keeper import start_keeper
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger, hide_in_logs, redact_logs, start_logging
 from guardhouse.runner.redaction import Redaction, load_redaction
-from guardhouse.runner.reload import reload_on_signal
+from guardhouse.runner.reload import Reloader, reload_on_signal
 from guardhouse.runner.rules import load_policy_keys, load_rules
 from guardhouse.runner.supervise import Refused, connect_for_ever, drain_on_signal
 from guardhouse.runner.tls import make_client_context
 from guardhouse.runner.wall import Wall, put_up_wall
 from guardhouse.runner.workspace_root import prepare_state_directory, prepare_workspace
+from guardhouse.wire.events import Event
 from guardhouse.wire.messages import TaskResult
+from guardhouse.wire.messages_v1 import PolicySet
 from guardhouse.wire.runner_session import RunnerSession
 
 __all__ = ["Ending", "run"]
@@ -88,7 +91,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             setting="--insecure-skip-tls-verify",
         )
     keys = load_policy_keys(config.policy_keys)
-    policy = load_rules(config.policy, keys=keys)
+    local = load_rules(config.policy, keys=keys, shadow=config.shadow_policy)
     account = resolve_account(config.run_as, effective_uid=os.geteuid())
     # A directory of the journal's own: the workspace usually stands beside it and is shown to commands.
     journal_directory = config.state_directory / "journal"
@@ -111,9 +114,11 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         )
 
     def read_again() -> tuple[Policy, Wall]:
-        policy = load_rules(config.policy, keys=keys)
+        local = load_rules(config.policy, keys=keys, shadow=config.shadow_policy)
+        policy = hold_stored(local, journal_directory, profile=config.profile)
         return policy, make_wall(policy)
 
+    policy = hold_stored(local, journal_directory, profile=config.profile)
     wall = make_wall(policy)
     try:
         # The token is read by this process only after the fork, and the keeper stays who we still are.
@@ -143,10 +148,10 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             bundle_digest=wall.bundle.digest[:16],
         )
         _log_host(wall)
-        reload = partial(reload_on_signal, read=partial(keeper.reload, wall.features))
+        read = partial(keeper.reload, wall.features)
         # The last step before bytes from outside: nothing below here starts a program or opens what is not listed.
         confine_process(own_wall)
-        return run_in_trio(_serve, config, token, context, policy, wall, redaction, journal, recovered, reload)
+        return run_in_trio(_serve, config, token, context, policy, wall, redaction, journal, recovered, read)
     finally:
         wall.launcher.close()
 
@@ -175,7 +180,7 @@ async def _serve(
     redaction: Redaction,
     journal: Journal,
     recovered: Recovered,
-    reload: Callable[..., Awaitable[None]],
+    read: Callable[[], tuple[Policy, Wall]],
 ) -> Ending:
     log = get_logger()
     ending = Ending.DRAINED
@@ -206,11 +211,18 @@ async def _serve(
                 journal=JournalWriter(journal),
                 max_tasks=config.max_tasks,
             )
+
+            def handle(event: Event) -> None:
+                if isinstance(event, PolicySet):
+                    nursery.start_soon(hub_policy.take, event)
+                else:
+                    dispatcher.handle(event)
+
             session = _restore(journal, recovered, name=config.name or wall.features.hostname)
             link = Link(
                 session,
                 facts=HostReporter(workspace=config.workspace),
-                handle=dispatcher.handle,
+                handle=handle,
                 tasks_waiting=lambda: dispatcher.waiting,
             )
             link.report_policy(make_report(policy, wall))
@@ -221,6 +233,15 @@ async def _serve(
                 before, dispatcher.enforcement = dispatcher.enforcement, await begin(policy, wall)
                 before.replace()
                 link.report_policy(make_report(policy, wall))
+
+            reloader = Reloader(read, put_in_force=put_in_force)
+            hub_policy = HubPolicy(
+                config.state_directory / "journal",
+                profile=config.profile,
+                local=lambda: dispatcher.enforcement.policy,
+                reload=reloader.reload,
+                answer=link.answer_policy,
+            )
 
             def end_at_once() -> None:
                 nonlocal ending
@@ -235,7 +256,7 @@ async def _serve(
 
             async def keep_policy() -> None:
                 with trio.open_signal_receiver(signal.SIGHUP) as received:
-                    await reload(received, put_in_force=put_in_force)
+                    await reload_on_signal(received, reloader)
 
             nursery.start_soon(keep_policy)
             nursery.start_soon(keep_connected)

@@ -86,9 +86,7 @@ class ServedEgress(Protocol):
 class EgressServer(Protocol):
     """Who serves the commands' egress proxies; `egress.EgressService` is the real one."""
 
-    def serve(
-        self, listener: socket.socket | None, profile: str
-    ) -> AbstractAsyncContextManager["ServedEgress | None"]:
+    def serve(self, listener: socket.socket | None, profile: str) -> AbstractAsyncContextManager["ServedEgress | None"]:
         """Serve a command's proxy while the body runs; None where it has none."""
         ...
 

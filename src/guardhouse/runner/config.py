@@ -89,6 +89,7 @@ class RunnerConfig:
     log_level: str
     policy: str
     policy_keys: tuple[Path, ...]
+    shadow_policy: str | None
     ask_bashlex: bool
     redact_files: tuple[Path, ...]
     profile: str
@@ -167,6 +168,7 @@ def resolve_config(
         log_level=value("log_level", _log_level, "info"),
         policy=value("policy", _non_empty, "read_only"),
         policy_keys=value("policy_key", _paths, ()),
+        shadow_policy=optional("shadow_policy", _non_empty),
         ask_bashlex=value("ask_bashlex", _switch, default=False),
         redact_files=value("redact_file", _paths, ()),
         profile=value("profile", _non_empty, "observe"),

@@ -35,13 +35,13 @@ class Enforcement:
     def __init__(
         self,
         *,
-        policy_digest: str,
+        policy: Policy,
         commands: CommandService,
         files: FilesService,
         file_gate: FileGate,
         web: WebService,
     ) -> None:
-        self.policy_digest = policy_digest
+        self.policy = policy
         self.commands = commands
         self.files = files
         self.file_gate = file_gate
@@ -106,7 +106,7 @@ async def enforce(
         nursery.start_soon(partial(trio.to_thread.run_sync, parser.warm, abandon_on_cancel=True))
         files = FilesService(lambda: launcher.start_worker("files"))
         enforcement = Enforcement(
-            policy_digest=policy.digest,
+            policy=policy,
             commands=CommandService(
                 judge=make_judge(policy, reader=parser.read),
                 launcher=launcher,
@@ -135,6 +135,9 @@ def make_report(policy: Policy, wall: Wall) -> PolicyReport:
     return PolicyReport(
         policy_name=Path(policy.name).name,
         policy_digest=policy.digest,
+        narrowing_id=policy.narrowing.name if policy.narrowing is not None else "",
+        narrowing_digest=policy.narrowing.digest if policy.narrowing is not None else "",
+        shadow_digest=policy.shadow.digest if policy.shadow is not None else "",
         profiles=tuple(sorted(wall.profiles)),
         layers=tuple(sorted(wall.features.layers.keys() - set(missing))),
         missing_layers=missing,

@@ -20,7 +20,14 @@ from guardhouse.wire.envelope import FrameTooLarge, UnsendableMessage, render_fr
 from guardhouse.wire.events import Event, HeartbeatDue, OutputRoom, Resumed, Warned, WelcomeMissing
 from guardhouse.wire.messages import EnvironmentInfo, McpResult, Message, Metrics, TaskOutput, TaskResult, Welcome
 from guardhouse.wire.messages_files import FileResult
-from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalRequest, HubGoodbye, PolicyReport, RejectCode
+from guardhouse.wire.messages_v1 import (
+    ApprovalDecision,
+    ApprovalRequest,
+    HubGoodbye,
+    PolicyAnswer,
+    PolicyReport,
+    RejectCode,
+)
 from guardhouse.wire.runner_session import RunnerSession
 
 __all__ = ["HostReport", "Link", "MessageStream"]
@@ -159,6 +166,11 @@ class Link:
     def report_policy(self, report: PolicyReport) -> None:
         """Say which policy is in force, now and on every later connection."""
         self._session.report_policy(report)
+        self._wake.set()
+
+    def answer_policy(self, answer: PolicyAnswer) -> None:
+        """Say whether the hub's policy was taken."""
+        self._session.answer_policy(answer)
         self._wake.set()
 
     def ask_approval(self, request: ApprovalRequest) -> bool:

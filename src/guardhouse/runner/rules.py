@@ -6,6 +6,7 @@ Runs in the boot process; a decision later reads no file.
 
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -42,11 +43,12 @@ def locate_policy(name_or_path: str) -> Path:
     return path
 
 
-def load_rules(name_or_path: str, *, keys: Sequence[Ed25519PublicKey] = ()) -> Policy:
+def load_rules(name_or_path: str, *, keys: Sequence[Ed25519PublicKey] = (), shadow: str | None = None) -> Policy:
     """Load the policy that ``--policy`` means; an included file's name is relative to the file that names it.
 
     Args:
         keys: with any, the policy counts only with a signature by one of them, in ``FILE.sig`` beside it.
+        shadow: a policy to judge and record beside it; it decides nothing and needs no signature.
 
     Raises:
         PolicyError: the document is wrong, with file, line and column; or its signature is.
@@ -60,7 +62,7 @@ def load_rules(name_or_path: str, *, keys: Sequence[Ed25519PublicKey] = ()) -> P
     policy = load_policy(_read(path), name=str(path), includes=read_include)
     if keys:
         _check_signature(policy, path, keys)
-    return policy
+    return policy if shadow is None else replace(policy, shadow=load_rules(shadow))
 
 
 def load_policy_keys(paths: Sequence[Path]) -> tuple[Ed25519PublicKey, ...]:

@@ -90,6 +90,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_repeatable=True,
     ),
     Setting(
+        name="shadow_policy",
+        purpose="A second policy that is judged beside the one in force and decides nothing: each result records what "
+        "it would have said.",
+        default="none",
+    ),
+    Setting(
         name="ask_bashlex",
         purpose="Also ask bashlex where commands begin in each text that is not plain words: about 4 ms for a short "
         "line; a text that it hangs on costs 2 s and is left undecided.",

@@ -40,6 +40,7 @@ _TO_RUNNER: Final[tuple[type[Message], ...]] = (
     messages_v1.ResultAck,
     messages_v1.HubGoodbye,
     messages_v1.ApprovalDecision,
+    messages_v1.PolicySet,
     messages_files.FileRead,
     messages_files.FileWrite,
 )
@@ -57,6 +58,7 @@ _TO_HUB: Final[tuple[type[Message], ...]] = (
     messages_v1.ApprovalRequest,
     messages_v1.ApprovalWithdrawn,
     messages_v1.PolicyReport,
+    messages_v1.PolicyAnswer,
     messages_files.FileResult,
 )
 TYPES: Final[dict[Direction, dict[str, type[Message]]]] = {

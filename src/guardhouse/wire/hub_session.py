@@ -47,7 +47,9 @@ from guardhouse.wire.messages_v1 import (
     HeldTask,
     HubGoodbye,
     OutputAck,
+    PolicyAnswer,
     PolicyReport,
+    PolicySet,
     ResultAck,
     ResumedTask,
     RunnerDraining,
@@ -217,7 +219,15 @@ class HubSession:
             case RunnerDraining():
                 self.is_draining = True
                 return [message]
-            case TaskCancelAck() | RunnerGoodbye() | ApprovalWithdrawn() | PolicyReport() | McpResult() | FileResult():
+            case (
+                TaskCancelAck()
+                | RunnerGoodbye()
+                | ApprovalWithdrawn()
+                | PolicyReport()
+                | PolicyAnswer()
+                | McpResult()
+                | FileResult()
+            ):
                 return [message]
             case _:
                 raise InvariantError(f"no rule for {message.TYPE} towards a hub")
@@ -340,6 +350,13 @@ class HubSession:
     def decide(self, decision: ApprovalDecision) -> None:
         """Tell the runner what the people said (``guardhouse.v1`` only)."""
         self._send(decision)
+
+    def set_policy(self, policy: PolicySet) -> bool:
+        """Have the runner hold a policy next to its own; False where it is not ready or speaks no ``guardhouse.v1``."""
+        if not (self.is_v1 and self.is_ready):
+            return False
+        self._send(policy)
+        return True
 
     def say_goodbye(self, *, reason: str = "", reconnect_after_s: float | None = None) -> None:
         """Queue the last message before a wanted close (nothing on the plain protocol)."""

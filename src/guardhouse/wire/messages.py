@@ -111,8 +111,8 @@ class Metrics(Struct, frozen=True, kw_only=True):
 class Heartbeat(Message, frozen=True, kw_only=True):
     """Sent at once after the connection stands and every 30 s.
 
-    The last four are of ``guardhouse.v1``: the load from which a hub computes "degraded".
-    ``executor_delay_ms`` is how long a probe of the launcher took.
+    The last six are of ``guardhouse.v1``: the load from which a hub computes "degraded", and the digests of the
+    policies in force. ``executor_delay_ms`` is how long a probe of the launcher took.
     """
 
     TYPE: ClassVar[str] = "heartbeat"
@@ -127,6 +127,8 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     tasks_waiting: Count | None = None
     executor_delay_ms: Count | None = None
     draining: bool | None = None
+    policy_digest: Name | None = None
+    narrowing_digest: Name | None = None
 
 
 class TaskRequest(Message, frozen=True, kw_only=True):

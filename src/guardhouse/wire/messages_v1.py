@@ -24,7 +24,9 @@ __all__ = [
     "HeldTask",
     "HubGoodbye",
     "OutputAck",
+    "PolicyAnswer",
     "PolicyReport",
+    "PolicySet",
     "RejectCode",
     "ResultAck",
     "ResumedTask",
@@ -259,13 +261,47 @@ class ApprovalWithdrawn(Message, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class PolicySet(Message, frozen=True, kw_only=True):
+    """Hub to runner: hold this policy in force next to your own; without ``policy`` withdraw the one in force.
+
+    ``policy`` is JSON text, what `guardhouse.policy.dump_policy` writes, and ``digest`` its digest. `PolicyAnswer`
+    answers.
+    """
+
+    TYPE: ClassVar[str] = "policy.set"
+
+    policy_id: Identifier
+    policy: Annotated[str, Meta(max_length=limits.POLICY_DOCUMENT_MAX_CHARS)] | None = None
+    digest: Name = ""
+
+
+class PolicyAnswer(Message, frozen=True, kw_only=True):
+    """Runner to hub: whether the policy of a `PolicySet` is in force now (or gone), and why not otherwise.
+
+    A refused one changes nothing. ``error`` names a command that it would permit beyond the runner's own policy.
+    """
+
+    TYPE: ClassVar[str] = "policy.answer"
+
+    policy_id: Identifier
+    accepted: bool
+    error: Text = ""
+
+
 class PolicyReport(Message, frozen=True, kw_only=True):
-    """Runner to hub, after the hello and whenever it changes: which policy and protection hold here."""
+    """Runner to hub, after the hello and whenever it changes: which policy and protection hold here.
+
+    ``narrowing_id`` and ``narrowing_digest`` are of the hub's policy in force next to the runner's own;
+    ``shadow_digest`` of one that is judged and decides nothing.
+    """
 
     TYPE: ClassVar[str] = "policy.report"
 
     policy_name: Name = ""
     policy_digest: Name = ""
+    narrowing_id: Name = ""
+    narrowing_digest: Name = ""
+    shadow_digest: Name = ""
     profiles: tuple[Name, ...] = ()
     layers: tuple[Name, ...] = ()
     missing_layers: tuple[Name, ...] = ()

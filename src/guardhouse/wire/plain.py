@@ -13,7 +13,10 @@ __all__ = ["as_plain", "is_plain"]
 # The fields that WIRE_PROTOCOL's table does not have, for each type that it does have.
 _V1_FIELDS: Final[dict[type[Message], tuple[str, ...]]] = {
     messages.Welcome: ("output_window_bytes", "hub_version"),
-    messages.Heartbeat: ("tasks_running", "tasks_waiting", "executor_delay_ms", "draining"),
+    messages.Heartbeat: (
+        *("tasks_running", "tasks_waiting", "executor_delay_ms", "draining"),
+        *("policy_digest", "narrowing_digest"),
+    ),
     messages.TaskRequest: ("session_id", "requested_by", "profile"),
     messages.TaskCancel: ("reason",),
     messages.TaskOutput: ("data_b64", "seq", "offset"),

@@ -46,7 +46,9 @@ from guardhouse.wire.messages_v1 import (
     Disposition,
     HubGoodbye,
     OutputAck,
+    PolicyAnswer,
     PolicyReport,
+    PolicySet,
     RejectCode,
     ResultAck,
     ResumedTask,
@@ -257,7 +259,7 @@ class RunnerSession:
                 return self._on_result_ack(message)
             case ApprovalDecision():
                 return [message] if self._approvals.pop(message.approval_id, None) is not None else []
-            case McpCall() | HubGoodbye() | FileRead() | FileWrite():
+            case PolicySet() | McpCall() | HubGoodbye() | FileRead() | FileWrite():
                 return [message]
             case _:
                 raise InvariantError(f"no rule for {message.TYPE} towards a runner")
@@ -387,6 +389,8 @@ class RunnerSession:
                 tasks_waiting=tasks_waiting,
                 executor_delay_ms=executor_delay_ms,
                 draining=self.is_draining,
+                policy_digest=self._policy.policy_digest if self._policy else None,
+                narrowing_digest=(self._policy.narrowing_digest or None) if self._policy else None,
             )
         )
 
@@ -429,6 +433,11 @@ class RunnerSession:
         self._policy = report
         if self.is_ready and self._is_v1:
             self._send(report)
+
+    def answer_policy(self, answer: PolicyAnswer) -> None:
+        """Answer a `PolicySet` event. Not kept over a cut: the report after it says what holds."""
+        if self.is_ready and self._is_v1:
+            self._send(answer)
 
     # Rules.
 
