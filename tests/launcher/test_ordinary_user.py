@@ -11,7 +11,7 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[2]
 NOBODY = 65534
-MODULES = ("test_commands.py", "test_left_over.py", "test_escapes.py")
+MODULES = ("test_commands.py", "test_masks.py", "test_left_over.py", "test_escapes.py")
 
 
 def is_readable_by_nobody(path):

@@ -35,6 +35,9 @@ _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18
 _RESOLVE_IN_ROOT: Final = 0x10
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
+# openat2(2): EAGAIN where a rename or mount anywhere on the host raced with a ".." of the path (/var/spool/mail has
+# one on Debian); the caller is asked to try again. A busy build server renames all the time.
+_TRIES: Final = 10_000
 
 # name: (MOUNT_ATTR_* of mount_setattr, MS_* of mount). linux/mount.h.
 MOUNT_FLAGS: Final[dict[str, tuple[int, int]]] = {
@@ -61,8 +64,15 @@ def open_in_root(root_fd: int, path: str) -> int:
     An absolute symbolic link inside the view so stays inside the view. The caller closes the descriptor.
     """
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    # SAFE: ``how`` is struct open_how, three 64-bit words, and its length is passed.
-    return _openat2(root_fd, os.fsencode(path), how, len(how))
+    tries = _TRIES
+    while True:
+        try:
+            # SAFE: ``how`` is struct open_how, three 64-bit words, and its length is passed.
+            return _openat2(root_fd, os.fsencode(path), how, len(how))
+        except BlockingIOError:
+            tries -= 1
+            if tries == 0:
+                raise
 
 
 def clone_tree(path: str, *, recursive: bool) -> int:

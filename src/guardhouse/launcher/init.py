@@ -80,6 +80,10 @@ class _Vessel:
         self.program = program
         self._go.release()
 
+    def discard(self) -> None:
+        """Let the thread end without a program."""
+        self._go.release()
+
     def _run(self) -> None:
         try:
             self._confine_and_start()
@@ -133,6 +137,9 @@ class _Init:
         self._place = place
         self._control = control
         self._running: _Running | None = None
+        # An order that waits for a new vessel, and the signals that came for it meanwhile.
+        self._postponed: tuple[dict[str, Any], channel.Received] | None = None
+        self._early_signals: list[int] = []
         self._gate = None if place.gate_fd < 0 else socket.socket(fileno=place.gate_fd)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
@@ -199,6 +206,12 @@ class _Init:
             self._signal(order["number"])
 
     def _start(self, order: dict[str, Any], received: channel.Received) -> None:
+        masks = self._place.masks
+        if masks is not None and masks.has_changed() and masks.cover_again():
+            # The thread that waits has its copy of the view from before.
+            self._postponed = order, received
+            self._vessel.discard()
+            return
         stdin, stdout, stderr = received.descriptors
         program = Program(
             argv=tuple(order["argv"]),
@@ -209,6 +222,7 @@ class _Init:
         if self._place.last_pid_fd >= 0:
             os.pwrite(self._place.last_pid_fd, _FIRST_NUMBERS, 0)
         self._running = _Running(self._vessel, program)
+        self._running.signals, self._early_signals = self._early_signals, []
         if self._place.plan.network == "domains":
             self._listen_for_proxy(self._place.plan.proxy_port)
         self._watch_listener()
@@ -237,6 +251,8 @@ class _Init:
     def _signal(self, number: int) -> None:
         running = self._running
         if running is None:
+            if self._postponed is not None:
+                self._early_signals.append(number)
             return
         running.killing = running.killing or number == signal.SIGKILL
         if running.starting:
@@ -248,9 +264,22 @@ class _Init:
 
     def _vessel_progressed(self) -> None:
         self._watch_listener()
+        if self._postponed is not None and self._vessel.is_done:
+            self._start_anew(*self._postponed)
+            return
         running = self._running
         if running is not None and running.starting and running.vessel.is_done:
             self._vessel_done(running)
+
+    def _start_anew(self, order: dict[str, Any], received: channel.Received) -> None:
+        """Begin the postponed command in a thread that has the view as it is now."""
+        self._postponed = None
+        if self._gate is not None:
+            _gate_report(self._gate)
+        if self._listener_fd >= 0:
+            self._close_listener()
+        self._vessel = self._new_vessel()
+        self._start(order, received)
 
     def _watch_listener(self) -> None:
         listener_fd = self._vessel.confinement.listener_fd
@@ -374,6 +403,8 @@ class _Init:
         """Whether the next command would find this namespace as the last one did: empty, its pid 1 unchanged."""
         # That it is empty, wait4 has said: whatever else lives in this pid namespace descends from us. (Asking by
         # kill(-1, 0) as well would walk every process of the host, which costs more than all the rest here.)
+        if self._place.masks is not None and self._place.masks.is_worn:
+            return False
         soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
         if soft != resource.RLIM_INFINITY and time.process_time() > soft * _CPU_SHARE_BEFORE_RETIRING:
             return False

@@ -18,6 +18,7 @@ from typing import Final
 from guardhouse.errors import SetupError
 from guardhouse.kernel import credentials, descriptors, namespaces
 from guardhouse.kernel.title import set_title
+from guardhouse.launcher.masks import MaskWatch
 from guardhouse.launcher.view import PrivatePart, build_view
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
@@ -53,6 +54,7 @@ class Place:
             the kernel counts that limit over every process of the account on the host: others would use it up.
         private_parts: out: see `build_view`.
         gate_fd: socket to the exec gate's monitor; -1 where there is no gate.
+        masks: out: what keeps the view's masks on.
         last_pid_fd: out: where the pid namespace's last number can be set; -1 where that is not needed or not there.
     """
 
@@ -65,6 +67,7 @@ class Place:
     private_parts: tuple[PrivatePart, ...] = field(default=())
     gate_fd: int = field(default=-1)
     last_pid_fd: int = field(default=-1)
+    masks: MaskWatch | None = field(default=None)
 
     @property
     def drops_ids(self) -> bool:
@@ -168,6 +171,10 @@ def _close_descriptors_again(place: Place) -> None:
     descriptors.close_all_but((0, 1, 2, *place.kept))
 
 
+def _watch_masks(place: Place) -> None:
+    place.masks = MaskWatch(place.plan.mounts)
+
+
 def _set_rlimits(place: Place) -> None:
     """Limit this process; a command inherits. A soft or hard limit that is lower already stays lower."""
     for name, (soft, hard) in place.plan.rlimits.items():
@@ -243,6 +250,9 @@ PREPARE_STEPS: Final = (
     PrepareStep("mount_view", "mount_view", _build_view, why="nothing outside the plan has a path from here on"),
     PrepareStep(
         "descriptors_again", "namespaces", _close_descriptors_again, why="a handle on the host's view is a way back"
+    ),
+    PrepareStep(
+        "masks", "mount_view", _watch_masks, why="the host may replace or make what is masked after the view was built"
     ),
     PrepareStep(
         "rlimits",
