@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from guardhouse.cli.doctor import doctor
 from guardhouse.cli.sandbox import sandbox
+from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import probe_host
+from guardhouse.sandbox.load import load_process
 from guardhouse.sandbox.profile import LAYERS
 
 from .conftest import SHIPPED
@@ -36,6 +38,30 @@ def test_list_names_every_shipped_profile():
     assert set(json.loads(invoke(sandbox, "list", "--json").output)["profiles"]) == set(SHIPPED)
 
 
+OWN = ("init", "keeper", "launcher", "monitor", "runner")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_show_names_every_entry_of_our_own_processes(name):
+    """An auditor reads capabilities, calls, paths and layers of each, with the reasons; --json has the same."""
+    process = load_process(name, directory=shipped_directory("sandbox"))
+    text = invoke(sandbox, "show", name).output
+    for word in [*process.capabilities, *process.syscalls, *process.requires, *process.may_lack]:
+        assert word in text
+    for entry in (*process.paths, *process.syscalls.values()):
+        assert (entry.reason if hasattr(entry, "reason") else entry).why in text
+    said = json.loads(invoke(sandbox, "show", name, "--json").output)
+    assert said["capabilities"] == sorted(process.capabilities)
+    assert invoke(sandbox, "show", name, "--filter", "x86_64").output.startswith(f"filter of process {name} on x86_64")
+
+
+def test_list_and_doctor_name_our_own_processes():
+    """Both say which processes confine themselves; doctor says with what."""
+    assert set(json.loads(invoke(sandbox, "list", "--json").output)["own_processes"]) == set(OWN)
+    assert set(json.loads(invoke(doctor, "--json").output)["own_processes"]) == set(OWN)
+    assert "runner         confines itself" in invoke(doctor).output
+
+
 @pytest.mark.parametrize(
     ("first", "second", "status"), [("isolate", "observe", 1), ("isolate", "isolate", 0), ("observe", "operate", 1)]
 )
@@ -55,8 +81,6 @@ def test_compile_check_is_clean():
 def test_compile_check_notices_a_stale_text(tmp_path):
     """A changed or missing text is named, with exit status 1; writing them anew mends it."""
     from shutil import copytree
-
-    from guardhouse.data_files import shipped_directory
 
     copytree(shipped_directory("sandbox"), tmp_path / "sandbox")
     text = tmp_path / "sandbox" / "compiled" / "isolate.x86_64.txt"

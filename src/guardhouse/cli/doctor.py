@@ -14,8 +14,9 @@ from guardhouse.data_files import shipped_directory
 from guardhouse.errors import SetupError
 from guardhouse.kernel.probe import HostFeatures, probe_host
 from guardhouse.sandbox.compile import missing_layers
-from guardhouse.sandbox.load import list_profiles, load_profile
-from guardhouse.sandbox.profile import LAYERS
+from guardhouse.sandbox.compile_process import lacking_layers
+from guardhouse.sandbox.load import list_profiles, load_profile, read_library
+from guardhouse.sandbox.profile import LAYERS, ProcessProfile
 from guardhouse.sandbox.seccomp_compiler import check_compiler
 
 __all__ = ["doctor"]
@@ -23,7 +24,7 @@ __all__ = ["doctor"]
 
 @dataclass(frozen=True, slots=True)
 class ProfileHealth:
-    """Whether one profile can run here; ``missing`` maps a required layer to why it cannot be had."""
+    """Whether one profile or process of ours can run here; ``missing`` maps a required layer to why it is not there."""
 
     name: str
     missing: dict[str, str]
@@ -48,11 +49,15 @@ def doctor(context: click.Context, *, profile: str, as_json: bool) -> None:
     if chosen is None:
         chosen = _examine(profile, directory, features, compiler)
         healths.append(chosen)
+    own = [_examine_process(process, features, compiler) for process in read_library(directory).processes.values()]
+    runs = not chosen.missing and not any(health.missing for health in own)
     if as_json:
-        click.echo(json.dumps(_as_data(features, compiler, healths, chosen)))
+        data = _as_data(features, compiler, healths, chosen)
+        click.echo(json.dumps(data | {"own_processes": _healths_as_data(own), "runs": runs}))
     else:
         _print(features, compiler, healths)
-    context.exit(ExitCode.FAILED if chosen.missing else ExitCode.OK)
+        _print_processes(own)
+    context.exit(ExitCode.OK if runs else ExitCode.FAILED)
 
 
 def _compiler_problem() -> str:
@@ -72,6 +77,27 @@ def _examine(name: str, directory: Path, features: HostFeatures, compiler: str) 
     if features.landlock_abi < profile.landlock_minimum_abi and "landlock" not in missing:
         weaker.append("landlock")
     return ProfileHealth(profile.name, missing, tuple(dict.fromkeys(weaker)))
+
+
+def _examine_process(process: ProcessProfile, features: HostFeatures, compiler: str) -> ProfileHealth:
+    """Say how one of our own processes can confine itself here."""
+    lacking = dict(lacking_layers(process, features))
+    if compiler:
+        lacking["seccomp"] = compiler
+    missing = {layer: why for layer, why in lacking.items() if layer in process.requires}
+    return ProfileHealth(process.name, missing, tuple(layer for layer in lacking if layer not in missing))
+
+
+def _print_processes(healths: list[ProfileHealth]) -> None:
+    click.echo()
+    click.echo("  our own processes ('guardhouse sandbox show NAME' says what each keeps):")
+    for health in healths:
+        if health.missing:
+            whys = "; ".join(f"{layer}: {why}" for layer, why in health.missing.items())
+            click.echo(f"  {health.name:14} does not start here, since it cannot confine itself: {whys}")
+        else:
+            without = f", without {', '.join(health.weaker)}" if health.weaker else ""
+            click.echo(f"  {health.name:14} confines itself{without}")
 
 
 def _print(features: HostFeatures, compiler: str, healths: list[ProfileHealth]) -> None:
@@ -125,10 +151,13 @@ def _as_data(
         "openat2": features.openat2,
         "layers": layers,
         "notes": list(features.notes),
-        "profiles": {
-            health.name: {"runs": not health.missing, "missing": health.missing, "without": list(health.weaker)}
-            for health in healths
-        },
+        "profiles": _healths_as_data(healths),
         "profile": chosen.name,
-        "runs": not chosen.missing,
+    }
+
+
+def _healths_as_data(healths: list[ProfileHealth]) -> dict[str, object]:
+    return {
+        health.name: {"runs": not health.missing, "missing": health.missing, "without": list(health.weaker)}
+        for health in healths
     }

@@ -25,12 +25,15 @@ from guardhouse.runner.identity import resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compare import compare_profiles
 from guardhouse.sandbox.compile import compile_bundle
+from guardhouse.sandbox.compile_process import process_rules
 from guardhouse.sandbox.compiled_text import check_compiled, write_compiled
 from guardhouse.sandbox.describe import describe_profile, profile_as_data
+from guardhouse.sandbox.describe_process import describe_process, process_as_data
 from guardhouse.sandbox.facts import Surroundings
-from guardhouse.sandbox.load import list_profiles, load_profile
+from guardhouse.sandbox.load import list_processes, list_profiles, load_process, load_profile, read_library
+from guardhouse.sandbox.profile import ProcessProfile
 from guardhouse.sandbox.rules import ARCHITECTURES, render_rules, resolve_rules
-from guardhouse.sandbox.seccomp_compiler import check_compiler, compile_filter
+from guardhouse.sandbox.seccomp_compiler import check_compiler, compile_filter, compile_program
 
 __all__ = ["sandbox"]
 
@@ -52,13 +55,19 @@ def sandbox() -> None:
 @_directory_option
 @_json_option
 def list_(*, directory: Path | None, as_json: bool) -> None:
-    """List the profiles with their one-line summaries."""
+    """List the profiles, and our own processes, with their one-line summaries."""
     directory = directory or shipped_directory("sandbox")
-    summaries = {name: load_profile(name, directory=directory).summary for name in list_profiles(directory)}
+    library = read_library(directory)
+    profiles = (load_profile(name, directory=directory, library=library) for name in list_profiles(directory))
+    summaries = {profile.name: profile.summary for profile in profiles}
+    own = {process.name: process.summary for process in library.processes.values()}
     if as_json:
-        click.echo(json.dumps({"profiles": summaries}))
+        click.echo(json.dumps({"profiles": summaries, "own_processes": own}))
         return
     for name, summary in summaries.items():
+        click.echo(f"{name:14} {summary}")
+    click.echo("\nour own processes, which confine themselves:")
+    for name, summary in own.items():
         click.echo(f"{name:14} {summary}")
 
 
@@ -69,8 +78,15 @@ def list_(*, directory: Path | None, as_json: bool) -> None:
 @_directory_option
 @_json_option
 def show(*, profile: str, arch: str | None, switches: tuple[str, ...], directory: Path | None, as_json: bool) -> None:
-    """Say in words what PROFILE (a name or a path) permits, with the reason of every entry."""
-    loaded = load_profile(profile, directory=directory or shipped_directory("sandbox"))
+    """Say in words what PROFILE (a name or a path) permits, with the reason of every entry.
+
+    PROFILE may also be one of our own processes: runner, keeper, launcher, monitor or init.
+    """
+    directory = directory or shipped_directory("sandbox")
+    if profile in list_processes(directory):
+        _show_process(load_process(profile, directory=directory), arch=arch, as_json=as_json)
+        return
+    loaded = load_profile(profile, directory=directory)
     on = frozenset(switches)
     if as_json:
         click.echo(json.dumps(profile_as_data(loaded, switches=on)))
@@ -78,6 +94,15 @@ def show(*, profile: str, arch: str | None, switches: tuple[str, ...], directory
         click.echo(render_rules(resolve_rules(loaded, architecture=arch, switches=on)), nl=False)
     else:
         click.echo(describe_profile(loaded, switches=on), nl=False)
+
+
+def _show_process(process: ProcessProfile, *, arch: str | None, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(process_as_data(process)))
+    elif arch is not None:
+        click.echo(render_rules(process_rules(process, architecture=arch)), nl=False)
+    else:
+        click.echo(describe_process(process), nl=False)
 
 
 @sandbox.command()
@@ -117,6 +142,9 @@ def compile_(context: click.Context, *, check: bool, directory: Path | None) -> 
         loaded = load_profile(name, directory=directory)
         for architecture in ARCHITECTURES:
             compile_filter(resolve_rules(loaded, architecture=architecture))
+    for process in read_library(directory).processes.values():
+        for architecture in ARCHITECTURES:
+            compile_program(process_rules(process, architecture=architecture))
     if not check:
         for name in write_compiled(directory):
             click.echo(f"changed: {name}")

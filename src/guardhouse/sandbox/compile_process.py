@@ -93,8 +93,8 @@ def _plan_landlock(profile: ProcessProfile, abi: int, paths: Mapping[str, Sequen
 
     rules: list[PathRule] = []
     for entry in profile.paths:
-        readable = [name for name in READ_ACCESS if name != "execute"]
-        access = known([*readable, *(WRITE_ACCESS if entry.writable else ())])
+        # No process of ours starts a program that it did not start with, least of all one that it has written.
+        access = known([name for name in (WRITE_ACCESS if entry.writable else READ_ACCESS) if name != "execute"])
         filled = _filled(entry.path, paths, entry.reason.place)
         rules += [PathRule(path, access, optional=entry.optional) for path in filled]
     return LandlockPlan(

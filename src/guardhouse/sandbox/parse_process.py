@@ -5,6 +5,7 @@ Knows the keys of such a file and which of them go together; knows no host. Runs
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from guardhouse.sandbox.documents import ProfileError, Value
@@ -82,10 +83,9 @@ def parse_process(
         scoped=tuple(parse_choice(item, tuple(SCOPE_SINCE)) for item in landlock["scoped"].as_list()),
         files_listed=parse_choice(landlock["files"], ("none", "listed")) == "listed",
         landlock_reason=parse_reason(table["landlock"]),
-        paths=tuple(
-            found
-            for key in ("read", "write")
-            for found in _each(table.get(key), lambda entry, key=key: _parse_path(entry, key)).values()
+        paths=(
+            *_each(table.get("read"), partial(_parse_path, writable=False)).values(),
+            *_each(table.get("write"), partial(_parse_path, writable=True)).values(),
         ),
         limits=_each(table.get("limits"), parse_limit),
         requires=_each(table["requires"], _parse_layer),
@@ -120,12 +120,12 @@ def _parse_bare(value: Value) -> Reason:
     return parse_reason(value)
 
 
-def _parse_path(entry: Value, key: str) -> tuple[str, OwnPath]:
+def _parse_path(entry: Value, *, writable: bool) -> tuple[str, OwnPath]:
     table = entry.as_table(required=frozenset({"path", "why"}), optional=frozenset({"optional"}))
     text = table["path"].as_text()
     path = text if _PLACEHOLDER.fullmatch(text) else parse_path(table["path"])
     optional = table["optional"].as_flag() if "optional" in table else False
-    return path, OwnPath(path, key == "write", optional, parse_reason(entry))
+    return path, OwnPath(path, writable, optional, parse_reason(entry))
 
 
 def _check_sense(profile: ProcessProfile) -> None:

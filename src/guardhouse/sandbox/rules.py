@@ -165,8 +165,10 @@ def _bits(names: Sequence[str]) -> int:
 
 def render_rules(rules: FilterRules) -> str:
     """Return the readable form, one line a rule: what an auditor compares and `compile --check` checks."""
+    # A profile's name has no blank; `compile_process` gives "process NAME".
+    subject = rules.profile if " " in rules.profile else f"profile {rules.profile}"
     lines = [
-        f"filter of profile {rules.profile} on {rules.architecture}",
+        f"filter of {subject} on {rules.architecture}",
         "any other architecture or ABI (x32, 32-bit): kill the process",
     ]
     lines += [f"{answer.call}: answer {answer.errno}" for answer in rules.answers]
