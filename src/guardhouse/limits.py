@@ -179,6 +179,13 @@ APPROVALS_OPEN_MAX: Final = 1_000
 APPROVALS_A_COMMAND_MAX: Final = 64
 
 # MCP servers that tasks call (docs/mcp.md).
+MCP_CONNECT_TIMEOUT_DEFAULT_S: Final = 10.0  # the seed platform's default (SEED_FEATURES S150)
+MCP_SESSIONS_MAX: Final = 16  # at once; each is a process of ours of about 70 MiB, and a server's where it is local
+MCP_IDLE_S: Final = 300.0  # then a session is closed; the next call opens another
+MCP_MESSAGE_MAX_BYTES: Final = 16 * 1024 * 1024  # one message of a server
+MCP_TOOLS_MAX: Final = 2_000  # of one server; what is left out is counted
+MCP_TOOL_PAGES_MAX: Final = 100
+MCP_SERVER_WORDS_BYTES: Final = 4_096  # of a local server's stderr: kept for the text of a failure
 
 # Egress proxy. Connections of one command served at a time (more wait in the kernel's queue), and of all together:
 # each holds two descriptors, so a quarter of the process's limit is the most, and an eighth of that for one command.

@@ -62,6 +62,8 @@ TABLE: dict[str, Rule] = {
             "worker.parser_client",
             "worker.fetch_client",
             "worker.fetch_url",
+            "worker.mcp_client",
+            "worker.mcp_protocol",
         }
         | {"launcher.client", "launcher.start", "launcher.messages", "launcher.self_confine"},
         frozenset({"ctypes", "subprocess", "asyncio", "multiprocessing"}),

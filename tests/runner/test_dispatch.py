@@ -19,6 +19,8 @@ from guardhouse.runner.files import BoundedText
 from guardhouse.runner.journal import open_journal, recover
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
+from guardhouse.runner.mcp_pool import McpPool
+from guardhouse.runner.mcp_service import McpService
 from guardhouse.runner.redaction import load_redaction
 from guardhouse.runner.rules import make_judge
 from guardhouse.runner.web import WebService
@@ -32,6 +34,8 @@ REDACTION = load_redaction(())
 
 
 class HeldCommand:
+    proxy_listener = None
+
     def __init__(self, open_up: trio.Event) -> None:
         self._open_up = open_up
         self._stopped = False
@@ -101,18 +105,22 @@ class System:
         nursery.start_soon(self.link.converse, self.connection)
 
     def enforcement(self, policy: Policy) -> Enforcement:
+        commands = CommandService(
+            judge=make_judge(policy, reader=read_command),
+            launcher=self.launcher,
+            profile="observe",
+            profiles=frozenset({"observe"}),
+            has_gate=False,
+        )
+        web = WebService(policy, client=FetchClient(no_worker), files=FewFiles())
+        pool = McpPool(launcher=self.launcher, start_worker=no_worker)
         return Enforcement(
             policy=policy,
-            commands=CommandService(
-                judge=make_judge(policy, reader=read_command),
-                launcher=self.launcher,
-                profile="observe",
-                profiles=frozenset({"observe"}),
-                has_gate=False,
-            ),
+            commands=commands,
             files=FewFiles(),
             file_gate=FileGate(policy, workspace=self.directory),
-            web=WebService(policy, client=FetchClient(no_worker), files=FewFiles()),
+            web=web,
+            mcp=McpService(policy, pool=pool, commands=commands, files=FewFiles(), web=web, profile="observe"),
         )
 
     def ask(self, task_id: str, operation: str = "bash", args: object = None) -> None:
@@ -247,10 +255,11 @@ async def test_what_is_not_granted_is_refused(system, extra) -> None:
 
 
 @pytest.mark.parametrize("operation", ["mcp_call", "mcp_list_tools"])
-async def test_operations_of_later_releases_are_answered(system, operation) -> None:
-    """An operation that is not built yet is a clear answer, not a crash."""
+async def test_a_server_that_cannot_be_started_is_answered(system, operation) -> None:
+    """A record without what its transport needs is a clear answer, and nothing is started."""
     system.ask("t0", operation, {"server": {"name": "s", "transport": "stdio"}, "tool_name": "t"})
-    assert (await system.result())["error"].startswith(f"operation not available in this release: {operation}")
+    assert (await system.result())["error"] == "MCP server 's' has no command"
+    assert system.launcher.started == []
 
 
 async def test_every_task_is_in_the_journal_before_it_starts(system, tmp_path) -> None:

@@ -9,7 +9,10 @@ from guardhouse.sandbox.bundle import Identity
 from guardhouse.sandbox.load import read_library
 from guardhouse.sandbox.profile import LAYERS
 
-SHIPPED = ("fetch_worker", "files_worker", "isolate", "observe", "operate", "parser_worker")
+SHIPPED = (
+    *("fetch_worker", "files_worker", "isolate", "mcp_server", "mcp_worker"),
+    *("observe", "operate", "parser_worker"),
+)
 DIRECTORY = shipped_directory("sandbox")
 IDENTITY = Identity(1000, 1000, (1000,), "worker", "/home/worker")
 

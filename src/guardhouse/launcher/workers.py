@@ -25,11 +25,17 @@ from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 __all__ = ["WORKER_PROFILES", "Worker", "WorkerCode", "make_worker"]
 
 # The kind that a request names: its profile in the bundle, which no command can be started with.
-WORKER_PROFILES: Final = {"files": "files_worker", "fetch": "fetch_worker", "parser": "parser_worker"}
+WORKER_PROFILES: Final = {
+    "files": "files_worker",
+    "fetch": "fetch_worker",
+    "parser": "parser_worker",
+    "mcp": "mcp_worker",
+}
 _MODULES: Final = {
     "files": "guardhouse.worker.files",
     "fetch": "guardhouse.worker.fetch",
     "parser": "guardhouse.worker.parser",
+    "mcp": "guardhouse.worker.mcp_session",
 }
 _SETTINGS_MODULE: Final = "guardhouse.worker.settings"
 _CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})

@@ -103,12 +103,13 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
     def make_wall(policy: Policy) -> Wall:
         return put_up_wall(
             profile=config.profile,
+            mcp_profile=config.mcp_profile,
             policy=policy,
             account=account,
             workspace=config.workspace,
             protected_paths=hidden,
-            files_settings=make_files_settings(
             journal=journal_directory,
+            files_settings=make_files_settings(
                 policy, workspace=config.workspace, bounds=config.workspace_bounds.as_settings()
             ),
         )
@@ -131,9 +132,9 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         hide_in_logs(token)
         redaction = load_redaction(config.redact_files, token)
         redact_logs(redaction.text)
-        become(account)
         own_wall = plan_of(wall.bundle, "runner")
         give_up_gains(own_wall)
+        become(account)
         os.umask(0o077)
         journal, recovered = open_journal(journal_directory)
         log.info(

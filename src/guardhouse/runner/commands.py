@@ -5,6 +5,7 @@ and no message: output goes to a sink that may make it wait. Runs in the runner.
 """
 
 import os
+import shlex
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
@@ -14,7 +15,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from guardhouse.errors import InvariantError, PeerError, Refusal
-from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason
+from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason, check_launch_request
 from guardhouse.limits import CAPTURE_LIMIT_BYTES, COMMAND_TEXT_MAX_BYTES, OUTPUT_CHUNK_MAX_BYTES, STOP_GRACE_S
 from guardhouse.policy.decision import Decision
 from guardhouse.runner.capture import Capture
@@ -254,20 +255,43 @@ class CommandService:
         if decision.command != request.text:
             raise InvariantError("a decision was used for another text than the one it judged")
         check_admitted(decision, has_gate=self._has_gate)
-        profile = decision.profile or self._profile
-        if profile not in self._profiles:
-            raise Refusal(
-                f"command denied: profile {profile!r}, which a rule asks for, is not among those of this runner"
-                f" ({', '.join(sorted(self._profiles))}); change the rule or start the runner anew"
-            )
         launch = LaunchRequest(
-            profile=profile,
+            profile=self._known_profile(decision.profile or self._profile),
             argv=(_SHELL, "-c", request.text),
             workdir=request.workdir,
             timeout_s=min(request.timeout_s, decision.timeout_s or request.timeout_s),
             grace_s=STOP_GRACE_S,
         )
         return AdmittedCommand(decision, launch)
+
+    async def admit_program(
+        self, argv: tuple[str, ...], *, profile: str, environment: dict[str, str], timeout_s: float
+    ) -> LaunchRequest:
+        """Take a program that is started without a shell through gate one, as the words of a command text would go.
+
+        Raises:
+            Refusal: the policy says no, or names a profile that this runner does not have.
+            PeerError: words or environment cannot be a program's.
+        """
+        decision = await self.judge(shlex.join(argv))
+        check_admitted(decision, has_gate=self._has_gate)
+        launch = LaunchRequest(
+            profile=self._known_profile(decision.profile or profile),
+            argv=argv,
+            environment=environment,
+            timeout_s=min(timeout_s, decision.timeout_s or timeout_s),
+            grace_s=STOP_GRACE_S,
+        )
+        check_launch_request(launch)
+        return launch
+
+    def _known_profile(self, profile: str) -> str:
+        if profile not in self._profiles:
+            raise Refusal(
+                f"command denied: profile {profile!r}, which a rule asks for, is not among those of this runner"
+                f" ({', '.join(sorted(self._profiles))}); change the rule or start the runner anew"
+            )
+        return profile
 
     async def run(
         self,

@@ -93,6 +93,7 @@ class RunnerConfig:
     ask_bashlex: bool
     redact_files: tuple[Path, ...]
     profile: str
+    mcp_profile: str
     ca_file: Path | None
     tls_min_version: str
     insecure_skip_tls_verify: bool
@@ -172,6 +173,7 @@ def resolve_config(
         ask_bashlex=value("ask_bashlex", _switch, default=False),
         redact_files=value("redact_file", _paths, ()),
         profile=value("profile", _non_empty, "observe"),
+        mcp_profile=value("mcp_profile", _non_empty, "mcp_server"),
         ca_file=optional("ca_file", _absolute_path),
         tls_min_version=value("tls_min_version", _tls_version, "1.3"),
         insecure_skip_tls_verify=value("insecure_skip_tls_verify", _switch, default=False),

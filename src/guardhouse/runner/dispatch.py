@@ -13,7 +13,7 @@ import msgspec
 import structlog
 import trio
 
-from guardhouse.errors import PeerError, Refusal
+from guardhouse.errors import InvariantError, PeerError, Refusal
 from guardhouse.launcher.messages import StopReason
 from guardhouse.limits import BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
 from guardhouse.policy.decision import CommandDenied
@@ -32,9 +32,22 @@ from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
 from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
 from guardhouse.wire.messages_files import FileRead, FileWrite
 from guardhouse.wire.messages_v1 import RejectCode
-from guardhouse.wire.operations import Args, BashArgs, BashResult, GrepResult, WebfetchArgs, WebfetchResult, parse_args
+from guardhouse.wire.operations import (
+    Args,
+    BashArgs,
+    BashResult,
+    GrepResult,
+    McpCallArgs,
+    McpListToolsArgs,
+    McpListToolsResult,
+    McpOutcome,
+    WebfetchArgs,
+    WebfetchResult,
+    parse_args,
+)
 from guardhouse.wire.paths import path_as_text
 from guardhouse.worker.fetch_client import FetchRefused
+from guardhouse.worker.mcp_protocol import McpFailure
 from guardhouse.workspace.errors import WorkspaceRefusal
 
 __all__ = ["FILE_OPERATIONS", "Dispatcher"]
@@ -86,6 +99,7 @@ class Dispatcher:
         self._redaction = redaction
         self._journal = journal
         self._tasks: dict[str, _Task] = {}
+        self._calls = 0
         self._command_slots = trio.CapacityLimiter(max_tasks)
         self._file_slots = trio.CapacityLimiter(_FILE_SLOTS)
         self._transfers = TransferService(redaction=redaction, enforcement=lambda: self.enforcement)
@@ -130,7 +144,7 @@ class Dispatcher:
             case DuplicateRequest():
                 get_logger().info("request came again and starts nothing", task_id=event.task_id, state=event.state)
             case McpCall():
-                self.link.answer_call(McpResult(call_id=event.call_id, success=False, error=_unavailable("mcp.call")))
+                self._take_call(event)
             case _:
                 get_logger().debug("event without a rule", kind=type(event).__name__)
 
@@ -195,8 +209,12 @@ class Dispatcher:
                     return _succeeded(request, await self._do_file_operation(request.operation, args))
                 if isinstance(args, WebfetchArgs):
                     return _succeeded(request, await self._fetch(args))
-                return _failed(request, Refusal(_unavailable(request.operation)), code="not_available")
-        except FetchRefused as error:
+                if isinstance(args, McpCallArgs):
+                    return _succeeded(request, await self._call_tool(args))
+                if isinstance(args, McpListToolsArgs):
+                    return _succeeded(request, await self._list_tools(args))
+                raise InvariantError(f"operation {request.operation!r} is known to the wire and to nobody here")
+        except (FetchRefused, McpFailure) as error:
             return _failed(request, error, code=error.code)
         except (Refusal, PeerError) as error:
             return _failed(request, error)
@@ -215,6 +233,38 @@ class Dispatcher:
         enforcement = self.enforcement
         with enforcement.held():
             return await enforcement.web.fetch(args)
+
+    async def _call_tool(self, args: McpCallArgs) -> McpOutcome:
+        enforcement = self.enforcement
+        with enforcement.held():
+            return await enforcement.mcp.call(args)
+
+    async def _list_tools(self, args: McpListToolsArgs) -> McpListToolsResult:
+        enforcement = self.enforcement
+        with enforcement.held():
+            return await enforcement.mcp.list_tools(args)
+
+    def _take_call(self, call: McpCall) -> None:
+        """Carry out a call of the plain protocol; it belongs to its connection and cannot be cancelled."""
+        if self._calls >= self._queue_limit:
+            error = f"runner is busy: {self._calls} mcp calls run, its limit is {self._queue_limit}; try again later"
+            self.link.answer_call(McpResult(call_id=call.call_id, success=False, error=error))
+            return
+        self._calls += 1
+        self._nursery.start_soon(self._answer_call, call)
+
+    async def _answer_call(self, call: McpCall) -> None:
+        try:
+            args = McpCallArgs(server=call.server, tool_name=call.tool_name, args=call.arguments)
+            outcome = TaskResult(task_id=call.call_id, success=True, result=await self._call_tool(args))
+        except (Refusal, PeerError) as error:
+            outcome = TaskResult(task_id=call.call_id, success=False, error=str(error))
+        finally:
+            self._calls -= 1
+        outcome = await self._redacted(outcome)
+        self.link.answer_call(
+            McpResult(call_id=call.call_id, success=outcome.success, result=outcome.result, error=outcome.error)
+        )
 
     async def _run_command(self, task: _Task, args: BashArgs) -> TaskResult:
         request = task.request
@@ -269,12 +319,6 @@ def _accepted(request: TaskRequest) -> AcceptedTask:
         operation=request.operation,
         source_instance_id=request.source_instance_id,
         accepted_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
-
-
-def _unavailable(operation: str) -> str:
-    return (
-        f"operation not available in this release: {operation}; this runner serves bash, webfetch and file operations"
     )
 
 

@@ -19,6 +19,8 @@ from guardhouse.runner.commands import CommandService
 from guardhouse.runner.egress import EgressService, rules_of_bundle
 from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
+from guardhouse.runner.mcp_pool import McpPool
+from guardhouse.runner.mcp_service import McpService
 from guardhouse.runner.rules import make_judge
 from guardhouse.runner.wall import Wall
 from guardhouse.runner.web import WebService
@@ -40,12 +42,14 @@ class Enforcement:
         files: FilesService,
         file_gate: FileGate,
         web: WebService,
+        mcp: McpService,
     ) -> None:
         self.policy = policy
         self.commands = commands
         self.files = files
         self.file_gate = file_gate
         self.web = web
+        self.mcp = mcp
         self._users = 0
         self._replaced = trio.Event()
         self._unused = trio.Event()
@@ -105,21 +109,26 @@ async def enforce(
         # Its start takes a moment, which the first command should not wait for.
         nursery.start_soon(partial(trio.to_thread.run_sync, parser.warm, abandon_on_cancel=True))
         files = FilesService(lambda: launcher.start_worker("files"))
+        commands = CommandService(
+            judge=make_judge(policy, reader=parser.read),
+            launcher=launcher,
+            profile=wall.profile,
+            profiles=wall.profiles,
+            has_gate=wall.has_gate,
+            egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
+        )
+        web = WebService(
+            policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds
+        )
+        pool = McpPool(launcher=launcher, start_worker=lambda: launcher.start_worker("mcp"))
+        await nursery.start(pool.run)
         enforcement = Enforcement(
             policy=policy,
-            commands=CommandService(
-                judge=make_judge(policy, reader=parser.read),
-                launcher=launcher,
-                profile=wall.profile,
-                profiles=wall.profiles,
-                has_gate=wall.has_gate,
-                egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
-            ),
+            commands=commands,
             files=files,
             file_gate=FileGate(policy, workspace=workspace),
-            web=WebService(
-                policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds
-            ),
+            web=web,
+            mcp=McpService(policy, pool=pool, commands=commands, files=files, web=web, profile=wall.mcp_profile),
         )
         task_status.started(enforcement)
         await enforcement.over()

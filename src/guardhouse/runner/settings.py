@@ -191,6 +191,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         purpose="The longest, in seconds, that one web page may take, whatever its task asks for.",
         default="120",
     ),
+    Setting(
+        name="mcp_profile",
+        purpose="What a local MCP server (stdio) may touch: the name of a sandbox profile or the path of a file.",
+        default="mcp_server; a rule for its command may name another",
+    ),
 )
 
 

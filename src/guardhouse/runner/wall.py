@@ -24,12 +24,15 @@ __all__ = ["Wall", "put_up_wall"]
 
 # Every wall has the parser worker: gate one's second reader runs there and nowhere else.
 _PARSER_PROFILE: Final = "parser_worker"
-_WORKER_PROFILES: Final = ("files_worker", "fetch_worker")
+_WORKER_PROFILES: Final = ("files_worker", "fetch_worker", "mcp_worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """What was put up: the launcher, its bundle, and the profiles that commands may run under."""
+    """What was put up: the launcher, its bundle, and the profiles that commands may run under.
+
+    ``mcp_profile`` is the one of local MCP servers, empty where none may be started.
+    """
 
     launcher: LauncherHandle
     bundle: Bundle
@@ -37,6 +40,7 @@ class Wall:
     profile: str
     profiles: frozenset[str]
     has_gate: bool
+    mcp_profile: str = ""
 
 
 def put_up_wall(
@@ -46,31 +50,36 @@ def put_up_wall(
     account: Account,
     workspace: Path,
     protected_paths: tuple[Path, ...],
+    mcp_profile: str | None = None,
     with_workers: bool = True,
     files_settings: bytes | None = None,
     tags: frozenset[str] | None = None,
+    journal: Path | None = None,
 ) -> Wall:
     """Compile the profiles that may be asked for and start the launcher with them.
 
     Args:
         profile: name or path of the default profile; those that the policy's rules name are added.
-    journal: Path | None = None,
         protected_paths: the runner's own files, masked in every command's view.
+        mcp_profile: name or path of the profile of local MCP servers; None where none may be started.
         with_workers: also compile the profiles of the workers that serve files and web pages.
         tags: this host's, for rules with conditions; None where it was given none.
+        journal: the directory that a confined runner writes to; None where no runner and no keeper will be confined.
         files_settings: JSON of `worker.settings.FilesSettings`; None sets the workspace's path alone.
 
     Raises:
         SetupError: a profile is wrong or needs a layer that this host does not give.
     """
     directory = shipped_directory("sandbox")
-        journal: the directory that a confined runner writes to; None where no runner and no keeper will be confined.
     library = read_library(directory)
     default = load_profile(profile, directory=directory, library=library)
     profiles: dict[str, Profile] = {default.name: default}
     for rule in (rule for layer in policy.layers for rule in layer.rules()):
         if rule.profile is not None and rule.profile not in profiles:
             profiles[rule.profile] = load_profile(rule.profile, directory=directory, library=library)
+    for_mcp = None if mcp_profile is None else load_profile(mcp_profile, directory=directory, library=library)
+    if for_mcp is not None:
+        profiles.setdefault(for_mcp.name, for_mcp)
     offered = frozenset(profiles)
     for name in (_PARSER_PROFILE, *(_WORKER_PROFILES if with_workers else ())):
         profiles[name] = load_profile(name, directory=directory, library=library)
@@ -95,6 +104,7 @@ def put_up_wall(
         profile=default.name,
         profiles=offered,
         has_gate=has_gate,
+        mcp_profile="" if for_mcp is None else for_mcp.name,
     )
 
 

@@ -436,14 +436,18 @@ class McpCallArgs(Args, frozen=True, kw_only=True):
 
 
 class McpOutcome(Result, frozen=True, kw_only=True):
-    """What the tool answered, as text. ``structured`` and ``parts`` (of ours) keep what text cannot."""
+    """What the tool answered, as text. ``structured`` and ``parts`` (of ours) keep what text cannot.
+
+    ``structured`` is the tool's structured content, any JSON value; ``parts`` are the content blocks that are no text,
+    as the server wrote them.
+    """
 
     content: str = field(default_factory=str)
     is_error: bool = False
     truncated: bool = False
     file_path: Text | None = None
     total_size: Count | None = None
-    structured: dict[str, Any] | None = None
+    structured: Any = None
     parts: tuple[dict[str, Any], ...] = ()
     notes: _Notes = ()
 
@@ -466,6 +470,7 @@ class McpListToolsResult(Result, frozen=True, kw_only=True):
     """Every tool, over all pages of the server's answer."""
 
     tools: tuple[McpTool, ...] = field(default_factory=empty)
+    notes: _Notes = ()
 
 
 class SyncSkillArgs(Args, frozen=True, kw_only=True):
