@@ -29,11 +29,14 @@ __all__ = [
     "METADATA",
     "accounts",
     "api_tokens",
+    "approval_grants",
+    "approvals",
     "audit_checkpoints",
     "audit_events",
     "audit_positions",
     "environment_tags",
     "environments",
+    "notifications",
     "one_time_links",
     "people",
     "runner_tokens",
@@ -218,6 +221,8 @@ tasks = Table(
     Column("environment_name", String(128)),
     Column("operation", String(64), nullable=False),
     Column("profile", String(64)),
+    # What the asker calls the run of tasks that this one belongs to.
+    Column("session_id", String(128)),
     Column("requested_by", String(128), nullable=False),
     Column("args", LargeBinary, nullable=False),
     Column("command", Text, nullable=False),
@@ -264,6 +269,85 @@ task_output = Table(
     Column("data", LargeBinary, nullable=False),
     UniqueConstraint("task_id", "stream", "offset"),
     Index("ix_task_output_task_id", "task_id"),
+)
+
+# What a runner asks people. Decided ones stay: they answer a runner that asks again.
+approvals = Table(
+    "approvals",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("account_id", String(40), ForeignKey("accounts.id"), nullable=False),
+    # No foreign keys: the record of what was decided outlives environment and task.
+    Column("environment_id", String(40), nullable=False),
+    Column("environment_name", String(128)),
+    # The runner's own name of the question.
+    Column("question_id", String(256), nullable=False),
+    Column("task_id", String(40), nullable=False),
+    Column("session_key", String(256), nullable=False),
+    Column("command", Text, nullable=False),
+    Column("gate", String(8), nullable=False),
+    Column("argv", Text),
+    Column("path", Text, nullable=False),
+    Column("started_by", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("profile", String(256), nullable=False),
+    Column("workdir", Text, nullable=False),
+    Column("requested_by", String(256), nullable=False),
+    # The id of the token or person that asked for the task.
+    Column("requester", String(40), nullable=False),
+    Column("explanation", Text),
+    Column("asked_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("decided_ms", BigInteger),
+    Column("decided_by", String(40)),
+    Column("decided_by_name", String(256)),
+    Column("scope", String(16)),
+    Column("valid_until_ms", BigInteger),
+    Column("note", Text),
+    Column("votes_needed", Integer, nullable=False),
+    Column("votes", Text, nullable=False),
+    UniqueConstraint("environment_id", "question_id"),
+    Index("ix_approvals_state", "state"),
+    Index("ix_approvals_task_id", "task_id"),
+    Index("ix_approvals_asked_ms", "asked_ms"),
+    CheckConstraint("state IN ('pending', 'approved', 'denied', 'expired', 'withdrawn')", name="state"),
+)
+
+# What people said for more than once: it answers later questions until it ends.
+approval_grants = Table(
+    "approval_grants",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("approval_id", String(40), nullable=False),
+    Column("verdict", String(8), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("environment_id", String(40), nullable=False),
+    Column("session_key", String(256), nullable=False),
+    Column("gate", String(8), nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    # JSON: the ids of those who decided, and of the people behind them.
+    Column("deciders", Text, nullable=False),
+    Column("decided_by_name", String(256), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("valid_until_ms", BigInteger, nullable=False),
+    Index("ix_approval_grants_environment_id", "environment_id"),
+)
+
+# Messages to people that are on their way, so that a restart loses none.
+notifications = Table(
+    "notifications",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("channel", String(16), nullable=False),
+    Column("subject", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("next_ms", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
 )
 
 # `guardhouse.hub.audit.chain.AuditRecord` says what each column is and how the hash comes about.

@@ -191,6 +191,7 @@ class HubSession:
             if self.is_v1:
                 raise
             return [Warned(error)]
+        self.peer_time_ms = envelope.timestamp_ms
         return self.received_message(envelope.payload, now_s)
 
     def received_message(self, message: Message, now_s: float) -> list[Event]:
