@@ -5,7 +5,7 @@ matches wins and what none matches is denied. Pure.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from guardhouse.errors import InvariantError, Refusal
 from guardhouse.policy.automaton import TooManySteps
@@ -18,6 +18,10 @@ from guardhouse.policy.subjects import normalise_subject
 from guardhouse.values import Verdict
 
 __all__ = ["OperationDecision", "OperationDenied", "decide_operation", "decide_tunnel"]
+
+
+# What a client may speak inside a tunnel, whatever its port suggests.
+_SPOKEN_IN_TUNNELS: Final = ("https", "http", "tcp")
 
 
 class OperationDenied(Refusal):
@@ -93,34 +97,40 @@ def decide_operation(
 @both_must_allow
 def decide_tunnel(
     policy: Policy,
-    origin: str,
+    scheme: str,
+    authority: str,
     *,
     context: Context = Context(),  # noqa: B008 - frozen, without state
 ) -> OperationDecision:
-    """Decide, by the egress rules, a connection of which ``scheme://host:port`` is known and the paths are not.
+    """Decide, by the egress rules, a connection of which ``host:port`` is known and what is asked for inside is not.
 
-    The strictest answer over every path and query that could be asked for inside: a rule for some paths only cannot be
-    held to in a tunnel.
+    The strictest answer over every path and query: a rule for some paths only cannot be held to in a tunnel. It is
+    asked as ``scheme``; a rule that says no for another scheme that could be spoken inside counts as well.
     """
+    origin = f"{scheme}://{authority}"
     book = rulebook_of(policy, "egress")
     if book is None:
         because = "the policy has no rules for egress: workspace and wall decide"
         return OperationDecision("egress", origin, Verdict.ALLOW, None, because)
-    normal = normalise_subject("egress", origin)
-    if normal is None:
-        because = f"{origin!r} is no URL that rules can be asked about"
-        return OperationDecision("egress", origin, Verdict.DENY, None, because)
-    try:
-        rules = book.find_possible(concat([normal, ANYTHING]), context)
-    except TooManySteps:
-        because = f"whether every path of {normal!r} is allowed takes too long to tell; write its rules more simply"
-        return OperationDecision("egress", normal, Verdict.DENY, None, because)
+    rules: list[Rule | None] = []
+    for spoken in dict.fromkeys((scheme, *_SPOKEN_IN_TUNNELS)):
+        normal = normalise_subject("egress", f"{spoken}://{authority}")
+        if normal is None:
+            because = f"{authority!r} is no host and port that rules can be asked about"
+            return OperationDecision("egress", origin, Verdict.DENY, None, because)
+        try:
+            found = book.find_possible(concat([normal, ANYTHING]), context)
+        except TooManySteps:
+            because = f"whether every path of {normal!r} is allowed takes too long to tell; write its rules more simply"
+            return OperationDecision("egress", origin, Verdict.DENY, None, because)
+        rules += [rule for rule in found if spoken == scheme or rule is not None]
     verdict = strictest(*(action_of(rule) for rule in rules))
     rule = next(found for found in rules if action_of(found) is verdict)
+    hides = f"a tunnel to {origin!r} hides what is asked for inside"
     if rule is None:
-        because = f"a tunnel to {normal!r} hides its paths, and for some of them no egress rule matches"
-    elif len(rules) > 1:
-        because = f"a tunnel to {normal!r} hides its paths, and some of them match the egress rule {rule.says()}"
+        because = f"{hides}, and for some of that no egress rule matches"
+    elif verdict is Verdict.ALLOW:
+        because = f"{origin!r} matches the egress rule {rule.says()}"
     else:
-        because = f"{normal!r} matches the egress rule {rule.says()}"
-    return OperationDecision("egress", normal, verdict, rule, because)
+        because = f"{hides}, and some of that matches the egress rule {rule.says()}"
+    return OperationDecision("egress", origin, verdict, rule, because)

@@ -217,7 +217,7 @@ class CommandEgress:
             decisions = [decide_operation(self._policy, "egress", url, context=context) for url in urls]
         else:
             scheme = _SCHEMES.get(authority.port, "https" if protocol == "connect" else "tcp")
-            decisions = [decide_tunnel(self._policy, f"{scheme}://{authority.text}", context=context)]
+            decisions = [decide_tunnel(self._policy, scheme, authority.text, context=context)]
         for decision in decisions:
             if decision.verdict is not Verdict.ALLOW:
                 raise EgressRefused("policy", str(decision.refusal()))

@@ -269,7 +269,7 @@ class Connection:
         try:
             yield record
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            record.end = "reset"
+            record.end = "reset" if record.verdict == "allow" else ""
             raise
         finally:
             self._is_flushing = False

@@ -459,9 +459,9 @@ def fork_monitor(
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         gc.disable()
         _Monitor(judge, sock, launcher, init_pid).serve()
-    finally:
-        os._exit(_EXIT_BROKEN)
     except BaseException:
         # Ours to mend: without this line nobody would know why every process of the command was killed.
         traceback.print_exc()
         raise
+    finally:
+        os._exit(_EXIT_BROKEN)
