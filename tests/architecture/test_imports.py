@@ -69,8 +69,13 @@ TABLE: dict[str, Rule] = {
         frozenset({"ctypes", "subprocess", "asyncio", "multiprocessing"}),
         "commands start in the launcher, raw calls live in kernel",
     ),
+    "mcp_server": Rule(
+        EVERYONE | {"policy"},
+        frozenset({"os", "socket", "subprocess", "ctypes", "signal", "multiprocessing", "asyncio", "sqlalchemy"}),
+        "an agent's tools ask the hub by its REST interface only: one authorizer, one audit log",
+    ),
     "hub": Rule(
-        EVERYONE | {"wire", "policy", "data_files"},
+        EVERYONE | {"wire", "policy", "data_files", "mcp_server"},
         frozenset({"ctypes", "subprocess", "multiprocessing"}),
         "no hub code can reach a sandbox, and the reverse",
     ),

@@ -1,0 +1,94 @@
+"""What every tool begins and ends with: the caller's view of the hub, and an error that a model can act on."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, ParamSpec
+
+from mcp.server.mcpserver import Context
+from mcp_types import CallToolResult, TextContent
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from guardhouse.mcp_server.hub_api import HubApi, HubRefused
+from guardhouse.mcp_server.models import Where
+
+__all__ = ["Desk", "answer", "error_answer", "fails_readably", "where_of"]
+
+P = ParamSpec("P")
+# What a person would do about it, for the codes whose hint does not say.
+_NEXT: Final = {
+    "environment_unavailable": "choose another environment with list_environments, or try again when it is online",
+    "not_found": "look at list_environments for what there is",
+    "forbidden": "ask the person who gave you this token for one with the scope that is named",
+    "busy": "wait until one of the running tasks has ended",
+}
+
+
+class Desk:
+    """Where tools get the hub from: with the rights of the very request that called them, never their own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    @asynccontextmanager
+    async def open(self, context: Context[Any, Any]) -> AsyncIterator[HubApi]:
+        """Yield the hub as this caller sees it."""
+        request = context.request_context.request
+        if not isinstance(request, Request):
+            raise HubRefused(
+                "unauthenticated", "this call did not come over HTTP, so nobody can be asked who it is from"
+            )
+        address = (request.client.host, request.client.port) if request.client else ("0.0.0.0", 0)  # noqa: S104 - unknown
+        api = HubApi(
+            self._app,
+            authorization=request.headers.get("authorization", ""),
+            client=address,
+            via=f"mcp ({request.headers.get('user-agent', 'unknown')[:100]})",
+        )
+        try:
+            yield api
+        finally:
+            await api.aclose()
+
+
+def answer(value: BaseModel, text: str) -> CallToolResult:
+    """Return a tool's result: ``value`` for programs, ``text`` for a model."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=value.model_dump(mode="json")
+    )
+
+
+def error_answer(code: str, message: str, *, hint: str = "", retryable: bool = False) -> CallToolResult:
+    """Return a failed call: what, why, the next step, and whether to try the same again."""
+    lines = [f"error {code}: {message}"]
+    if hint or code in _NEXT:
+        lines.append(f"next step: {hint or _NEXT[code]}")
+    lines.append(f"retryable: {'yes' if retryable else 'no'}")
+    return CallToolResult(content=[TextContent(type="text", text="\n".join(lines))], is_error=True)
+
+
+def fails_readably(tool: Callable[P, Awaitable[CallToolResult]]) -> Callable[P, Awaitable[CallToolResult]]:
+    """Have a tool answer the hub's refusals instead of raising them."""
+
+    @functools.wraps(tool)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> CallToolResult:
+        try:
+            return await tool(*args, **kwargs)
+        except HubRefused as error:
+            return error_answer(error.code, str(error), hint=error.hint, retryable=error.retryable)
+
+    return wrapped
+
+
+def where_of(environment: dict[str, Any]) -> Where:
+    """Return where something ran."""
+    machine = environment.get("machine") or {}
+    return Where(
+        environment_id=environment["id"],
+        environment_name=environment["name"],
+        host=machine.get("hostname") or None,
+        user=machine.get("username") or None,
+        workspace=machine.get("workspace_root") or None,
+    )

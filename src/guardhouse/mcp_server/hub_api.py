@@ -1,0 +1,134 @@
+"""The hub's REST interface as the tools use it, with the rights of whoever called the tool. Knows no MCP.
+
+Asked inside the hub's own process, over ASGI: every call passes the same authorizer, limits and audit as any other.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx2
+from starlette.types import ASGIApp
+
+from guardhouse.errors import Refusal
+
+__all__ = ["HubApi", "HubRefused"]
+
+_BASE: Final = "http://hub.internal"
+
+
+class HubRefused(Refusal):
+    """The hub said no. What a model needs to go on is in the fields.
+
+    Attributes:
+        code: a stable word.
+        hint: the next step.
+        retryable: whether the same call may work later.
+        status: of HTTP.
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str = "", retryable: bool = False, status: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+        self.retryable = retryable
+        self.status = status
+
+
+class HubApi:
+    """One caller's view of the hub."""
+
+    def __init__(self, app: ASGIApp, *, authorization: str, client: tuple[str, int], via: str) -> None:
+        """``authorization`` is the caller's header, ``client`` its address, ``via`` names the MCP client."""
+        self._client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app, client=client, raise_app_exceptions=False),
+            base_url=_BASE,
+            headers={"authorization": authorization, "user-agent": via},
+            timeout=None,
+        )
+
+    async def get(self, path: str, **query: Any) -> Any:
+        """Return the answer's JSON.
+
+        Raises:
+            HubRefused: the hub said no.
+        """
+        return await self._ask("GET", path, query=query)
+
+    async def post(self, path: str, body: Mapping[str, Any], **query: Any) -> Any:
+        """Return the answer's JSON.
+
+        Raises:
+            HubRefused: the hub said no.
+        """
+        return await self._ask("POST", path, query=query, body=body)
+
+    async def lines(self, path: str, **query: Any) -> str:
+        """Return an answer of lines as it is."""
+        response = await self._client.get(path, params=_given(query))
+        _check(response)
+        return response.text
+
+    async def _ask(
+        self, method: str, path: str, *, query: Mapping[str, Any], body: Mapping[str, Any] | None = None
+    ) -> Any:
+        response = await self._client.request(
+            method, path, params=_given(query), json=None if body is None else _given(body)
+        )
+        _check(response)
+        return response.json()
+
+    async def environment(self, name: str) -> dict[str, Any]:
+        """Return one environment by id or name."""
+        found: dict[str, Any] = await self.get(f"/api/v1/environments/{quote(name, safe='')}")
+        return found
+
+    async def start_task(
+        self,
+        environment_id: str,
+        operation: str,
+        args: Mapping[str, Any],
+        *,
+        wait_s: float,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the task as it stands after at most ``wait_s``."""
+        body = {
+            "environment_id": environment_id,
+            "operation": operation,
+            "args": _given(args),
+            "idempotency_key": idempotency_key,
+        }
+        task: dict[str, Any] = await self.post("/api/v1/tasks", body, wait_s=wait_s)
+        return task
+
+    async def task(self, task_id: str, *, wait_s: float = 0.0) -> dict[str, Any]:
+        """Return a task as it stands after at most ``wait_s``."""
+        task: dict[str, Any] = await self.get(f"/api/v1/tasks/{quote(task_id, safe='')}/result", wait_s=wait_s)
+        return task
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        await self._client.aclose()
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check(response: httpx2.Response) -> None:
+    if response.status_code < 400:
+        return
+    try:
+        error = response.json()["error"]
+        raise HubRefused(
+            error["code"],
+            error["message"],
+            hint=error.get("hint") or "",
+            retryable=bool(error.get("retryable")),
+            status=response.status_code,
+        )
+    except (ValueError, KeyError, TypeError):
+        raise HubRefused(
+            "internal", f"the hub answered with status {response.status_code}", status=response.status_code
+        ) from None
