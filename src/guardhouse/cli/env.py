@@ -6,6 +6,7 @@ from urllib.parse import quote
 import click
 
 from guardhouse.cli.client import HubClient, hub_options, print_json
+from guardhouse.cli.env_policy import policy
 from guardhouse.cli.tables import print_facts, print_table
 
 __all__ = ["env"]
@@ -32,6 +33,9 @@ def _machine(environment: dict[str, Any]) -> str:
 @click.group()
 def env() -> None:
     """Create, list, show and delete environments: the places where commands run."""
+
+
+env.add_command(policy)
 
 
 @env.command("list")

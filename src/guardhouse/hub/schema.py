@@ -34,6 +34,7 @@ __all__ = [
     "audit_checkpoints",
     "audit_events",
     "audit_positions",
+    "environment_policies",
     "environment_tags",
     "environments",
     "notifications",
@@ -110,6 +111,24 @@ environment_tags = Table(
     Column("environment_id", ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True),
     Column("tag", String(64), primary_key=True),
     Index("ix_environment_tags_tag", "tag"),
+)
+
+# The one policy that narrows what an environment's own allows; the runner's answer beside it.
+environment_policies = Table(
+    "environment_policies",
+    METADATA,
+    Column("environment_id", String(40), ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True),
+    Column("policy_id", String(40), nullable=False),
+    # As a person wrote it, and as the runner gets it.
+    Column("document", Text, nullable=False),
+    Column("dumped", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("set_ms", BigInteger, nullable=False),
+    Column("set_by", String(40), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("answered_ms", BigInteger),
+    Column("error", Text),
+    CheckConstraint("state IN ('pending', 'in_force', 'refused')", name="state"),
 )
 
 runner_tokens = Table(

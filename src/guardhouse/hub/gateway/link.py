@@ -22,10 +22,12 @@ from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.file_calls import FileCalls
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
+from guardhouse.hub.store.policies import EnvironmentPolicy
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.ends import decide_end, finish_and_record
@@ -39,6 +41,8 @@ from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
+    PolicyAnswer,
+    PolicyReport,
     RunnerDraining,
     RunnerGoodbye,
     RunnerHello,
@@ -115,6 +119,7 @@ class RunnerLink:
         self._end_reason = "the connection was cut"
         self._warnings = 0
         self._file_calls = FileCalls()
+        self.policies = PolicyCourier(session, database, environment_id=environment.id)
         self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
 
     # What the board and the registry see.
@@ -173,6 +178,11 @@ class RunnerLink:
             self._session.ask_file(call)
             self._to_send.set()
             return await opened.wait()
+
+    def send_policy(self, policy: EnvironmentPolicy | None) -> None:
+        """Queue the environment's policy, or its withdrawal; a runner that cannot be told now is told by its report."""
+        self.policies.send(policy)
+        self._to_send.set()
 
     async def is_alive(self, *, within_s: float) -> bool:
         """Ping the runner."""
@@ -264,6 +274,11 @@ class RunnerLink:
                 self._log.info("runner_draining", reason=event.reason, deadline_s=event.deadline_s)
             case RunnerGoodbye():
                 self._end_reason = f"the runner said goodbye: {event.reason or 'no reason given'}"
+            case PolicyReport():
+                await self.policies.on_report(event)
+                self._to_send.set()
+            case PolicyAnswer():
+                await self.policies.on_answer(event)
             case ApprovalRequest():
                 # Nobody can be asked before the hub has people: the answer is no, at once, and says so.
                 self._session.decide(

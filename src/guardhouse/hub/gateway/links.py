@@ -11,9 +11,11 @@ import trio
 
 from guardhouse.errors import Refusal
 from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
 from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
+from guardhouse.hub.store.policies import EnvironmentPolicy
 from guardhouse.hub.tasks.board import Runner
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 
@@ -49,6 +51,15 @@ class Link(Runner, Protocol):
         """Ask its runner for one part of a file."""
         ...
 
+    @property
+    def policies(self) -> PolicyCourier:
+        """What its runner says of its policies."""
+        ...
+
+    def send_policy(self, policy: EnvironmentPolicy | None) -> None:
+        """Tell its runner the environment's policy, or that there is none."""
+        ...
+
 
 class Links:
     """The registry."""
@@ -77,6 +88,19 @@ class Links:
         """Return what people are shown of the environment's link, or None."""
         link = self._links.get(environment_id)
         return link.instance if link is not None else None
+
+    def send_policy(self, environment_id: str, policy: EnvironmentPolicy | None) -> None:
+        """Tell the environment's runner its policy, where one is connected; one that connects later is told then."""
+        link = self._links.get(environment_id)
+        if link is not None:
+            link.send_policy(policy)
+
+    def reported_policy(self, environment_id: str) -> str | None:
+        """Return the digest of the narrowing policy that the environment's runner says is in force; None: not known."""
+        link = self._links.get(environment_id)
+        if link is None or link.policies.report is None:
+            return None
+        return link.policies.report.narrowing_digest
 
     async def lookup(self, reference: str) -> EnvironmentRecord | None:
         """Return an environment by id or name as it was last read: who it is, not how it is now.
