@@ -142,6 +142,7 @@ async def connect_v1(
         f"{_base(url)}/api/v1/runner/ws",
         ssl_context=ssl_context,
         subprotocols=["guardhouse.v1"],
+        max_message_size=32 * 1024 * 1024,
         extra_headers=[(b"authorization", f"Bearer {token}".encode())],
     ) as websocket:
         assert websocket.subprotocol == "guardhouse.v1"

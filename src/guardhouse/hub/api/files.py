@@ -16,8 +16,8 @@ import trio
 from msgspec import Meta
 
 from guardhouse.errors import Refusal
+from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.api.environments import environment_not_found
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
@@ -107,7 +107,7 @@ async def read_file(call: Call) -> Reply:
     (``x-guardhouse-end``), ``x-guardhouse-checksum`` is that of the whole as sent: ask once more at the last offset.
     """
     query: FileQuery = call.query
-    environment = await _environment(call)
+    environment = _environment(call)
     path = _path(query.path, query.path_b64)
     transfer = query.transfer or mint_id("file")
     asked = _Transfer(call, environment, path, transfer)
@@ -157,7 +157,7 @@ async def write_file(call: Call) -> Reply:
             "a body that begins at an offset needs the transfer that it goes on with and the whole file's checksum",
             hint="give transfer= and checksum=sha256:HEX",
         )
-    environment = await _environment(call)
+    environment = _environment(call)
     path = _path(query.path, query.path_b64)
     transfer = query.transfer or mint_id("file")
     asked = _Transfer(call, environment, path, transfer)
@@ -187,7 +187,7 @@ async def write_file(call: Call) -> Reply:
 async def show_upload(call: Call) -> Reply:
     """Answer how much of an unfinished upload has arrived on the host."""
     query: UploadStateQuery = call.query
-    environment = await _environment(call)
+    environment = _environment(call)
     path = _path(query.path, query.path_b64)
     with _held(call):
         state = await _Transfer(call, environment, path, query.transfer).write(0, b"")
@@ -256,12 +256,10 @@ def _checked(result: FileResult) -> FileResult:
     raise ApiError(_STATUS.get(code, 422), f"file_{code}", message, retryable=code == "busy")
 
 
-async def _environment(call: Call) -> EnvironmentRecord:
-    reference = call.path["environment"]
-    found = await call.services.links.lookup(reference)
-    if found is None:
-        raise environment_not_found(reference)
-    return found
+def _environment(call: Call) -> EnvironmentRecord:
+    if call.environment is None:
+        raise environment_not_found(call.path["environment"])
+    return call.environment
 
 
 def _path(text: str, exact: str | None) -> bytes:
