@@ -11,6 +11,8 @@ import click
 from guardhouse.cli.client import print_json
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.errors import SetupError
+from guardhouse.hub.approvals.desk import Rules
+from guardhouse.hub.approvals.notify import parse_mail, parse_webhook
 from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, parse_listen
 from guardhouse.hub.forwarded import parse_networks
 
@@ -53,6 +55,22 @@ _STATE_DIR = _option(
 @_option("--queue-limit", type=click.IntRange(0), default=1_000, help="Tasks that may wait for one environment.")
 @_option("--in-flight-limit", type=click.IntRange(1), default=64, help="Tasks given to one runner at a time.")
 @_option("--retention-days", type=click.IntRange(0), default=90, help="Finished tasks are kept so long; 0: for ever.")
+@_option("--two-people", is_flag=True, help="Two different people must approve what a rule asks about.")
+@_option("--no-own-approvals", is_flag=True, help="Nobody approves what they, or a token of theirs, asked for.")
+@_option("--webhook-url", metavar="URL", help="Post here when somebody waits for an approval; https.")
+@_option("--webhook-secret-file", type=click.Path(path_type=Path), help="What webhooks are signed with (HMAC-SHA256).")
+@_option("--webhook-private", is_flag=True, help="Let the webhook go to an address that is not public.")
+@_option("--smtp-url", metavar="URL", help="Mail them too, through smtps://[USER@]HOST[:PORT] or smtp:// (STARTTLS).")
+@_option("--smtp-password-file", type=click.Path(path_type=Path), help="The password of the user in --smtp-url.")
+@_option("--mail-from", metavar="ADDRESS", help="Who mail comes from.")
+@_option("--mail-to", multiple=True, metavar="ADDRESS", help="Who is mailed; may be repeated.")
+@_option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="NETWORK",
+    help="Believe X-Forwarded-For from there (10.0.0.1/32); may be given several times.",
+)
 @_option("--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log.")
 @click.pass_context
 def hub(
@@ -70,6 +88,15 @@ def hub(
     in_flight_limit: int,
     retention_days: int,
     trusted_proxies: tuple[str, ...],
+    two_people: bool,
+    no_own_approvals: bool,
+    webhook_url: str | None,
+    webhook_secret_file: Path | None,
+    webhook_private: bool,
+    smtp_url: str | None,
+    smtp_password_file: Path | None,
+    mail_from: str | None,
+    mail_to: tuple[str, ...],
     audit_syslog: str | None,
 ) -> None:
     """Serve environments, tasks and the REST API; runners dial in here.
@@ -95,6 +122,13 @@ def hub(
             in_flight_limit=in_flight_limit,
             retention_days=retention_days,
             trusted_proxies=parse_networks(trusted_proxies),
+            approval_rules=Rules(two_people=two_people, own_requests=not no_own_approvals),
+            webhook=None
+            if webhook_url is None
+            else parse_webhook(webhook_url, webhook_secret_file, allow_private=webhook_private),
+            mail=None
+            if smtp_url is None
+            else parse_mail(smtp_url, smtp_password_file, sender=mail_from, recipients=mail_to),
             audit_syslog=audit_syslog,
         )
     except SetupError as error:
