@@ -224,7 +224,7 @@ async def test_a_decision_is_for_its_own_text() -> None:
     commands = service(FakeLauncher(write_both))
     decision = await commands.judge("echo hi")
     with pytest.raises(Exception, match="another text"):
-        commands.admit_decided(CommandRequest(text="rm -rf /", timeout_s=9), decision)
+        await commands.admit_decided(CommandRequest(text="rm -rf /", timeout_s=9), decision)
 
 
 async def test_a_judge_that_does_not_end_denies(monkeypatch) -> None:
@@ -234,7 +234,7 @@ async def test_a_judge_that_does_not_end_denies(monkeypatch) -> None:
     release = threading.Event()
     monkeypatch.setattr("guardhouse.runner.commands.JUDGE_TIMEOUT_S", 0.1)
     commands = CommandService(
-        judge=lambda _text: release.wait(),
+        judge=lambda _text, _requester: release.wait(),
         launcher=FakeLauncher(write_both),
         profile="p",
         profiles=frozenset({"p"}),
@@ -245,7 +245,7 @@ async def test_a_judge_that_does_not_end_denies(monkeypatch) -> None:
     release.set()
 
 
-def judge_listing(text: str) -> Decision:
+def judge_listing(text: str, _requester: str | None = None) -> Decision:
     policy = load_policy('permission: {bash: {"*": deny, "ls *": allow}}', name="p")
     return make_judge(policy, reader=read_command)(text)
 

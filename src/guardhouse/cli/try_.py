@@ -33,6 +33,14 @@ __all__ = ["try_"]
     multiple=True,
     help="A file of NAME=VALUE lines: values taken out of everything shown, beside the known shapes of secrets.",
 )
+@click.option("--tag", "tags", multiple=True, help="A tag of this host, for rules with conditions; repeatable.")
+@click.option("--requester", default=None, help="Who asks for it, for rules with conditions.")
+@click.option(
+    "--approve",
+    "approves_all",
+    is_flag=True,
+    help="Say yes wherever a rule says ask. Without it the terminal is asked, and without a terminal it is refused.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the command's output.")
 @click.argument("command")
 def try_(
@@ -42,8 +50,11 @@ def try_(
     timeout_s: float,
     run_as: str | None,
     redact_files: tuple[Path, ...],
+    tags: tuple[str, ...],
+    requester: str | None,
     command: str,
     *,
+    approves_all: bool,
     as_json: bool,
 ) -> None:
     """Take COMMAND, one shell text, through gates, wall and limits on this machine, without a hub.
@@ -64,6 +75,9 @@ def try_(
             run_as=run_as,
             pass_through=not as_json,
             redact_files=redact_files,
+            tags=frozenset(tags) or None,
+            requester=requester,
+            approves_all=approves_all,
         )
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)

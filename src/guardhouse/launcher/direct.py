@@ -103,7 +103,7 @@ class DirectClient:
                 os.close(descriptor)
             if isinstance(message, Exited):
                 return message.outcome
-            if not isinstance(message, Started | ProxyListening):
+            if not isinstance(message, Started | ProxyListening | Question | QuestionOver):
                 raise _refusal(message)
 
     def next_question(self, identifier: int) -> Question | QuestionOver:

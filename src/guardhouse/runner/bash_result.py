@@ -53,7 +53,7 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         oom_killed=outcome.oom_killed,
         denied_syscalls=outcome.denied_syscalls,
         killed_descendants=outcome.killed_descendants,
-        notes=outcome.notes,
+        notes=(*run.notes, *outcome.notes),
         reason=outcome.reason,
         decision=run.decision.as_json(),
         execs=outcome.execs,

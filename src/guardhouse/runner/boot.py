@@ -108,6 +108,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             account=account,
             workspace=config.workspace,
             protected_paths=hidden,
+            tags=config.tags,
             journal=journal_directory,
             files_settings=make_files_settings(
                 policy, workspace=config.workspace, bounds=config.workspace_bounds.as_settings()
@@ -211,6 +212,7 @@ async def _serve(
                 redaction=redaction,
                 journal=JournalWriter(journal),
                 max_tasks=config.max_tasks,
+                approval_timeout_s=config.approval_timeout_s,
             )
 
             def handle(event: Event) -> None:

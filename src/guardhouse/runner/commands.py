@@ -7,7 +7,7 @@ and no message: output goes to a sink that may make it wait. Runs in the runner.
 import os
 import shlex
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -15,10 +15,21 @@ from typing import Any, Final, Protocol
 import trio
 
 from guardhouse.errors import InvariantError, PeerError, Refusal
-from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReason, check_launch_request
+from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, Question, StopReason, check_launch_request
 from guardhouse.limits import CAPTURE_LIMIT_BYTES, COMMAND_TEXT_MAX_BYTES, OUTPUT_CHUNK_MAX_BYTES, STOP_GRACE_S
 from guardhouse.policy.decision import Decision
+from guardhouse.runner.approvals import (
+    NOBODY_CAN_BE_ASKED,
+    ApprovalAnswer,
+    Approver,
+    RunningWithQuestions,
+    approved_words,
+    question_about_program,
+    question_about_text,
+    serve_questions,
+)
 from guardhouse.runner.capture import Capture
+from guardhouse.runner.rules import Judge
 from guardhouse.values import Stream, Verdict
 
 __all__ = [
@@ -53,7 +64,7 @@ class OutputClosedError(Exception):
     """A sink's reader is gone. The command's pipe is closed too, so that it gets SIGPIPE as it would in a shell."""
 
 
-class Running(Protocol):
+class Running(RunningWithQuestions, Protocol):
     """One started command; `launcher.client.RunningCommand` is the real one."""
 
     proxy_listener: socket.socket | None
@@ -137,19 +148,25 @@ class StopSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRequest:
-    """A command text, where it is to run below the workspace, and its time limit. Policy rules may shorten it."""
+    """A command text, where it is to run below the workspace, its time limit (a rule may shorten it), who asks."""
 
     text: str
     workdir: str = ""
     timeout_s: float
+    requester: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedCommand:
-    """A command that gate one has admitted, ready to be started. Only `CommandService.admit` makes one."""
+    """A command that gate one has admitted, ready to be started. Only `CommandService.admit` makes one.
+
+    ``notes`` say who approved it; ``approver`` is who can be asked by the exec gate.
+    """
 
     decision: Decision
     launch: LaunchRequest
+    notes: tuple[str, ...] = ()
+    approver: Approver | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,14 +179,16 @@ class CommandRun:
     stdout: Capture
     stderr: Capture
     egress: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def check_admitted(decision: Decision, *, has_gate: bool) -> None:
+def check_admitted(decision: Decision, *, has_gate: bool, answer: ApprovalAnswer | None = None) -> None:
     """Let a decision pass that lets the command run; the only place where gate one's verdict becomes yes or no.
 
     Args:
         has_gate: the exec gate will judge every program that the command starts, so what the text leaves open may be
             left to it.
+        answer: what a person said, where the decision asks; None where nobody could be asked.
 
     Raises:
         CommandDenied: a rule, or the lack of one, denies.
@@ -181,20 +200,34 @@ def check_admitted(decision: Decision, *, has_gate: bool) -> None:
         case Verdict.DENY:
             raise decision.refusal()
         case Verdict.ASK:
-            raise NotAdmitted(
-                f"command denied: {decision.because}: it needs a person's approval, which this runner cannot ask"
-                " for yet (approvals come from the hub); change the rule to allow, or use a command that is allowed",
-                decision,
-            )
+            if answer is None:
+                raise NotAdmitted(
+                    f"command denied: {decision.because}: it needs a person's approval, and {NOBODY_CAN_BE_ASKED};"
+                    " change the rule to allow, or use a command that is allowed",
+                    decision,
+                )
+            if not answer.allows:
+                raise NotAdmitted(
+                    f"command denied: {decision.because}: it needs a person's approval: {answer.why}", decision
+                )
+            check_decidable(decision, has_gate=has_gate)
         case Verdict.UNDECIDED:
-            if has_gate:
-                return
-            raise NotAdmitted(
-                f"command denied: {_undecided(decision)}; only the exec gate could tell, and this host has none"
-                " ('guardhouse doctor' says why): write the command without what text"
-                " cannot decide, or allow it by a rule",
-                decision,
-            )
+            check_decidable(decision, has_gate=has_gate)
+
+
+def check_decidable(decision: Decision, *, has_gate: bool) -> None:
+    """Let a decision pass unless a part of it is left to an exec gate that is not there.
+
+    Raises:
+        NotAdmitted: only the exec gate could tell.
+    """
+    if decision.needs_gate_two and not has_gate:
+        raise NotAdmitted(
+            f"command denied: {_undecided(decision)}; only the exec gate could tell, and this host has none"
+            " ('guardhouse doctor' says why): write the command without what text"
+            " cannot decide, or allow it by a rule",
+            decision,
+        )
 
 
 def _undecided(decision: Decision) -> str:
@@ -208,7 +241,7 @@ class CommandService:
     def __init__(
         self,
         *,
-        judge: Callable[[str], Decision],
+        judge: Judge,
         launcher: CommandLauncher,
         profile: str,
         profiles: frozenset[str],
@@ -229,7 +262,7 @@ class CommandService:
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)
 
-    def _judge_checked(self, text: str) -> Decision:
+    def _judge_checked(self, text: str, requester: str | None) -> Decision:
         size_bytes = len(text.encode("utf-8", "surrogateescape"))
         if size_bytes > COMMAND_TEXT_MAX_BYTES:
             raise PeerError(
@@ -239,30 +272,53 @@ class CommandService:
             )
         if "\0" in text:
             raise PeerError("invalid bash args: the command holds a NUL byte; leave it out", code="invalid_args")
-        return self._judge(text)
+        return self._judge(text, requester)
 
-    async def admit(self, request: CommandRequest) -> AdmittedCommand:
+    async def admit(self, request: CommandRequest, approver: Approver | None = None) -> AdmittedCommand:
         """Take ``request`` through gate one and return what may be started.
 
+        Args:
+            approver: who is asked where a rule says so, now and while the command runs; None: nobody can be.
+
         Raises:
-            Refusal: the policy says no, or names a profile that this runner does not have.
+            Refusal: the policy says no, a person says no or nothing in time, or the policy names a profile that this
+                runner does not have.
             PeerError: the request cannot be a command.
         """
-        return self.admit_decided(request, await self.judge(request.text))
+        return await self.admit_decided(request, await self.judge(request.text, request.requester), approver)
 
-    def admit_decided(self, request: CommandRequest, decision: Decision) -> AdmittedCommand:
+    async def admit_decided(
+        self, request: CommandRequest, decision: Decision, approver: Approver | None = None
+    ) -> AdmittedCommand:
         """As `admit`, with the decision that `judge` gave for this very text."""
         if decision.command != request.text:
             raise InvariantError("a decision was used for another text than the one it judged")
-        check_admitted(decision, has_gate=self._has_gate)
+        answer = await self._ask_about_text(request, decision, approver)
+        check_admitted(decision, has_gate=self._has_gate, answer=answer)
+        can_ask = approver is not None and approver.can_ask
         launch = LaunchRequest(
             profile=self._known_profile(decision.profile or self._profile),
             argv=(_SHELL, "-c", request.text),
             workdir=request.workdir,
             timeout_s=min(request.timeout_s, decision.timeout_s or request.timeout_s),
             grace_s=STOP_GRACE_S,
+            requester=request.requester,
+            ask_timeout_s=approver.timeout_s if approver is not None and can_ask else 0.0,
+            approved=approved_words(decision) if answer is not None else (),
         )
-        return AdmittedCommand(decision, launch)
+        notes = () if answer is None else (f"{decision.because}: {answer.why}",)
+        return AdmittedCommand(decision, launch, notes, approver if can_ask else None)
+
+    async def _ask_about_text(
+        self, request: CommandRequest, decision: Decision, approver: Approver | None
+    ) -> ApprovalAnswer | None:
+        """Return what a person says to a decision that asks; None where it does not ask or nobody can be asked."""
+        if decision.verdict is not Verdict.ASK or approver is None or not approver.can_ask:
+            return None
+        # Nobody is asked about what will be refused all the same.
+        check_decidable(decision, has_gate=self._has_gate)
+        profile = decision.profile or self._profile
+        return await approver.ask(question_about_text(decision, profile=profile, workdir=request.workdir))
 
     async def admit_program(
         self, argv: tuple[str, ...], *, profile: str, environment: dict[str, str], timeout_s: float
@@ -311,7 +367,7 @@ class CommandService:
             Refusal: a layer of the wall cannot be put up; nothing has run.
         """
         stdout, stderr = Capture(limit_bytes=capture_limit_bytes), Capture(limit_bytes=capture_limit_bytes)
-        outcome, egress = await self._launch(admitted.launch, sink, stop, stdout, stderr)
+        outcome, egress = await self._launch(admitted, sink, stop, stdout, stderr)
         return CommandRun(
             decision=admitted.decision,
             outcome=outcome,
@@ -319,9 +375,10 @@ class CommandService:
             stdout=stdout,
             stderr=stderr,
             egress=egress,
+            notes=admitted.notes,
         )
 
-    async def judge(self, text: str) -> Decision:
+    async def judge(self, text: str, requester: str | None = None) -> Decision:
         """Return gate one's decision without running anything, in bounded time.
 
         Raises:
@@ -330,7 +387,7 @@ class CommandService:
         """
         with trio.move_on_after(JUDGE_TIMEOUT_S):
             return await trio.to_thread.run_sync(
-                self._judge_checked, text, abandon_on_cancel=True, limiter=self._judge_limiter
+                self._judge_checked, text, requester, abandon_on_cancel=True, limiter=self._judge_limiter
             )
         raise Refusal(
             f"command denied: the policy did not come to a decision within {JUDGE_TIMEOUT_S:g} s;"
@@ -338,8 +395,9 @@ class CommandService:
         )
 
     async def _launch(
-        self, request: LaunchRequest, sink: OutputSink, stop: StopSignal, stdout: Capture, stderr: Capture
+        self, admitted: AdmittedCommand, sink: OutputSink, stop: StopSignal, stdout: Capture, stderr: Capture
     ) -> tuple[CommandOutcome, dict[str, Any] | None]:
+        request = admitted.launch
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         with (
@@ -356,6 +414,7 @@ class CommandService:
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(_stop_when_asked, running, stop)
+                nursery.start_soon(_answer_questions, running, admitted)
                 async with trio.open_nursery() as pumps:
                     pumps.start_soon(_pump, out_stream, Stream.STDOUT, stdout, sink)
                     pumps.start_soon(_pump, err_stream, Stream.STDERR, stderr, sink)
@@ -366,6 +425,21 @@ class CommandService:
 
 async def _stop_when_asked(running: Running, stop: StopSignal) -> None:
     await running.stop(await stop.wait())
+
+
+async def _answer_questions(running: Running, admitted: AdmittedCommand) -> None:
+    """Put what the exec gate asks about a command before who can be asked; without anybody it does not ask."""
+    approver = admitted.approver
+    if approver is None:
+        return
+
+    async def ask(question: Question) -> ApprovalAnswer:
+        about = question_about_program(
+            question, admitted.decision, profile=admitted.launch.profile, workdir=admitted.launch.workdir
+        )
+        return await approver.ask(about)
+
+    await serve_questions(running, ask)
 
 
 async def _pump(source: trio.abc.ReceiveStream, stream: Stream, capture: Capture, sink: OutputSink) -> None:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import yaml
 
 from guardhouse.errors import SetupError
-from guardhouse.limits import DRAIN_TIMEOUT_S
+from guardhouse.limits import APPROVAL_TIMEOUT_DEFAULT_S, APPROVAL_TIMEOUT_MAX_S, DRAIN_TIMEOUT_S
 from guardhouse.runner.bounds import (
     FetchBounds,
     WorkspaceBounds,
@@ -78,6 +78,8 @@ class RunnerConfig:
         token_file: the file to read it from; None when ``token_place`` is a flag or variable that holds it.
         workspace_is_default: nobody named the workspace, so it may be made.
         drain_timeout_s: seconds that tasks get after the first SIGTERM.
+        tags: this host's, for rules with conditions; None where it was given none.
+        approval_timeout_s: how long a question waits for people.
     """
 
     url: HubUrl
@@ -104,6 +106,8 @@ class RunnerConfig:
     max_tasks: int
     workspace_bounds: WorkspaceBounds
     fetch_bounds: FetchBounds
+    tags: frozenset[str] | None = None
+    approval_timeout_s: float = APPROVAL_TIMEOUT_DEFAULT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,8 @@ def resolve_config(
             networks=value("fetch_network", parse_networks, ()),
             timeout_s=value("fetch_timeout", parse_fetch_timeout, FetchBounds().timeout_s),
         ),
+        tags=optional("tag", _tags),
+        approval_timeout_s=value("approval_timeout", _approval_timeout, APPROVAL_TIMEOUT_DEFAULT_S),
     )
 
 
@@ -373,6 +379,23 @@ def _drain_timeout(text: str) -> float:
         raise ValueError("is no number of seconds; write for example 30") from None
     if not 0 <= seconds <= _DRAIN_LIMIT_S:
         raise ValueError(f"is out of range; write 0 to {_DRAIN_LIMIT_S:.0f} seconds")
+    return seconds
+
+
+def _tags(text: str) -> frozenset[str]:
+    tags = frozenset(text.split(":"))
+    if not all(re.fullmatch(r"[\w.@/+-]{1,64}", tag) for tag in tags):
+        raise ValueError("is no list of tags; write words of at most 64 letters, digits and . _ @ / + -, joined by ':'")
+    return tags
+
+
+def _approval_timeout(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        raise ValueError("is no number of seconds; write for example 900") from None
+    if not 1 <= seconds <= APPROVAL_TIMEOUT_MAX_S:
+        raise ValueError(f"is out of range; write 1 to {APPROVAL_TIMEOUT_MAX_S:.0f} seconds")
     return seconds
 
 

@@ -15,9 +15,10 @@ import trio
 
 from guardhouse.errors import InvariantError, PeerError, Refusal
 from guardhouse.launcher.messages import StopReason
-from guardhouse.limits import BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
+from guardhouse.limits import APPROVAL_TIMEOUT_DEFAULT_S, BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
 from guardhouse.policy.decision import CommandDenied
 from guardhouse.policy.operation import OperationDenied
+from guardhouse.runner.approvals import Approvals, TaskApprover
 from guardhouse.runner.bash_result import make_bash_result
 from guardhouse.runner.commands import CommandRequest, NotAdmitted, StopSignal
 from guardhouse.runner.enforcement import Enforcement
@@ -31,7 +32,7 @@ from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
 from guardhouse.wire.messages import McpCall, McpResult, TaskCancel, TaskRequest, TaskResult
 from guardhouse.wire.messages_files import FileRead, FileWrite
-from guardhouse.wire.messages_v1 import RejectCode
+from guardhouse.wire.messages_v1 import ApprovalDecision, RejectCode
 from guardhouse.wire.operations import (
     Args,
     BashArgs,
@@ -93,11 +94,13 @@ class Dispatcher:
         redaction: Redaction,
         journal: JournalWriter,
         max_tasks: int,
+        approval_timeout_s: float = APPROVAL_TIMEOUT_DEFAULT_S,
     ) -> None:
         self._nursery = nursery
         self.enforcement = enforcement
         self._redaction = redaction
         self._journal = journal
+        self._approvals = Approvals(redaction.data, timeout_s=approval_timeout_s)
         self._tasks: dict[str, _Task] = {}
         self._calls = 0
         self._command_slots = trio.CapacityLimiter(max_tasks)
@@ -137,6 +140,8 @@ class Dispatcher:
                 if task is not None:
                     get_logger().info("cancelling", task_id=event.task_id, reason=event.reason or "")
                     task.cancel(StopReason.CANCEL)
+            case ApprovalDecision():
+                self._approvals.decide(event)
             case ResultAcknowledged():
                 self._nursery.start_soon(self._journal.record_acknowledged, event.task_id)
             case FileRead() | FileWrite():
@@ -273,6 +278,10 @@ class Dispatcher:
             text=args.command,
             workdir=self.enforcement.file_gate.relative(path_as_text(args.workdir_bytes)),
             timeout_s=min(args.timeout_s, BASH_TIMEOUT_MAX_S),
+            requester=request.requested_by,
+        )
+        approver = TaskApprover(
+            self._approvals, self.link, task_id=request.task_id, requested_by=request.requested_by or ""
         )
 
         async def sink(stream: Stream, data: bytes) -> None:
@@ -281,11 +290,11 @@ class Dispatcher:
         output = RedactedOutput(self._redaction, sink)
         # A denied command needs no slot: the answer comes at once however busy the runner is.
         enforcement = self.enforcement
-        admitted = await enforcement.commands.admit(command)
+        admitted = await enforcement.commands.admit(command, approver)
         async with self._command_slots:
             while enforcement is not self.enforcement:
                 enforcement = self.enforcement
-                admitted = await enforcement.commands.admit(command)
+                admitted = await enforcement.commands.admit(command, approver)
             with enforcement.held():
                 task.is_command_running = True
                 try:

@@ -110,7 +110,7 @@ async def enforce(
         nursery.start_soon(partial(trio.to_thread.run_sync, parser.warm, abandon_on_cancel=True))
         files = FilesService(lambda: launcher.start_worker("files"))
         commands = CommandService(
-            judge=make_judge(policy, reader=parser.read),
+            judge=make_judge(policy, reader=parser.read, environment=wall.tags),
             launcher=launcher,
             profile=wall.profile,
             profiles=wall.profiles,

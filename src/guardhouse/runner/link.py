@@ -173,6 +173,11 @@ class Link:
         self._session.answer_policy(answer)
         self._wake.set()
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether the hub of the present connection, or of the last one, understands questions."""
+        return self._session.is_v1
+
     def ask_approval(self, request: ApprovalRequest) -> bool:
         """Put a question to the people; the answer comes as an `ApprovalDecision` event. False: nobody can be asked."""
         asked = self._session.ask_approval(request)

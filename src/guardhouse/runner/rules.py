@@ -5,11 +5,11 @@ Runs in the boot process; a decision later reads no file.
 """
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -19,7 +19,7 @@ from guardhouse.policy import Context, Decision, Policy, decide, load_policy
 from guardhouse.policy.gate_one import ShellReader
 from guardhouse.policy.signing import parse_public_key, verify_policy
 
-__all__ = ["load_policy_keys", "load_rules", "locate_policy", "make_judge"]
+__all__ = ["Judge", "load_policy_keys", "load_rules", "locate_policy", "make_judge"]
 
 POLICY_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -91,15 +91,24 @@ def _check_signature(policy: Policy, path: Path, keys: Sequence[Ed25519PublicKey
     verify_policy(policy, _read(signature), keys, name=str(signature))
 
 
-def make_judge(policy: Policy, *, reader: ShellReader, requester: str | None = None) -> Callable[[str], Decision]:
-    """Return gate one as a function of the command text alone; rules about time see the host's clock.
+class Judge(Protocol):
+    """Gate one."""
+
+    def __call__(self, text: str, requester: str | None = None) -> Decision:
+        """Decide one command text, asked for by ``requester`` (None: nobody said)."""
+        ...
+
+
+def make_judge(policy: Policy, *, reader: ShellReader, environment: frozenset[str] | None = None) -> Judge:
+    """Return gate one as a function of the text and who asks; rules about time see the host's clock.
 
     Args:
         reader: reads the text; the runner's asks the parser process (`worker.parser_client`).
+        environment: this host's tags; None where it was given none.
     """
 
-    def judge(text: str) -> Decision:
-        context = Context(now=datetime.now().astimezone(), requester=requester)
+    def judge(text: str, requester: str | None = None) -> Decision:
+        context = Context(now=datetime.now().astimezone(), requester=requester, environment=environment)
         return decide(policy, text, context=context, reader=reader)
 
     return judge

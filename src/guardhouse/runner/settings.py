@@ -103,6 +103,19 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_switch=True,
     ),
     Setting(
+        name="tag",
+        purpose="A tag of this host, such as production: rules of the policy may ask for it "
+        "(when: {environment: […]}). May be given several times.",
+        default="none; rules that ask for a tag do not allow",
+        is_repeatable=True,
+    ),
+    Setting(
+        name="approval_timeout",
+        purpose="Seconds that a command or program waits for a person's answer where a rule says ask; then it is "
+        "refused.",
+        default="900",
+    ),
+    Setting(
         name="redact_file",
         purpose="A file of NAME=VALUE lines: values that never leave this host, beside the known shapes of secrets. "
         "May be given several times.",

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.identity import Account, become, resolve_account
 from guardhouse.runner.redaction import RedactedOutput, Redaction, make_redaction, read_literals
 from guardhouse.runner.rules import load_rules, make_judge
+from guardhouse.runner.terminal_approver import find_approver
 from guardhouse.runner.wall import Wall, put_up_wall
 from guardhouse.runner.workspace_root import prepare_workspace
 from guardhouse.values import Stream
@@ -167,6 +168,9 @@ def try_command(
     run_as: str | None,
     pass_through: bool,
     redact_files: Sequence[Path] = (),
+    tags: frozenset[str] | None = None,
+    requester: str | None = None,
+    approves_all: bool = False,
 ) -> Trial:
     """Take ``command`` through gates, wall and limits.
 
@@ -175,6 +179,8 @@ def try_command(
         pass_through: write the command's output to our own descriptors as it comes, whole and keeping nothing;
             else keep up to 10 MiB of each stream. Either way secrets are taken out, as the runner does.
         redact_files: the operator's named values.
+        tags: the host's, and requester: who asks, for rules with conditions; None: not known.
+        approves_all: answer yes wherever a rule says ask; otherwise the terminal is asked where there is one.
 
     Raises:
         SetupError: policy, profile, workspace or account cannot be used, or this host lacks a layer.
@@ -187,12 +193,18 @@ def try_command(
     account = resolve_account(run_as, effective_uid=os.geteuid())
     with _workspace(workspace, account) as root:
         wall = put_up_wall(
-            profile=profile, policy=rules, account=account, workspace=root, protected_paths=(), with_workers=False
+            profile=profile,
+            policy=rules,
+            account=account,
+            workspace=root,
+            protected_paths=(),
+            with_workers=False,
+            tags=tags,
         )
         try:
             become(account)
-            request = CommandRequest(text=command, timeout_s=timeout_s)
-            return run_in_trio(_run, wall, rules, request, pass_through, literals)
+            request = CommandRequest(text=command, timeout_s=timeout_s, requester=requester)
+            return run_in_trio(_run, wall, rules, request, pass_through, literals, approves_all)
         finally:
             wall.launcher.close()
 
@@ -203,6 +215,7 @@ async def _run(
     request: CommandRequest,
     pass_through: bool,  # noqa: FBT001 - trio.run
     literals: Sequence[Literal],
+    approves_all: bool,  # noqa: FBT001 - as above
 ) -> Trial:
     patterns = _Patterns(literals)
     async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
@@ -210,7 +223,7 @@ async def _run(
         nursery.start_soon(patterns.load)
         output = _LateOutput(patterns, _write_through if pass_through else _keep, is_kept=not pass_through)
         parser = ParserClient(lambda: trio.from_thread.run(launcher.start_worker, "parser"))
-        judge = make_judge(rules, reader=parser.read)
+        judge = make_judge(rules, reader=parser.read, environment=wall.tags)
         commands = CommandService(
             judge=judge,
             launcher=launcher,
@@ -219,17 +232,21 @@ async def _run(
             has_gate=wall.has_gate,
             egress=_make_egress(wall, rules),
         )
-        decision = await commands.judge(request.text)
+        decision = await commands.judge(request.text, request.requester)
         try:
-            admitted = commands.admit_decided(request, decision)
+            approver = None
+            if approves_all or os.isatty(0):
+                approver = find_approver(approves_all=approves_all, shown=(await patterns.ready()).text)
+            admitted = await commands.admit_decided(request, decision, approver)
             run = await commands.run(admitted, output.take, stop=StopSignal(), capture_limit_bytes=None)
         except Refusal as refusal:
             return Trial(decision, refusal, None, Capture(), Capture(), await patterns.ready())
         captures = await output.finish()
+        outcome = replace(run.outcome, notes=(*run.notes, *run.outcome.notes))
         return Trial(
             decision,
             None,
-            run.outcome,
+            outcome,
             captures[Stream.STDOUT],
             captures[Stream.STDERR],
             await patterns.ready(),

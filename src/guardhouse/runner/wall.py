@@ -41,6 +41,7 @@ class Wall:
     profiles: frozenset[str]
     has_gate: bool
     mcp_profile: str = ""
+    tags: frozenset[str] | None = None
 
 
 def put_up_wall(
@@ -105,6 +106,7 @@ def put_up_wall(
         profiles=offered,
         has_gate=has_gate,
         mcp_profile="" if for_mcp is None else for_mcp.name,
+        tags=tags,
     )
 
 

@@ -16,21 +16,20 @@ import gc
 import json
 import math
 import os
-import resource
 import select
 import signal
-import sys
 import socket
-import traceback
+import sys
 import time
+import traceback
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from guardhouse import limits
 from guardhouse.errors import InvariantError, SetupError
 from guardhouse.kernel import credentials, descriptors, ptrace
-from guardhouse.kernel.title import set_title
 from guardhouse.kernel.ptrace import StopKind
+from guardhouse.kernel.title import set_title
 from guardhouse.launcher import channel
 from guardhouse.launcher.gate import ATTACH, FOLLOWED
 from guardhouse.launcher.gate.facts import (
@@ -44,9 +43,9 @@ from guardhouse.launcher.gate.facts import (
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
 from guardhouse.launcher.gate.messages import Asked, Begin, End, Over, parse_order, render_question
 from guardhouse.launcher.gate.questions import Answer, Held, Question, Questions, Request
+from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 from guardhouse.launcher.self_confine import confine_process
 from guardhouse.sandbox.bundle import ProcessPlan
-from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 from guardhouse.values import Verdict
 
 __all__ = ["fork_monitor"]
@@ -104,7 +103,10 @@ class _Monitor:
             self._tree.attach(tid)
             self._sock.send(FOLLOWED)
             self._follow()
-            channel.send(self._sock, json.dumps(self._report()).encode("ascii"))
+            try:
+                channel.send(self._sock, json.dumps(self._report()).encode("ascii"))
+            except BrokenPipeError:
+                os._exit(_EXIT_CLOSED)  # init was killed with its command
             # Nothing is collected while a command is followed; between two there is time, and little to look at.
             gc.collect()
 
@@ -159,7 +161,7 @@ class _Monitor:
             ptrace.continue_tracee(child)
         ptrace.continue_tracee(tid)
 
-    def _next_stop(self) -> tuple[int, int, resource.struct_rusage]:
+    def _next_stop(self) -> tuple[int, int, ptrace.Usage]:
         """Wait for a stop; meanwhile take answers, and let go of children whose parent was killed unheard."""
         while self._tree.lost_children or self._questions.is_waiting:
             stop = ptrace.wait_any(block=False)
@@ -437,10 +439,10 @@ def fork_monitor(
 
     ``launcher`` carries questions to the launcher and its orders back (`gate.messages`).
 
-    Raises:
-        OSError: fork(2) failed.
     ``wall`` is how it confines itself, before it looks at anything of a command.
 
+    Raises:
+        OSError: fork(2) failed.
     """
     pid = os.fork()
     if pid != 0:
