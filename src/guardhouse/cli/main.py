@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "cp": ("guardhouse.cli.copy", "cp", "Copy a file of any size from an environment or to it."),
     "task": ("guardhouse.cli.task", "task", "List tasks, show output and results, cancel."),
     "token": ("guardhouse.cli.token", "token", "Create, list and revoke API tokens."),
+    "approval": ("guardhouse.cli.approval", "approval", "Decide what a policy's rules ask people about."),
     "user": ("guardhouse.cli.user", "user", "Invite, list, change and disable people."),
     "team": ("guardhouse.cli.team", "team", "Make teams and put people in them."),
     "audit": ("guardhouse.cli.audit", "audit", "Search, export and verify the hub's audit log."),

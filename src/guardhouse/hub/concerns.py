@@ -37,6 +37,8 @@ class Concern(StrEnum):
     RUN_IN_ENVIRONMENT = "run in the environment of the body"
     RUN_IN_PATH = "run in the environment of the path"
     SEE_TASK = "see the task of the path"
+    SEE_APPROVAL = "see the approval of the path"
+    DECIDE_APPROVAL = "decide the approval of the path"
     OWN_TOKEN = "see or revoke the API token of the path"  # noqa: S105 - no secret
     LISTS = "lists what the caller may see"
 

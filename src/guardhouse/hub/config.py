@@ -4,12 +4,14 @@ Knows nothing of where the values came from; `guardhouse.cli.hub` reads flags an
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from guardhouse.errors import SetupError
+from guardhouse.hub.approvals.desk import Rules
+from guardhouse.hub.approvals.notify import Mail, Webhook
 from guardhouse.hub.forwarded import Network
 
 __all__ = ["HubConfig", "parse_listen"]
@@ -33,6 +35,8 @@ class HubConfig:
         in_flight_limit: tasks given to one runner at a time; more wait in the hub.
         audit_syslog: where audit records are sent too, as `guardhouse.hub.audit.syslog.parse_syslog` reads it.
         trusted_proxies: whose X-Forwarded-For is believed.
+        approval_rules: who may approve what.
+        webhook, mail: how people are told that somebody waits for them.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -50,6 +54,9 @@ class HubConfig:
     retention_days: int = 90
     audit_syslog: str | None = None
     trusted_proxies: tuple[Network, ...] = ()
+    approval_rules: Rules = field(default_factory=Rules)
+    webhook: Webhook | None = None
+    mail: Mail | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):

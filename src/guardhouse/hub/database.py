@@ -182,6 +182,11 @@ class Database:
             self._has_news.set()
             self._has_news = trio.Event()
 
+    @property
+    def news(self) -> int:
+        """The newest number that was committed."""
+        return self._news
+
     async def until_news(self, number: int) -> int:
         """Wait until an operation that left ``number`` or a higher one was committed, and return the newest.
 

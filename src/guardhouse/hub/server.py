@@ -25,6 +25,8 @@ from guardhouse.hub.api.openapi import openapi_document
 from guardhouse.hub.api.people import link_url, make_link
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.app import build_app
+from guardhouse.hub.approvals.desk import ApprovalDesk
+from guardhouse.hub.approvals.notify import Notifier
 from guardhouse.hub.audit.chain import AuditSigner
 from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.audit.syslog import SyslogForwarder, parse_syslog
@@ -162,16 +164,24 @@ async def _serving(
 ) -> AsyncIterator[RunningHub]:
     links = Links(database)
     public_url = (config.public_url or listener.url).rstrip("/")
+    credentials = Credentials(
+        await database.read(tokens.list_api_tokens),
+        await database.read(partial(tokens.list_runner_tokens, now_ms=now_ms())),
+        people=await database.read(people.list_people),
+        memberships=await database.read(people.list_memberships),
+        sign_ins=await database.read(partial(people.list_sign_ins, now_ms=now_ms())),
+    )
+    notifier = Notifier(database, webhook=config.webhook, mail=config.mail, public_url=public_url)
+
+    def owner_of(actor: str) -> str | None:
+        owner = credentials.token_owner(actor)
+        return owner.id if owner is not None else None
+
     services = Services(
         config=config,
         database=database,
-        credentials=Credentials(
-            await database.read(tokens.list_api_tokens),
-            await database.read(partial(tokens.list_runner_tokens, now_ms=now_ms())),
-            people=await database.read(people.list_people),
-            memberships=await database.read(people.list_memberships),
-            sign_ins=await database.read(partial(people.list_sign_ins, now_ms=now_ms())),
-        ),
+        credentials=credentials,
+        desk=ApprovalDesk(database, links, rules=config.approval_rules, owner_of=owner_of, notify=notifier.enqueue),
         sealer=sealer,
         links=links,
         board=TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit),
@@ -196,6 +206,10 @@ async def _serving(
 
     async with trio.open_nursery() as background:
         await services.board.start(background)
+        await services.desk.start()
+        services.board.on_end.append(services.desk.task_ended)
+        background.start_soon(services.desk.run)
+        background.start_soon(notifier.run)
         background.start_soon(services.board.run)
         background.start_soon(links.run)
         background.start_soon(keeper.run)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.authorize import Credentials
 from guardhouse.hub.config import HubConfig
@@ -33,6 +34,7 @@ class Services:
     openapi: dict[str, object]
     passwords: Passwords
     lockout: Lockout
+    desk: ApprovalDesk
     is_stopping: bool = False
 
     @property

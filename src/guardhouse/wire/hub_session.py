@@ -122,6 +122,8 @@ class HubSession:
         self.is_v1 = subprotocol == _V1
         self.is_ready = not self.is_v1
         self.is_draining = False
+        # The runner's clock (Unix ms) when it sent the frame that was taken last; its deadlines count against it.
+        self.peer_time_ms = 0
         self.is_offline = False
         self.hello: RunnerHello | None = None
         self._window_bytes = welcome.output_window_bytes or limits.OUTPUT_WINDOW_BYTES

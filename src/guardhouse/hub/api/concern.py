@@ -58,6 +58,8 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
             return call
         case Concern.SEE_TASK:
             return await _task(call)
+        case Concern.SEE_APPROVAL | Concern.DECIDE_APPROVAL:
+            return await _approval(call, concern)
         case Concern.OWN_TOKEN:
             await _token(call)
             return call
@@ -111,6 +113,24 @@ async def _task(call: "Call") -> "Call":
     except NotVisible as error:
         raise task_not_found(task_id) from error
     return replace(call, task=record)
+
+
+async def _approval(call: "Call", concern: Concern) -> "Call":
+    approval_id = call.path["approval"]
+    missing = ApiError(
+        404, "approval_not_found", f"no approval {approval_id!r}", hint="'guardhouse approval list' shows them"
+    )
+    record = await call.services.desk.find(approval_id)
+    if record is None:
+        raise missing
+    environment = await call.services.links.lookup(record.environment_id)
+    try:
+        # Whoever asked may look at it everywhere; deciding takes seeing the environment.
+        own = () if concern is Concern.DECIDE_APPROVAL else (record.requester,)
+        check_sees_work(call.actor, environment, asked_by=own)
+    except NotVisible as error:
+        raise missing from error
+    return replace(call, approval=record)
 
 
 async def _token(call: "Call") -> None:

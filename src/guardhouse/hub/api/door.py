@@ -29,6 +29,7 @@ from guardhouse.hub.concerns import Concern
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.forwarded import client_address
 from guardhouse.hub.store import people
+from guardhouse.hub.store.approvals import ApprovalRecord
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.wire.json_text import parse_json
@@ -52,7 +53,8 @@ JSON: Final = "application/json"
 class Call:
     """One authorized request, decoded.
 
-    ``principal`` is None on public routes only. ``environment`` and ``task`` are what the route's concern names.
+    ``principal`` is None on public routes only. ``environment``, ``task`` and ``approval`` are what the
+    route's concern names.
     """
 
     services: "Services"
@@ -65,6 +67,7 @@ class Call:
     # What the route's concern loaded and allowed.
     environment: EnvironmentRecord | None = None
     task: TaskRecord | None = None
+    approval: ApprovalRecord | None = None
 
     @property
     def actor(self) -> Principal:

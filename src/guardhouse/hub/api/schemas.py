@@ -222,7 +222,8 @@ class TaskCreate(Input, frozen=True):
 
     ``args`` are the operation's own (docs/wire_protocol.md). With an ``idempotency_key`` the same request sent again
     answers with the first one's task. ``queue_s`` lets the task wait so long for a runner that is not connected;
-    without it an environment that is not online is refused at once.
+    without it an environment that is not online is refused at once. Tasks of one asker with the same ``session_id``
+    belong together: an approval "for this session" covers them.
     """
 
     environment_id: _Reference
@@ -231,6 +232,7 @@ class TaskCreate(Input, frozen=True):
     idempotency_key: _Key | None = None
     queue_s: Annotated[float, Meta(ge=0, le=86_400)] = 0
     profile: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    session_id: _Key | None = None
 
 
 class WaitQuery(Input, frozen=True):
@@ -270,6 +272,7 @@ class Task(Output, frozen=True):
     cancel_requested_at: str | None
     cancel_reason: str | None
     requested_by: str
+    session_id: str | None
     trace_id: str
     protocol: str | None
     timeout_s: float

@@ -45,6 +45,7 @@ async def create_task(call: Call) -> Reply:
             created_by=call.actor.id,
             requested_by=call.actor.name,
             address=call.address,
+            session_id=body.session_id,
         )
     )
     if query.wait_s > 0:

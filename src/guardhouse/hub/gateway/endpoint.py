@@ -118,6 +118,7 @@ class RunnerGateway:
             environment=environment,
             database=services.database,
             board=services.board,
+            desk=services.desk,
             links=services.links,
             remote_address=address,
         )

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from guardhouse import limits
 from guardhouse.errors import PeerError
+from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
@@ -33,7 +34,7 @@ from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.ends import decide_end, finish_and_record
 from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
-from guardhouse.values import Stream, Verdict
+from guardhouse.values import Stream
 from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
 from guardhouse.wire.messages import Message as WireMessage
 from guardhouse.wire.messages import TaskRequest
@@ -41,6 +42,7 @@ from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
+    ApprovalWithdrawn,
     PolicyAnswer,
     PolicyReport,
     RunnerDraining,
@@ -94,6 +96,7 @@ class RunnerLink:
         environment: EnvironmentRecord,
         database: Database,
         board: TaskBoard,
+        desk: ApprovalDesk,
         links: Links,
         remote_address: str | None,
     ) -> None:
@@ -103,6 +106,7 @@ class RunnerLink:
         self._environment = environment
         self._database = database
         self._board = board
+        self._desk = desk
         self._links = links
         self._remote_address = remote_address
         self._connected_ms = now_ms()
@@ -280,15 +284,9 @@ class RunnerLink:
             case PolicyAnswer():
                 await self.policies.on_answer(event)
             case ApprovalRequest():
-                # Nobody can be asked before the hub has people: the answer is no, at once, and says so.
-                self._session.decide(
-                    ApprovalDecision(
-                        approval_id=event.approval_id,
-                        verdict=Verdict.DENY,
-                        decided_by="hub",
-                        note="this hub has nobody to ask; change the rule to allow or deny",
-                    )
-                )
+                await self._on_question(event)
+            case ApprovalWithdrawn():
+                await self._desk.withdrawn(event.approval_id, environment_id=self._environment.id, reason=event.reason)
             case FileResult():
                 self._file_calls.answer(event)
             case Warned():
@@ -304,6 +302,21 @@ class RunnerLink:
             self._log.warning("runner_message_ignored", code=error.code, error=str(error))
         elif self._warnings == WARNINGS_LOGGED + 1:
             self._log.warning("runner_messages_ignored", note="further ones of this connection are not logged")
+
+    async def _on_question(self, question: ApprovalRequest) -> None:
+        task = await self._board.record(question.task_id)
+        if task is None or task.environment_id != self._environment.id or task.is_finished:
+            # The session lets no other task's question through; this one ended while it was on its way.
+            return
+        await self._desk.asked(
+            question, environment=self._environment, task=task, peer_time_ms=self._session.peer_time_ms
+        )
+
+    def tell(self, decision: ApprovalDecision) -> None:
+        """Queue what people said to a question of this runner."""
+        if self._session.is_v1 and self._session.is_ready:
+            self._session.decide(decision)
+            self._to_send.set()
 
     async def _on_heartbeat(self, event: HeartbeatReceived) -> None:
         heartbeat = event.heartbeat

@@ -18,6 +18,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
 from guardhouse.hub.store.policies import EnvironmentPolicy
 from guardhouse.hub.tasks.board import Runner
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
+from guardhouse.wire.messages_v1 import ApprovalDecision
 
 __all__ = ["AlreadyConnected", "Link", "Links"]
 
@@ -46,6 +47,9 @@ class Link(Runner, Protocol):
 
     def close(self, reason: str) -> None:
         """End it."""
+
+    def tell(self, decision: ApprovalDecision) -> None:
+        """Queue what people said to a question of its runner."""
 
     async def ask_file(self, call: FileRead | FileWrite) -> FileResult:
         """Ask its runner for one part of a file."""

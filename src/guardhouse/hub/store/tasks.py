@@ -67,6 +67,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     environment_name: str | None
     operation: str
     profile: str | None = None
+    session_id: str | None = None
     requested_by: str
     args: bytes
     command: str

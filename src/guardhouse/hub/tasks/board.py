@@ -8,6 +8,7 @@ crash leaves exactly one. Knows connections only as `Runner`. Runs in the hub.
 import hashlib
 import secrets
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -95,6 +96,7 @@ class TaskRequested:
     created_by: str
     requested_by: str
     address: str | None
+    session_id: str | None = None
 
 
 class TaskBoard:
@@ -112,6 +114,8 @@ class TaskBoard:
         self._away_since_s: dict[str, float] = {}
         self._nursery: trio.Nursery | None = None
         self.instance_id = mint_id("hub")
+        # Told the id of each task that has got its end.
+        self.on_end: list[Callable[[str], None]] = []
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Take up what an earlier hub left; must be awaited before anything is served."""
@@ -162,7 +166,16 @@ class TaskBoard:
         if len(args) > limits.MESSAGE_MAX_BYTES - ENVELOPE_BYTES:
             raise ApiError(413, "oversized", f"args of {len(args)} bytes do not fit a message", hint="send less")
         digest = hashlib.sha256(
-            msgspec.json.encode([asked.environment.id, asked.operation, asked.profile, asked.args], order="sorted")
+            msgspec.json.encode(
+                [
+                    asked.environment.id,
+                    asked.operation,
+                    asked.profile,
+                    asked.args,
+                    *([asked.session_id] if asked.session_id is not None else []),
+                ],
+                order="sorted",
+            )
         ).digest()
         at_ms = now_ms()
         runner = self._runners.find(asked.environment.id)
@@ -181,6 +194,7 @@ class TaskBoard:
                 environment_name=asked.environment.name,
                 operation=asked.operation,
                 profile=asked.profile,
+                session_id=asked.session_id,
                 requested_by=asked.requested_by,
                 args=args,
                 command=_summary(asked.operation, asked.args),
@@ -303,6 +317,7 @@ class TaskBoard:
                 args=msgspec.Raw(live.record.args),
                 trace_id=live.record.trace_id,
                 source_instance_id=self.instance_id,
+                session_id=live.record.session_id,
                 requested_by=live.record.requested_by,
                 profile=live.record.profile,
             )
@@ -571,6 +586,8 @@ class TaskBoard:
         )
         self._drop(live)
         live.end()
+        for tell in self.on_end:
+            tell(task_id)
         self.dispatch(live.record.environment_id)
 
     def _add(self, live: LiveTask) -> None:

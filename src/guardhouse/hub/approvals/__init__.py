@@ -1,0 +1,1 @@
+"""Approvals: questions of runners put before people, and the messages that tell people of them. Runs in the hub."""

@@ -1,0 +1,417 @@
+"""Approvals: what a runner asks, who may answer, what an answer covers, and what a cut or a restart leaves of it."""
+
+import hashlib
+import hmac
+import json
+import time
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+from tests.hub.support import become_owner, invite
+from tests.support.runner_stub import RunnerStub, connect_v1
+
+from guardhouse.errors import SetupError
+from guardhouse.hub.approvals.desk import Rules
+from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_mail, parse_webhook
+
+RULE = {"rule": "rm *", "because": "deletes", "place": "ops.yaml:7", "profile": "observe"}
+
+
+async def ask(runner: RunnerStub, task_id: str, question: str = "q-1", *, wait_s: float = 600, **more: Any) -> None:
+    payload = {
+        "approval_id": question,
+        "task_id": task_id,
+        "command": "rm -r old",
+        "expires_at_ms": int((time.time() + wait_s) * 1000),
+        **RULE,
+        **more,
+    }
+    await runner.send("approval.request", payload)
+
+
+async def started(hub, runner: RunnerStub, **more: Any) -> str:
+    task = await hub.start("rm -r old", **more)
+    await runner.expect("task.request", within_s=30)
+    return task["id"]
+
+
+async def pending(hub, count: int = 1) -> list[dict[str, Any]]:
+    async def there() -> list[dict[str, Any]]:
+        found = (await hub.http.get("/api/v1/approvals", params={"state": "pending"})).json()["approvals"]
+        return found if len(found) == count else []
+
+    return await hub.until(there, within_s=30)
+
+
+async def until_state(hub, approval_id: str, state: str) -> dict[str, Any]:
+    async def is_so() -> dict[str, Any] | None:
+        found = (await hub.http.get(f"/api/v1/approvals/{approval_id}")).json()
+        return found if found["state"] == state else None
+
+    return await hub.until(is_so, within_s=30)
+
+
+@asynccontextmanager
+async def waiting(hub, **more: Any):
+    """A runner whose task waits for an answer."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        task_id = await started(hub, runner)
+        await ask(runner, task_id, **more)
+        (found,) = await pending(hub)
+        yield runner, task_id, found
+
+
+def as_person(hub, cookies: httpx2.Cookies) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=hub.url, cookies=cookies, headers={"sec-fetch-site": "same-origin"}, timeout=30)
+
+
+async def test_yes_reaches_the_runner_and_the_log(hub):
+    """The question is shown whole, the answer is the runner's, and both stand in the audit log."""
+    more = {"gate": "exec", "argv": ["rm", "-r", "old dir"], "path": "/usr/bin/rm", "explanation": {"verdict": "ask"}}
+    async with waiting(hub, **more) as (runner, task_id, found):
+        shown = (await hub.http.get(f"/api/v1/approvals/{found['id']}")).json()
+        assert (shown["argv"], shown["explanation"], shown["task_id"]) == (more["argv"], more["explanation"], task_id)
+        assert (shown["rule"], shown["place"], shown["requested_by"]) == ("rm *", "ops.yaml:7", "owner")
+        reply = await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json={"note": "fine"})
+        assert (reply.status_code, reply.json()["state"]) == (200, "approved")
+        decision = await runner.expect("approval.decision", within_s=30)
+        assert decision["approval_id"] == "q-1"
+        assert (decision["verdict"], decision["decided_by"], decision["note"]) == ("allow", "owner", "fine")
+    events = (await hub.http.get("/api/v1/audit", params={"target": found["id"]})).json()["events"]
+    assert [one["action"] for one in events] == ["approval.approve", "approval.ask"]
+    assert events[1]["executed"] == "rm -r 'old dir'"
+
+
+async def test_no_reaches_the_runner_with_its_note(hub):
+    """A denial says who and why."""
+    async with waiting(hub) as (runner, _, found):
+        reply = await hub.http.post(f"/api/v1/approvals/{found['id']}/deny", json={"note": "not on Friday"})
+        assert reply.json()["state"] == "denied"
+        decision = await runner.expect("approval.decision", within_s=30)
+        assert (decision["verdict"], decision["note"]) == ("deny", "not on Friday")
+        again = await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json={})
+        assert (again.status_code, again.json()["error"]["code"]) == (409, "already_decided")
+
+
+async def test_time_denies(hub):
+    """What nobody decides in time is denied, and can be approved no more."""
+    async with waiting(hub, wait_s=0) as (runner, _, found):
+        decision = await runner.expect("approval.decision", within_s=30)
+        assert (decision["verdict"], decision["note"]) == ("deny", "nobody decided in time")
+        assert (await until_state(hub, found["id"], "expired"))["decided_by"] == "hub"
+        late = await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json={})
+        assert late.status_code == 409
+
+
+async def test_the_runners_clock_does_not_matter(hub):
+    """A runner whose clock is a day off gets as long as it meant."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        task_id = await started(hub, runner)
+        day_ms = 86_400_000
+        now = int(time.time() * 1000) - day_ms
+        payload = {"approval_id": "q", "task_id": task_id, "command": "x", "expires_at_ms": now + 600_000, **RULE}
+        frame = {"id": "msg", "type": "approval.request", "payload": payload, "timestamp": now}
+        await runner.websocket.send_message(json.dumps(frame))
+        (found,) = await pending(hub)
+        assert found["expires_at"] > found["asked_at"]
+        assert (await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json={})).status_code == 200
+
+
+async def test_a_withdrawn_question_is_over(hub):
+    """What the runner takes back, or whose task ends, needs nobody any more."""
+    async with waiting(hub) as (runner, task_id, found):
+        await runner.send("approval.withdrawn", {"approval_id": "q-1", "reason": "cancelled"})
+        assert (await until_state(hub, found["id"], "withdrawn"))["note"] == "cancelled"
+        await ask(runner, task_id, "q-2")
+        (second,) = await pending(hub)
+        await runner.result(task_id, stdout_bytes=0, stderr_bytes=0)
+        assert (await until_state(hub, second["id"], "withdrawn"))["note"] == "the task has ended"
+
+
+async def test_asking_again_is_the_same_question(start_hub):
+    """Over a cut and a restart the question stays one; decided meanwhile, it is answered at once as first asked."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_v1(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            task_id = await started(hub, runner)
+            await runner.send("task.accepted", {"task_id": task_id})
+            await ask(runner, task_id)
+            await ask(runner, task_id)
+            (first,) = await pending(hub)
+    held = [{"task_id": task_id, "state": "running"}]
+    async with start_hub() as hub:
+        (again,) = await pending(hub)
+        assert again["id"] == first["id"]
+        approved = await hub.http.post(f"/api/v1/approvals/{first['id']}/approve", json={})
+        assert approved.status_code == 200
+        async with connect_v1(hub.url, created["token"], tasks=held) as runner:
+            await ask(runner, task_id, command="something else")
+            decision = await runner.expect("approval.decision", within_s=30)
+            assert decision["verdict"] == "allow"
+        assert (await hub.http.get(f"/api/v1/approvals/{first['id']}")).json()["command"] == "rm -r old"
+
+
+async def test_for_the_rule_covers_the_rule_only(hub):
+    """Later questions of the same rule are answered at once; another rule's, and after revoking, are not."""
+    async with waiting(hub) as (runner, _, found):
+        body = {"scope": "rule", "for_s": 3600}
+        assert (await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json=body)).status_code == 200
+        first = await runner.expect("approval.decision", within_s=30)
+        assert (first["scope"], first["valid_until_ms"] > time.time() * 1000) == ("rule", True)
+        other = await started(hub, runner)
+        await ask(runner, other, "q-2", gate="exec", argv=["rm", "x"])
+        second = await runner.expect("approval.decision", within_s=30)
+        assert (second["approval_id"], second["verdict"]) == ("q-2", "allow")
+        assert "said for this rule" in second["note"]
+        await ask(runner, other, "q-3", place="ops.yaml:9")
+        (open_one,) = await pending(hub)
+        await hub.http.post(f"/api/v1/approvals/{open_one['id']}/deny", json={})
+        (grant,) = (await hub.http.get("/api/v1/approval-grants")).json()["grants"]
+        assert (await hub.http.delete(f"/api/v1/approval-grants/{grant['id']}")).status_code == 204
+        assert (await hub.http.delete(f"/api/v1/approval-grants/{grant['id']}")).status_code == 404
+        await ask(runner, other, "q-4")
+        await pending(hub)
+
+
+async def test_for_the_session_covers_the_session_only(hub):
+    """Tasks of one asker with one session id; neither another session nor another asker of the same name."""
+    created = await hub.environment()
+    token = (await hub.http.post("/api/v1/tokens", json={"name": "other", "scopes": ["admin"]})).json()["secret"]
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        first = await started(hub, runner, session_id="s-1")
+        await ask(runner, first)
+        (found,) = await pending(hub)
+        await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json={"scope": "session"})
+        await runner.expect("approval.decision", within_s=30)
+        same = await started(hub, runner, session_id="s-1")
+        await ask(runner, same, "q-2")
+        assert (await runner.expect("approval.decision", within_s=30))["approval_id"] == "q-2"
+        await ask(runner, await started(hub, runner, session_id="s-2"), "q-3")
+        await pending(hub, 1)
+        body = {
+            "environment_id": "web-1", "operation": "bash", "args": {"command": "x"}, "session_id": "s-1",
+        }  # fmt: skip
+        headers = {"authorization": f"Bearer {token}"}
+        reply = await hub.http.post("/api/v1/tasks", json=body, headers=headers)
+        await runner.expect("task.request", within_s=30)
+        await ask(runner, reply.json()["id"], "q-4")
+        await pending(hub, 2)
+
+
+async def test_two_people_must_say_yes(start_hub):
+    """The first yes waits; the same person's second is none, nor is a token's of nobody; another's lets it run."""
+    async with start_hub(approval_rules=Rules(two_people=True)) as hub:
+        owner = await become_owner(hub)
+        max_, _ = await invite(hub, "max@example.com")
+        async with waiting(hub) as (runner, _, found), as_person(hub, owner) as one, as_person(hub, max_) as two:
+            path = f"/api/v1/approvals/{found['id']}/approve"
+            assert (await hub.http.post(path, json={})).json()["error"]["code"] == "two_people"
+            for _ in range(2):
+                reply = await one.post(path, json={})
+                assert (reply.status_code, reply.json()["state"], len(reply.json()["votes"])) == (202, "pending", 1)
+            reply = await two.post(path, json={"scope": "rule"})
+            assert (reply.status_code, reply.json()["state"]) == (200, "approved")
+            assert (await runner.expect("approval.decision", within_s=30))["decided_by"] == "owner and max"
+
+
+async def test_one_no_is_enough(start_hub):
+    """Under the two-person rule either of them can stop it."""
+    async with start_hub(approval_rules=Rules(two_people=True)) as hub, waiting(hub) as (runner, _, found):
+        assert (await hub.http.post(f"/api/v1/approvals/{found['id']}/deny", json={})).json()["state"] == "denied"
+        assert (await runner.expect("approval.decision", within_s=30))["verdict"] == "deny"
+
+
+async def test_nobody_approves_their_own_where_that_is_unwanted(start_hub):
+    """Neither by the browser nor by a token of theirs, nor by what they granted before; a colleague may."""
+    async with start_hub(approval_rules=Rules(own_requests=False)) as hub:
+        owner = await become_owner(hub)
+        max_, _ = await invite(hub, "max@example.com")
+        created = await hub.environment()
+        async with (
+            connect_v1(hub.url, created["token"]) as runner,
+            as_person(hub, owner) as one,
+            as_person(hub, max_) as two,
+        ):
+            await hub.until_online()
+            made = await two.post("/api/v1/tokens", json={"name": "agent", "scopes": ["tasks:run", "approvals:decide"]})
+            agent = {"authorization": f"Bearer {made.json()['secret']}"}
+            body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "x"}}
+            async with httpx2.AsyncClient(base_url=hub.url, headers=agent) as http:
+                task = (await http.post("/api/v1/tasks", json=body)).json()
+                await runner.expect("task.request", within_s=30)
+                await ask(runner, task["id"])
+                (found,) = await pending(hub)
+                path = f"/api/v1/approvals/{found['id']}/approve"
+                for refused in (http, two):
+                    reply = await refused.post(path, json={})
+                    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "own_request")
+                assert (await one.post(path, json={"scope": "rule"})).status_code == 200
+            # The owner's own request is not covered by the owner's grant.
+            mine = (await one.post("/api/v1/tasks", json=body)).json()
+            await runner.expect("task.request", within_s=30)
+            await ask(runner, mine["id"], "q-2")
+            await pending(hub)
+
+
+async def test_an_agents_token_cannot_answer_itself(hub):
+    """Also where people may approve their own: a token that runs and decides would need nobody."""
+    created = await hub.environment()
+    scopes = ["tasks:run", "approvals:decide", "approvals:read"]
+    made = await hub.http.post("/api/v1/tokens", json={"name": "agent", "scopes": scopes})
+    agent = {"authorization": f"Bearer {made.json()['secret']}"}
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        async with httpx2.AsyncClient(base_url=hub.url, headers=agent) as http:
+            body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "x"}}
+            task = (await http.post("/api/v1/tasks", json=body)).json()
+            await runner.expect("task.request", within_s=30)
+            await ask(runner, task["id"])
+            (found,) = await pending(hub)
+            reply = await http.post(f"/api/v1/approvals/{found['id']}/approve", json={})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "own_request")
+
+
+async def test_a_question_of_another_environments_task_is_not_taken(hub):
+    """A runner asks about its own tasks only; the connection of one that does not ends."""
+    await hub.environment()
+    other = await hub.environment("web-2")
+    task = await hub.start("x", environment="web-1", queue_s=60)
+    async with connect_v1(hub.url, other["token"]) as runner:
+        await hub.until_online("web-2")
+        await ask(runner, task["id"])
+        assert await runner.expect_closed(within_s=30)
+    assert (await hub.http.get("/api/v1/approvals")).json()["approvals"] == []
+
+
+async def test_bad_answers_are_refused(hub):
+    """A reach without a rule, a time for once, and an unknown id."""
+    async with waiting(hub, rule="", place="") as (_, _, found):
+        path = f"/api/v1/approvals/{found['id']}/approve"
+        assert (await hub.http.post(path, json={"scope": "rule"})).json()["error"]["code"] == "no_rule"
+        assert (await hub.http.post(path, json={"for_s": 5})).status_code == 400
+        assert (await hub.http.post("/api/v1/approvals/apr_none/approve", json={})).status_code == 404
+
+
+# Telling people.
+
+
+async def test_the_webhook_is_signed_and_tried_again(start_hub, monkeypatch):
+    """Who has the secret can tell that the hub sent it; one that fails comes again."""
+    monkeypatch.setattr("guardhouse.hub.approvals.notify.FIRST_RETRY_MS", 50)
+    heard: list[tuple[dict[str, str], bytes]] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive_some(65_536)
+        head, _, body = data.partition(b"\r\n\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:])
+        while len(body) < int(headers["content-length"]):
+            body += await stream.receive_some(65_536)
+        heard.append((headers, body))
+        status = b"500 No" if len(heard) == 1 else b"204 Yes"
+        await stream.send_all(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        webhook = Webhook(url=f"http://127.0.0.1:{port}/hook?x=1", secret="s" * 20, allow_private=True)
+        async with start_hub(webhook=webhook) as hub, waiting(hub) as (_, _, found):
+            with trio.fail_after(30):
+                while len(heard) < 2:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    headers, body = heard[1]
+    at, signature = (part.partition("=")[2] for part in headers["x-guardhouse-signature"].split(","))
+    assert hmac.new(b"s" * 20, f"{at}.".encode() + body, hashlib.sha256).hexdigest() == signature
+    assert json.loads(body)["approval"]["id"] == found["id"]
+    assert heard[0][0]["x-guardhouse-delivery"] == headers["x-guardhouse-delivery"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:127.0.0.1", "localhost"])
+async def test_webhooks_reach_no_private_address(host):
+    """The hub is no way into the network it stands in, unless that is granted."""
+    with pytest.raises(NotDelivered):
+        await judged_address(host, 443, allow_private=False)
+    assert await judged_address(host, 443, allow_private=True)
+
+
+async def test_mail_is_sent(start_hub):
+    """One message with the command and how to answer; nothing of it can add a header."""
+    from guardhouse.hub.approvals.notify import Mail
+
+    received: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 test\r\n")
+        buffer, in_data = b"", False
+        while True:
+            chunk = await stream.receive_some(65_536)
+            if not chunk:
+                return
+            buffer += chunk
+            if in_data:
+                if buffer.endswith(b"\r\n.\r\n"):
+                    received.append(buffer)
+                    buffer, in_data = b"", False
+                    await stream.send_all(b"250 ok\r\n")
+                continue
+            while b"\r\n" in buffer:
+                line, _, buffer = buffer.partition(b"\r\n")
+                if line.upper().startswith(b"DATA"):
+                    in_data = True
+                    await stream.send_all(b"354 go\r\n")
+                else:
+                    await stream.send_all(b"250 ok\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        mail = Mail(
+            host="127.0.0.1", port=port, tls_from_start=False, user=None, password=None,
+            sender="hub@example.com", recipients=("ops@example.com",),
+        )  # fmt: skip
+        async with start_hub(mail=mail) as hub, waiting(hub) as (_, _, found):
+            with trio.fail_after(30):
+                while not received:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert b"rm -r old" in received[0]
+    assert f"guardhouse approval approve {found['id']}".encode() in received[0]
+
+
+def test_bad_destinations_are_refused(tmp_path):
+    """What cannot be meant is named before the hub starts."""
+    short, good = tmp_path / "short", tmp_path / "good"
+    short.write_text("x")
+    good.write_text("x" * 20)
+    for url, secret, private in (
+        ("http://example.com", good, False),
+        ("https://u@example.com", good, False),
+        ("https://example.com", short, False),
+        ("https://example.com", None, False),
+        ("ftp://example.com", good, True),
+    ):
+        with pytest.raises(SetupError):
+            parse_webhook(url, secret, allow_private=private)
+    assert parse_webhook("https://example.com/x", good, allow_private=False).secret == "x" * 20
+    for url, sender, to in (
+        ("http://x", "a@b", ("c@d",)),
+        ("smtp://x", None, ("c@d",)),
+        ("smtp://x", "a@b", ()),
+        ("smtp://u@x", "a@b", ("c@d",)),
+        ("smtp://u:p@x", "a@b", ("c@d",)),
+    ):
+        with pytest.raises(SetupError):
+            parse_mail(url, None, sender=sender, recipients=to)
