@@ -8,9 +8,9 @@ import pytest
 
 from guardhouse.hub.api.door import Door
 from guardhouse.hub.api.routes import ROUTES
-from guardhouse.hub.app import build_app
 from guardhouse.hub.authorize import Access, Scope
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
+from guardhouse.mcp_server.endpoint import MCP_PATH, McpEndpoint
 
 SCOPED = [route for route in ROUTES if isinstance(route.access, Scope)]
 GUARDED = [route for route in ROUTES if route.access is not Access.PUBLIC]
@@ -32,12 +32,13 @@ async def token_with(hub, *scopes: str) -> dict[str, str]:
 
 async def test_no_route_escapes_the_door(hub):
     """Everything that the application answers is a row of the table behind its door, or the runner gateway."""
-    app = build_app(hub.hub.services, on_broken_promise=lambda error: None)._app
+    app = hub.hub.app._app
     served = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ["WS"]}
     listed = {(route.path, route.method) for route in ROUTES}
-    assert served - {(path, "HEAD") for path, _ in served} == listed | {(path, "WS") for path in GATEWAY_PATHS}
+    others = {(path, "WS") for path in (*GATEWAY_PATHS, MCP_PATH)}
+    assert served - {(path, "HEAD") for path, _ in served} == listed | others
     for route in app.routes:
-        assert isinstance(route.endpoint, Door | RunnerGateway), route.path
+        assert isinstance(route.endpoint, Door | RunnerGateway | McpEndpoint), route.path
     for route in ROUTES:
         assert isinstance(route.access, Scope | Access), name(route)
 

@@ -188,13 +188,15 @@ class HubClient:
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.url
+        self._headers = {
+            "user-agent": f"guardhouse/{__version__}",
+            **({"authorization": f"Bearer {settings.token}"} if settings.token else {}),
+        }
+        self._verify = _tls_context(settings.ca_file) if settings.url.startswith("https:") else True
         self._http = httpx2.Client(
             base_url=settings.url,
-            headers={
-                "user-agent": f"guardhouse/{__version__}",
-                **({"authorization": f"Bearer {settings.token}"} if settings.token else {}),
-            },
-            verify=_tls_context(settings.ca_file) if settings.url.startswith("https:") else True,
+            headers=self._headers,
+            verify=self._verify,
             timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
         )
@@ -204,6 +206,10 @@ class HubClient:
 
     def __exit__(self, *exc_info: object) -> None:
         self._http.close()
+
+    def open_async(self, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+        """Return a client for the same hub with the same token, for a library that asks by itself."""
+        return httpx2.AsyncClient(headers=self._headers, verify=self._verify, timeout=timeout)
 
     def request(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None

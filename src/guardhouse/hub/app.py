@@ -17,6 +17,7 @@ from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
 from guardhouse.hub.services import Services
+from guardhouse.mcp_server.endpoint import MCP_PATH, McpEndpoint
 
 __all__ = ["build_app"]
 
@@ -32,10 +33,11 @@ _HEADERS: Final = (
 _STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
-def build_app(services: Services, *, on_broken_promise: Callable[[InvariantError], None]) -> ASGIApp:
+def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callable[[InvariantError], None]) -> ASGIApp:
     """Return the application that serves ``services``.
 
     Args:
+        mcp: what serves agents; it asks this very application.
         on_broken_promise: told of an `InvariantError`, after which the process must not carry on.
     """
     gateway = RunnerGateway(services)
@@ -43,6 +45,7 @@ def build_app(services: Services, *, on_broken_promise: Callable[[InvariantError
         HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES
     ]
     routes += [WebSocketRoute(path, gateway, name=path) for path in GATEWAY_PATHS]
+    routes.append(HttpRoute(MCP_PATH, mcp, name=MCP_PATH))
     starlette = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},

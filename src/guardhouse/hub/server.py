@@ -12,14 +12,17 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import structlog
 import trio
 from sqlalchemy import Connection
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from guardhouse import __version__
+from guardhouse.data_files import shipped_directory
 from guardhouse.errors import InvariantError, SetupError
 from guardhouse.hub.api.openapi import openapi_document
 from guardhouse.hub.api.people import link_url, make_link
@@ -44,6 +47,9 @@ from guardhouse.hub.state_dir import StateDir, write_secret_file
 from guardhouse.hub.store import audit, people, tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
+from guardhouse.mcp_server.endpoint import McpEndpoint
+from guardhouse.mcp_server.server import build_server
+from guardhouse.policy import Policy, load_policy
 
 __all__ = ["RunningHub", "initialise", "open_hub", "run"]
 
@@ -63,6 +69,7 @@ class RunningHub:
     services: Services
     stop: trio.Event
     listener: Listener
+    app: ASGIApp
     owner_link: str | None = None
 
     def reload_certificate(self) -> None:
@@ -217,13 +224,13 @@ async def _serving(
         if config.audit_syslog is not None:
             background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
         background.start_soon(_delete_old_tasks, database, config.retention_days)
-        async with trio.open_nursery() as serving:
-            app = build_app(services, on_broken_promise=on_broken_promise)
+        async with trio.open_nursery() as serving, _mcp_endpoint(services.public_url) as (mcp, attach):
+            app = attach(build_app(services, mcp=mcp, on_broken_promise=on_broken_promise))
             # Starlette's and Hypercorn's types for one and the same ASGI differ in form only.
             url = await serving.start(partial(serve_listener, cast(Any, app), listener, stop=until_stopped))
             _log.info("hub_listening", url=url, public_url=services.public_url, version=__version__)
             try:
-                yield RunningHub(url=url, services=services, stop=stop, listener=listener)
+                yield RunningHub(url=url, services=services, stop=stop, listener=listener, app=app)
             finally:
                 stop.set()
         links.flush_heartbeats()
@@ -232,6 +239,31 @@ async def _serving(
         background.cancel_scope.cancel()
     if broken:
         raise broken[0]
+
+
+@cache
+def _read_only_rules() -> Policy:
+    """The shipped read-only rules: what agents may run without anyone looking."""
+    text = (shipped_directory("policies") / "read_only.yaml").read_text(encoding="utf-8")
+    return load_policy(text, name="read_only")
+
+
+@asynccontextmanager
+async def _mcp_endpoint(public_url: str) -> AsyncIterator[tuple[McpEndpoint, Callable[[ASGIApp], ASGIApp]]]:
+    """Yield what serves agents, and how to tell it of the application that it asks in turn."""
+    apps: list[ASGIApp] = []
+
+    async def hub(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        await apps[0](scope, receive, send)
+
+    def attach(app: ASGIApp) -> ASGIApp:
+        apps.append(app)
+        return app
+
+    server = build_server(hub, read_only=await trio.to_thread.run_sync(_read_only_rules))
+    endpoint = McpEndpoint(hub, server, public_url=public_url)
+    async with endpoint.run():
+        yield endpoint, attach
 
 
 async def _store_uses(services: Services) -> None:
