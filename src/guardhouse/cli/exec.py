@@ -154,6 +154,8 @@ def _explain(found: dict[str, Any], result: dict[str, Any]) -> None:
     for line in refusal_lines(result.get("execs")):
         click.echo(f"guardhouse: {line}", err=True)
     for stream in ("stdout", "stderr"):
+    for denial in result.get("denials") or ():
+        click.echo(f"guardhouse: {denial['text']}", err=True)
         dropped = result.get(f"{stream}_dropped")
         if dropped:
             click.echo(f"guardhouse: {dropped} bytes of {stream} beyond the limit were dropped", err=True)

@@ -3,13 +3,17 @@
 Wiring only: every answer comes from `guardhouse.sandbox`; `try` starts a launcher of its own and ends with it.
 """
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -29,6 +33,7 @@ from guardhouse.sandbox.compile_process import process_rules
 from guardhouse.sandbox.compiled_text import check_compiled, write_compiled
 from guardhouse.sandbox.describe import describe_profile, profile_as_data
 from guardhouse.sandbox.describe_process import describe_process, process_as_data
+from guardhouse.sandbox.explain_denial import End, explain_denials
 from guardhouse.sandbox.facts import Surroundings
 from guardhouse.sandbox.load import list_processes, list_profiles, load_process, load_profile, read_library
 from guardhouse.sandbox.profile import ProcessProfile
@@ -36,6 +41,9 @@ from guardhouse.sandbox.rules import ARCHITECTURES, render_rules, resolve_rules
 from guardhouse.sandbox.seccomp_compiler import check_compiler, compile_filter, compile_program
 
 __all__ = ["sandbox"]
+
+# Of the command's standard error, where a program says why it gives up.
+_TAIL_BYTES: Final = 16 * 1024
 
 _directory_option = click.option(
     "--directory",
@@ -196,23 +204,62 @@ def try_(
             trusted_path=":".join(DEFAULT_TRUSTED_PATH),
             around=Surroundings(switches=frozenset(switches)),
         )
-        outcome = _run(bundle, LaunchRequest(profile=loaded.name, argv=command, timeout_s=timeout_s))
+        outcome, said = _run(bundle, LaunchRequest(profile=loaded.name, argv=command, timeout_s=timeout_s))
+    end = End(
+        exit_code=outcome.exit_code,
+        signal_number=outcome.signal,
+        oom_killed=outcome.oom_killed,
+        denied_syscalls=outcome.denied_syscalls,
+        stderr=said.decode("utf-8", "replace"),
+    )
+    denials = explain_denials(bundle, loaded.name, end)
     if as_json:
-        click.echo(json.dumps(_as_data(outcome)), err=True)
+        click.echo(json.dumps(_as_data(outcome) | {"denials": [denial.as_json() for denial in denials]}), err=True)
     else:
-        for note in (*outcome.notes, *([outcome.reason] if outcome.reason else [])):
+        # What the filter refused stands among the denials, with more words.
+        notes = [note for note in outcome.notes if not (denials and note.startswith("seccomp denied"))]
+        for note in (*notes, *([outcome.reason] if outcome.reason else [])):
             click.echo(f"guardhouse: {note}", err=True)
+        for denial in denials:
+            click.echo(f"guardhouse: {denial.text}", err=True)
     sys.exit(outcome.exit_code)
 
 
-def _run(bundle: Bundle, request: LaunchRequest) -> CommandOutcome:
-    with DirectClient(start_launcher(bundle)) as client:
+def _run(bundle: Bundle, request: LaunchRequest) -> tuple[CommandOutcome, bytes]:
+    """Run the command; return how it ended and the end of what it wrote on its standard error, which is passed on."""
+    with DirectClient(start_launcher(bundle)) as client, _tee(2) as (stderr_fd, tail):
         try:
-            identifier = client.launch(request, stdin_fd=0, stdout_fd=1, stderr_fd=2)
-            return _wait(client, identifier)
+            identifier = client.launch(request, stdin_fd=0, stdout_fd=1, stderr_fd=stderr_fd)
+            outcome = _wait(client, identifier)
         except Refusal as error:
             click.echo(f"guardhouse: {error}", err=True)
             sys.exit(ExitCode.DENIED)
+    return outcome, bytes(tail)
+
+
+@contextmanager
+def _tee(target_fd: int) -> Iterator[tuple[int, bytearray]]:
+    """Give a descriptor whose bytes go on to ``target_fd``, and the last of them, complete when the block is left."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    tail = bytearray()
+
+    def carry() -> None:
+        while chunk := os.read(reading, _TAIL_BYTES):
+            tail.extend(chunk)
+            del tail[:-_TAIL_BYTES]
+            with contextlib.suppress(BrokenPipeError):
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(target_fd, view) :]
+
+    carrier = threading.Thread(target=carry)
+    carrier.start()
+    try:
+        yield writing, tail
+    finally:
+        os.close(writing)
+        carrier.join()
+        os.close(reading)
 
 
 def _wait(client: DirectClient, identifier: int) -> CommandOutcome:

@@ -30,7 +30,8 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         remarks.append(f"[guardhouse: command timed out after {run.timeout_s:g} s; everything it started was ended]")
     elif outcome.reason:
         remarks.append(f"[guardhouse: {outcome.reason}]")
-    remarks += [f"[guardhouse: {remark}]" for remark in (*refused_remarks(outcome), *refused_lines(run.egress))]
+    refused = (*refused_remarks(outcome), *refused_lines(run.egress), *(denial.text for denial in run.denials))
+    remarks += [f"[guardhouse: {remark}]" for remark in refused]
     return BashResult(
         stdout=stdout.text,
         stderr=_with_remarks(stderr.text, remarks),
@@ -58,6 +59,7 @@ async def make_bash_result(run: CommandRun, *, command: str, files: FilesService
         decision=run.decision.as_json(),
         execs=outcome.execs,
         egress=run.egress,
+        denials=tuple(denial.as_json() for denial in run.denials),
     )
 
 

@@ -3,9 +3,13 @@
 Bytes in, bytes out; knows no descriptor and no message. Runs in the runner and in `guardhouse try`.
 """
 
+from typing import Final
+
 from guardhouse.limits import CAPTURE_LIMIT_BYTES
 
 __all__ = ["Capture"]
+
+TAIL_BYTES: Final = 16 * 1024
 
 
 class Capture:
@@ -19,11 +23,13 @@ class Capture:
             raise ValueError(f"limit_bytes must not be negative, got {limit_bytes}")
         self._limit_bytes = limit_bytes
         self._chunks: list[bytes] = []
+        self._tail = b""
         self.kept_bytes = 0
         self.dropped_bytes = 0
 
     def add(self, chunk: bytes) -> bytes:
         """Keep as much of ``chunk`` as fits, count the rest as dropped, and return the part that was kept."""
+        self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
         if self._limit_bytes is None:
             return chunk
         room = self._limit_bytes - self.kept_bytes
@@ -43,6 +49,11 @@ class Capture:
     def content(self) -> bytes:
         """Everything kept, in order."""
         return b"".join(self._chunks)
+
+    @property
+    def tail(self) -> bytes:
+        """The last 16 KiB that came, kept or not: where a program says why it gives up."""
+        return self._tail
 
     def dropped_note(self, stream: str) -> str | None:
         """Say how much was left out, or None when nothing was."""

@@ -30,6 +30,8 @@ from guardhouse.runner.approvals import (
 )
 from guardhouse.runner.capture import Capture
 from guardhouse.runner.rules import Judge
+from guardhouse.sandbox.bundle import Bundle
+from guardhouse.sandbox.explain_denial import Denial, End, explain_denials
 from guardhouse.values import Stream, Verdict
 
 __all__ = [
@@ -171,7 +173,10 @@ class AdmittedCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRun:
-    """A command that ran: what was decided, how it ended, what it wrote, whom it reached (`egress.record`)."""
+    """A command that ran: what was decided, how it ended, what it wrote, whom it reached (`egress.record`).
+
+    ``denials`` are what the wall refused it (`sandbox.explain_denial`).
+    """
 
     decision: Decision
     outcome: CommandOutcome
@@ -180,6 +185,7 @@ class CommandRun:
     stderr: Capture
     egress: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    denials: tuple[Denial, ...] = ()
 
 
 def check_admitted(decision: Decision, *, has_gate: bool, answer: ApprovalAnswer | None = None) -> None:
@@ -247,11 +253,12 @@ class CommandService:
         profiles: frozenset[str],
         has_gate: bool,
         egress: EgressServer | None = None,
+        bundle: Bundle | None = None,
     ) -> None:
         """``profiles`` are those that the launcher's bundle holds; ``profile`` is the default among them.
 
         ``has_gate``: the launcher was given this same policy and judges every exec by it. ``egress`` is needed where
-        a profile is in network mode `domains`.
+        a profile is in network mode `domains`. ``bundle`` is the launcher's: with it a denial is explained.
         """
         self._judge = judge
         self._launcher = launcher
@@ -259,6 +266,7 @@ class CommandService:
         self._profiles = profiles
         self._has_gate = has_gate
         self._egress = egress or _NoEgress()
+        self._bundle = bundle
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)
 
@@ -376,7 +384,21 @@ class CommandService:
             stderr=stderr,
             egress=egress,
             notes=admitted.notes,
+            denials=self._explain(admitted.launch, outcome, stderr),
         )
+
+    def _explain(self, request: LaunchRequest, outcome: CommandOutcome, stderr: Capture) -> tuple[Denial, ...]:
+        if self._bundle is None:
+            return ()
+        end = End(
+            exit_code=outcome.exit_code,
+            signal_number=outcome.signal,
+            oom_killed=outcome.oom_killed,
+            denied_syscalls=outcome.denied_syscalls,
+            stderr=stderr.tail.decode("utf-8", "replace"),
+            workdir=request.workdir,
+        )
+        return explain_denials(self._bundle, request.profile, end)
 
     async def judge(self, text: str, requester: str | None = None) -> Decision:
         """Return gate one's decision without running anything, in bounded time.

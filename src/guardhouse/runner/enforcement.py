@@ -116,6 +116,7 @@ async def enforce(
             profiles=wall.profiles,
             has_gate=wall.has_gate,
             egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
+            bundle=wall.bundle,
         )
         web = WebService(
             policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds

@@ -42,6 +42,7 @@ from guardhouse.runner.rules import load_rules, make_judge
 from guardhouse.runner.terminal_approver import find_approver
 from guardhouse.runner.wall import Wall, put_up_wall
 from guardhouse.runner.workspace_root import prepare_workspace
+from guardhouse.sandbox.explain_denial import Denial
 from guardhouse.values import Stream
 from guardhouse.worker.parser_client import ParserClient
 
@@ -62,6 +63,7 @@ class Trial:
         refusal: why nothing was started, else None.
         outcome: how the command ended, else None.
         egress: what its egress proxy let through and refused, where it had one.
+        denials: what the wall refused it.
     """
 
     decision: Decision
@@ -71,6 +73,7 @@ class Trial:
     stderr: Capture
     redaction: Redaction
     egress: dict[str, Any] | None = None
+    denials: tuple[Denial, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `guardhouse try --json` prints, redacted; docs/runner.md names every key."""
@@ -110,6 +113,7 @@ class Trial:
                 "notes": list(outcome.notes),
                 "tree": outcome.execs,
                 "egress": self.egress,
+                "denials": [denial.as_json() for denial in self.denials],
             }
         return found
 
@@ -134,8 +138,9 @@ class Trial:
         }
 
     def refused_programs(self) -> list[str]:
-        """Return a line for each program that the exec gate, and each target that the egress proxy, did not let be."""
+        """Return a line for each program, target and access that exec gate, egress proxy and wall did not let be."""
         lines = [] if self.outcome is None else [*refused_remarks(self.outcome), *refused_lines(self.egress)]
+        lines += [denial.text for denial in self.denials]
         return [self.redaction.text(line) for line in lines]
 
     @property
@@ -231,6 +236,7 @@ async def _run(
             profiles=wall.profiles,
             has_gate=wall.has_gate,
             egress=_make_egress(wall, rules),
+            bundle=wall.bundle,
         )
         decision = await commands.judge(request.text, request.requester)
         try:
@@ -251,6 +257,7 @@ async def _run(
             captures[Stream.STDERR],
             await patterns.ready(),
             run.egress,
+            run.denials,
         )
 
 
