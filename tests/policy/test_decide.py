@@ -173,3 +173,44 @@ def test_the_exec_gate_is_needed_behind_a_question() -> None:
     decision = decide(policy_from_pairs([["ls", "allow"], ["id", "ask"]]), "id; ls $x; $y")
     assert decision.verdict is ASK
     assert decision.needs_gate_two
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo $x\\\ny; rm -rf /",
+        "echo $x\\\ny | rm x",
+        "echo $x\\\ny && rm x || id",
+        "if ls; then echo $x\\\ny; rm x; fi",
+        "(echo $x\\\ny; rm x)",
+        "z=$(echo $x\\\ny; rm x)",
+        "P\\\nATH=/x id 'a;b' \"c;${d}\" > f 2>&1; rm -rf /",
+        "rm x; echo $(",
+    ],
+)
+def test_a_denied_command_beside_an_unreadable_one(text: str) -> None:
+    """A command that is literally there is denied whatever stands before or behind it."""
+    policy = policy_from_pairs([["*", "allow"], ["rm *", "deny"]])
+    assert decide(policy, text).verdict is Verdict.DENY
+    assert decide(policy, text.replace("rm", "mr")).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo $x\\\ny # ; rm x",
+        "echo $x\\\ny 'a; rm x'",
+        'echo $x\\\ny "; rm x"',
+        "echo $x\\\ny \\; rm x",
+        "echo 'a; rm x",
+        "cat <<E\\\nOF; rm x\nEOF",
+        "echo $x\\\ny <<E\n; rm x\nE",
+        "echo $x\\\ny $(cat <<E\nrm x\nE\n)",
+        "echo $x\\\ny `: ; rm x`",
+        "case $x\\\ny in a; rm x",
+    ],
+)
+def test_what_only_looks_like_a_command(text: str) -> None:
+    """Behind a place that cannot be read nothing is taken for a command that may be a word, a comment or a line."""
+    policy = policy_from_pairs([["*", "allow"], ["rm *", "deny"]])
+    assert decide(policy, text).verdict is Verdict.UNDECIDED

@@ -84,6 +84,7 @@ class Findings:
     declared: dict[str, Span] = field(default_factory=dict)
     unset_functions: bool = False
     words: int = 0
+    passed_over: int = 0
 
     def count_word(self, span: Span) -> None:
         """Count one word; the limit holds over all texts within the text."""
@@ -103,6 +104,14 @@ class Findings:
         kept = self.functions_by_name.setdefault(function.name, [])
         if len(kept) < _DEFINITIONS_KEPT:
             kept.append(function)
+
+    def pass_over(self, error: CannotRead) -> None:
+        """Note a command that cannot be read and was stepped over; raises ``error`` where there were too many."""
+        self.passed_over += 1
+        # Each may have been looked through to the end of the text.
+        if self.passed_over > _PASSED_OVER_MAX:
+            raise error
+        self.add_undecided(error.span, error.because)
 
     def add_undecided(self, span: Span, because: str) -> None:
         """Note a place that text alone cannot decide; reading goes on."""
@@ -125,5 +134,7 @@ class Findings:
 
 # Enough to explain; one is enough to withhold a yes, so those left out change no decision.
 _UNDECIDED_KEPT: Final = 64
+# Commands stepped over in one text: reading on after each costs up to the whole text.
+_PASSED_OVER_MAX: Final = 8
 # Of one name; a later one could only turn "may be a function" into "is one".
 _DEFINITIONS_KEPT: Final = 8

@@ -8,7 +8,8 @@ import re
 from typing import Final
 
 from guardhouse.policy.shell.compounds import CompoundScanner
-from guardhouse.policy.shell.findings import Findings, Source
+from guardhouse.policy.shell.findings import CannotRead, Findings, Source
+from guardhouse.policy.shell.recovery import end_of_simple
 
 __all__ = ["Grammar", "read_source"]
 
@@ -116,7 +117,7 @@ class Grammar(CompoundScanner):
         functions = len(self.findings.functions)
         if self._read_pipeline_prefix():
             return
-        self.read_command()
+        self._read_command_or_pass()
         piped = False
         while True:
             self.skip_blanks()
@@ -129,7 +130,7 @@ class Grammar(CompoundScanner):
             self.check_continuation_after_operator()
             self.skip_newlines()
             piped = True
-            self.read_command()
+            self._read_command_or_pass()
         if piped:
             self.doubt_functions(functions)
 
@@ -155,6 +156,22 @@ class Grammar(CompoundScanner):
         return False
 
     # Commands.
+
+    def _read_command_or_pass(self) -> None:
+        """Read one command; step over a simple one that cannot be read, where its end is certain."""
+        start = self.pos
+        state = self.depth, self.via, self.uncertain, self.in_substitution, self.in_function
+        waits = self.waits_for_heredoc()
+        try:
+            self.read_command()
+        except CannotRead as error:
+            self.pos = start
+            end = None if waits or self.reserved_here() is not None else end_of_simple(self.text, start)
+            if end is None or end == start:
+                raise
+            self.depth, self.via, self.uncertain, self.in_substitution, self.in_function = state
+            self.findings.pass_over(error)
+            self.pos = end
 
     def read_command(self) -> None:
         """Read one command of any kind."""
