@@ -29,7 +29,7 @@ from guardhouse.sandbox.facts import Surroundings
 from guardhouse.sandbox.load import load_profile
 from tests.support.reachable import reachable_sources
 
-from .table import ATTACKS
+from .every import ATTACKS
 
 HERE = Path(__file__).resolve().parent
 ATTACKER = (HERE / "attacker.py").read_text(encoding="utf-8")

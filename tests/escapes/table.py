@@ -20,6 +20,19 @@ HOST = ("observe", "operate")
 X86 = ("x86_64",)
 
 
+# Bombs of `newer.py`.
+_ALONE = frozenset(
+    {
+        "shm-inodes",
+        "var-tmp-space",
+        "inotify-instances",
+        "message-queues",
+        "pending-signals",
+        "priority-of-the-whole-account",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Attack:
     """One row.
@@ -45,7 +58,14 @@ class Attack:
     @property
     def alone(self) -> bool:
         """Whether it needs a sandbox of its own: it counts or fills what the others share."""
-        return self.name in {"inherited-descriptors", "launcher-environment", "descriptors", "tmp-inodes", "tmp-space"}
+        return self.name in {
+            "inherited-descriptors",
+            "launcher-environment",
+            "descriptors",
+            "tmp-inodes",
+            "tmp-space",
+            *_ALONE,
+        }
 
 
 def _calls_with_harmless_arguments() -> list[Attack]:

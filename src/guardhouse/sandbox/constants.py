@@ -130,6 +130,8 @@ _VALUES: Final = {
     "SOCK_NONBLOCK": 0x800,
     "SOCK_CLOEXEC": 0x80000,
     "MSG_FASTOPEN": 0x20000000,
+    # linux/fs.h
+    "RENAME_WHITEOUT": 4,
     # linux/netlink.h
     "NETLINK_ROUTE": 0,
     "NETLINK_SOCK_DIAG": 4,
@@ -208,6 +210,7 @@ ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "personality": {"persona": 0},
         "prctl": {"option": 0, "arg2": 1},
         "prlimit64": {"pid": 0},
+        "renameat2": {"flags": 4},
         "sendmmsg": {"flags": 3},
         "sendmsg": {"flags": 2},
         "sendto": {"flags": 3},
