@@ -48,7 +48,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 def measure(size: int, runs: int) -> dict[str, dict[str, float]]:
     """Return MB/s of redaction and of a copy, and the ratio of their times."""
-    text = (Path(shipped_directory("policies")) / "redaction.yaml").read_text(encoding="utf-8")
+    text = (Path(shipped_directory("redaction")) / "patterns.yaml").read_text(encoding="utf-8")
     values = {f"VALUE_{n}": b"operator value %d" % n for n in range(10)}
     redactor = Redactor((*load_text(text).patterns, *literals_of(values, name="bench")))
     results = {}

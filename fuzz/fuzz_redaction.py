@@ -22,7 +22,7 @@ def _plain(node: Node) -> Any:
 
 
 def _redactor() -> Redactor:
-    path = Path(shipped_directory("policies") / "redaction.yaml")
+    path = Path(shipped_directory("redaction") / "patterns.yaml")
     node = parse_yaml_text(path.read_text(encoding="utf-8"), name=path.name)
     assert node is not None
     rules = load_rules(_plain(node), place=lambda at: f"{path.name}: {at}")

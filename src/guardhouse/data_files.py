@@ -1,4 +1,4 @@
-"""Where the shipped `policies/` and `sandbox/` are: beside the source tree, or inside the installed wheel.
+"""Where the shipped `policies/`, `redaction/` and `sandbox/` are: beside the source tree, or in the installed wheel.
 
 Runs wherever configuration is read. Reads no content and knows none of its meaning.
 """
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped_directory(name: str) -> Path:
-    """Return the directory of shipped data called ``name`` (``policies`` or ``sandbox``).
+    """Return the directory of shipped data called ``name`` (``policies``, ``redaction``, ``sandbox``).
 
     An installed wheel carries it as ``guardhouse/_data/<name>`` (pyproject.toml, force-include); an editable
     install or a checkout has it at the top of the tree.

@@ -1,4 +1,4 @@
-"""An installed wheel is whole: it finds policies/ and sandbox/ where no checkout is near."""
+"""An installed wheel is whole: it finds policies/, redaction/ and sandbox/ where no checkout is near."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "venv/bin/python"
 
 
-@pytest.mark.parametrize("name", ["policies", "sandbox"])
+@pytest.mark.parametrize("name", ["policies", "redaction", "sandbox"])
 def test_wheel_ships_data(installed: Path, name: str) -> None:
     """The data an auditor reads travels inside the wheel, and is the same as in the tree."""
     code = f"from guardhouse.data_files import shipped_directory as d; print(d({name!r}))"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from guardhouse.cli.policy import read_policy
+from guardhouse.data_files import shipped_directory
 from guardhouse.policy import PolicyError, decide, load_policy, policy_from_pairs
 from guardhouse.policy.cases import parse_cases, render_junit, run_cases
 from guardhouse.policy.form import format_policy
@@ -22,6 +23,13 @@ def codes(pairs: list) -> list[tuple[str, str]]:
     return [
         (finding.code, finding.place) for finding in lint_policy(policy_from_pairs(pairs)) if finding.level != "note"
     ]
+
+
+def test_every_shipped_file_is_a_policy() -> None:
+    """What lies in policies/ can be named by --policy, so nothing else lies there."""
+    assert sorted(path.name for path in shipped_directory("policies").iterdir()) == sorted(
+        f"{name}.yaml" for name in SHIPPED
+    )
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -36,13 +36,13 @@ def load_text(text: str, name: str = "redaction.yaml") -> RedactionRules:
 @pytest.fixture(scope="session")
 def shipped_text() -> str:
     """The shipped pattern file."""
-    return Path(shipped_directory("policies") / "redaction.yaml").read_text(encoding="utf-8")
+    return Path(shipped_directory("redaction") / "patterns.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
 def rules(shipped_text: str) -> RedactionRules:
     """The shipped patterns; loading them runs every example in the file."""
-    return load_text(shipped_text, "policies/redaction.yaml")
+    return load_text(shipped_text, "redaction/patterns.yaml")
 
 
 @pytest.fixture(scope="session")

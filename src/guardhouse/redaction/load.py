@@ -1,4 +1,4 @@
-"""A pattern file (`policies/redaction.yaml`) to entries, its examples run. Pure.
+"""A pattern file (`redaction/patterns.yaml`) to entries, its examples run. Pure.
 
 Whoever calls has read the YAML: plain dicts, lists and texts, duplicates refused, and a function that tells where the
 value at a path of keys and positions is written. So this package needs no YAML of its own.

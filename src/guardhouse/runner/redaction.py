@@ -1,6 +1,6 @@
 """What leaves this host, with secrets taken out: output as it streams, results, error texts, log lines.
 
-One object made at the start from policies/redaction.yaml, the operator's ``--redact-file`` and the runner's own token.
+One object made at the start from redaction/patterns.yaml, the operator's ``--redact-file`` and the runner's own token.
 There is no way to run without it. Runs in the runner.
 """
 
@@ -188,7 +188,7 @@ def read_literals(value_files: Sequence[Path], token: Token | None = None) -> tu
 
 def make_redaction(literals: Sequence[Literal]) -> Redaction:
     """Return the one object for ``literals`` and the shipped patterns, which it reads: a quarter of a second."""
-    return Redaction(_load_patterns(shipped_directory("policies") / "redaction.yaml"), literals)
+    return Redaction(_load_patterns(shipped_directory("redaction") / "patterns.yaml"), literals)
 
 
 def read_value_file(path: Path) -> str:
