@@ -4,7 +4,8 @@ from guardhouse.cli.exec_tree import refusal_lines, tree_lines
 
 
 def ran(index: int, parent: int | None, path: str, **more: object) -> dict[str, object]:
-    end = {"exit_status": 0, "signal": None, "ended_s": 1.0, "cpu_s": 0.002}
+    end = {"exit_status": 0, "signal": None, "started_s": 0.5, "ended_s": 1.0, "cpu_s": 0.002}
+    end |= {"pid": 100 + index, "peak_memory_bytes": 3 * 2**19}
     return {"index": index, "parent": parent, "path": path, "argv": [path.rpartition("/")[2], "a b"], **end, **more}
 
 
@@ -23,10 +24,10 @@ EXECS = {
 def test_each_program_stands_below_the_one_that_started_it() -> None:
     """Depth follows parents, siblings keep their order, refused ones are marked, the rest is counted."""
     assert tree_lines(EXECS) == [
-        "/usr/bin/bash: bash 'a b'  [exit 0, 2 ms CPU]",
-        "  /usr/bin/env: env 'a b'  [became the next, 2 ms CPU]",
+        "/usr/bin/bash: bash 'a b'  [pid 100, 0.500-1.000 s, exit 0, 2 ms CPU, 1.5 MiB]",
+        "  /usr/bin/env: env 'a b'  [pid 101, 0.500-1.000 s, became the next, 2 ms CPU, 1.5 MiB]",
         "    REFUSED /usr/bin/rm: rm x  ('rm x' matches '*')",
-        "  /usr/bin/ls: ls 'a b'  [signal 13, 2 ms CPU]",
+        "  /usr/bin/ls: ls 'a b'  [pid 102, 0.500-1.000 s, signal 13, 2 ms CPU, 1.5 MiB]",
         "and 2 further programs that the record has no room for",
     ]
 

@@ -1,11 +1,12 @@
 """The hub's pure decisions, and that tables, migrations and files are what they should be."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.clock import relative_time
@@ -14,8 +15,9 @@ from guardhouse.hub.credentials import Sealer, mint_token
 from guardhouse.hub.logs import redact_tokens
 from guardhouse.hub.migrate import migrate_to_newest
 from guardhouse.hub.presence import ConnectedInstance, decide_presence
-from guardhouse.hub.schema import METADATA
+from guardhouse.hub.schema import METADATA, approvals
 from guardhouse.hub.state_dir import StateDir
+from guardhouse.hub.store.approvals import waited_ms
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 from guardhouse.hub.tasks.ends import decide_end
@@ -135,6 +137,31 @@ def task(state: str = "sent", *, age_s: float = 0, **values) -> TaskRecord:
             **values,
         }
     )
+
+
+def test_waiting_for_people_is_no_time_of_the_task():
+    """What people took is taken off; what remains counts as ever."""
+    asked = partial(decide_overdue, task("running", age_s=1_071), now_ms=NOW, away_s=None, cancel_sent_s_ago=None)
+    assert asked(waited_s=1_002.0) is None
+    late = asked(waited_s=1_000.0)
+    assert late is not None
+    assert late.code == "overdue"
+
+
+def test_waits_side_by_side_count_once():
+    """The time in which a task waited is that of all its questions together, up to now for an open one."""
+    names = [column.name for column in approvals.columns if not column.nullable]
+    engine = create_engine("sqlite://")
+    approvals.create(engine)
+    with engine.begin() as connection:
+        for number, (asked_ms, decided_ms) in enumerate([(100, 300), (200, 250), (400, None), (1_000, 1_200)]):
+            row = {name: f"{name}-{number}" for name in names}
+            row |= {"asked_ms": asked_ms, "decided_ms": decided_ms, "expires_ms": 0, "votes_needed": 1}
+            row |= {"state": "pending", "gate": "exec", "task_id": "t" if number < 3 else "other"}
+            connection.execute(insert(approvals).values(**row))
+        assert waited_ms(connection, "t", now_ms=500) == 300
+        assert waited_ms(connection, "other", now_ms=500) == 200
+        assert waited_ms(connection, "none", now_ms=500) == 0
 
 
 @pytest.mark.parametrize(

@@ -48,4 +48,7 @@ def _line(one: dict[str, Any]) -> str:
         end = f"exit {one['exit_status']}"
     else:
         end = "became the next" if one["ended_s"] is not None else "no end seen"
-    return f"{one['path']}: {words}  [{end}, {one['cpu_s'] * 1000:.0f} ms CPU]"
+    begun = f"{one['started_s']:.3f}"
+    ended = "" if one["ended_s"] is None else f"{one['ended_s']:.3f}"
+    used = f"{one['cpu_s'] * 1000:.0f} ms CPU, {one['peak_memory_bytes'] / 2**20:.1f} MiB"
+    return f"{one['path']}: {words}  [pid {one['pid']}, {begun}-{ended} s, {end}, {used}]"

@@ -33,6 +33,7 @@ __all__ = [
     "next_notifications",
     "postpone_notification",
     "store_votes",
+    "waited_ms",
 ]
 
 
@@ -194,6 +195,17 @@ def list_approvals(
         wanted.append(or_(approvals.c.asked_ms < at_ms, (approvals.c.asked_ms == at_ms) & (approvals.c.id < last)))
     query = select(*_COLUMNS).where(*wanted).order_by(approvals.c.asked_ms.desc(), approvals.c.id.desc()).limit(limit)
     return [ApprovalRecord(**row) for row in connection.execute(query).mappings()]
+
+
+def waited_ms(connection: Connection, task_id: str, *, now_ms: int) -> int:
+    """Return how long a task has waited for people in all; times in which several questions were open count once."""
+    query = select(approvals.c.asked_ms, approvals.c.decided_ms).where(approvals.c.task_id == task_id)
+    total_ms, until_ms = 0, 0
+    for asked_ms, decided_ms in connection.execute(query.order_by(approvals.c.asked_ms)):
+        end_ms = now_ms if decided_ms is None else decided_ms
+        total_ms += max(0, end_ms - max(asked_ms, until_ms))
+        until_ms = max(until_ms, end_ms)
+    return total_ms
 
 
 def store_votes(connection: Connection, approval_id: str, votes: list[Vote]) -> bool:

@@ -24,7 +24,7 @@ from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
-from guardhouse.hub.store import audit
+from guardhouse.hub.store import approvals, audit
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
@@ -49,6 +49,9 @@ SWEEP_S: Final = 5.0
 ENVELOPE_BYTES: Final = 4_096
 COMMAND_MAX_CHARS: Final = 8_192
 _GIVEN: Final = frozenset({TaskState.SENT, TaskState.ACCEPTED, TaskState.RUNNING})
+
+# Ends that count from when a task began: time in which people were asked is taken off.
+_BY_ITS_OWN_LIMIT: Final = ("overdue", "lost")
 
 
 class Runner(Protocol):
@@ -540,12 +543,18 @@ class TaskBoard:
             del self._away_since_s[environment_id]
         for live in list(self._live.values()):
             away_since_s = self._away_since_s.get(live.record.environment_id)
-            verdict = decide_overdue(
+            decide = partial(
+                decide_overdue,
                 live.record,
                 now_ms=at_ms,
                 away_s=None if away_since_s is None else now_s - away_since_s,
                 cancel_sent_s_ago=None if live.cancel_sent_s is None else now_s - live.cancel_sent_s,
             )
+            verdict = decide()
+            if verdict is not None and verdict.code in _BY_ITS_OWN_LIMIT:
+                # Only now is it worth asking how much of that was waiting for people.
+                waited_ms = await self._database.read(partial(approvals.waited_ms, task_id=live.id, now_ms=at_ms))
+                verdict = decide(waited_s=waited_ms / 1000)
             if verdict is None or not live.is_stored:
                 continue
             if verdict.state is not None:

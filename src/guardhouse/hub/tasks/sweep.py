@@ -30,12 +30,13 @@ class Overdue:
 
 
 def decide_overdue(
-    record: TaskRecord, *, now_ms: int, away_s: float | None, cancel_sent_s_ago: float | None
+    record: TaskRecord, *, now_ms: int, away_s: float | None, cancel_sent_s_ago: float | None, waited_s: float = 0.0
 ) -> Overdue | None:
     """Return what to do with a live task, or None to go on waiting.
 
     Args:
         away_s: for how long its runner has not been connected; None while it is.
+        waited_s: for how long it waited for people's answers, which is no time of its own.
         cancel_sent_s_ago: when the runner was told to stop it, on this connection; None when it was not.
     """
     if record.state == TaskState.QUEUED:
@@ -43,7 +44,7 @@ def decide_overdue(
             return Overdue(TaskState.FAILED, "queue_timeout", "not started: no runner took it in the time it was given")
         return None
     timeout_s = record.timeout_ms / 1000
-    since_s = (now_ms - (record.started_ms or record.sent_ms or record.created_ms)) / 1000
+    since_s = (now_ms - (record.started_ms or record.sent_ms or record.created_ms)) / 1000 - waited_s
     if away_s is not None:
         if record.protocol != "guardhouse.v1":
             if away_s >= PLAIN_LOST_AFTER_S:
