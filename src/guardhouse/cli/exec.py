@@ -14,6 +14,7 @@ from guardhouse.cli.exec_tree import refusal_lines
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.follow import close_quietly, exit_status, follow_output, write_bytes
 from guardhouse.cli.task import task_path, wait_for
+from guardhouse.egress.record import refused_lines
 
 __all__ = ["exec_"]
 
@@ -151,11 +152,11 @@ def _explain(found: dict[str, Any], result: dict[str, Any]) -> None:
         click.echo(f"guardhouse: {found['state'].replace('_', ' ')}: {why}", err=True)
     if found["output_note"]:
         click.echo(f"guardhouse: {found['output_note']}", err=True)
-    for line in refusal_lines(result.get("execs")):
+    for line in (*refusal_lines(result.get("execs")), *refused_lines(result.get("egress"))):
         click.echo(f"guardhouse: {line}", err=True)
-    for stream in ("stdout", "stderr"):
     for denial in result.get("denials") or ():
         click.echo(f"guardhouse: {denial['text']}", err=True)
+    for stream in ("stdout", "stderr"):
         dropped = result.get(f"{stream}_dropped")
         if dropped:
             click.echo(f"guardhouse: {dropped} bytes of {stream} beyond the limit were dropped", err=True)

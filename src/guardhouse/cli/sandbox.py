@@ -13,18 +13,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.data_files import shipped_directory
+from guardhouse.egress.record import refused_lines
 from guardhouse.errors import Refusal
 from guardhouse.kernel.probe import probe_host
 from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchRequest
 from guardhouse.launcher.start import start_launcher
 from guardhouse.policy.model import DEFAULT_TRUSTED_PATH
+from guardhouse.runner.egress import EgressService, rules_of_bundle
+from guardhouse.runner.egress_thread import EgressThread
 from guardhouse.runner.identity import resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compare import compare_profiles
@@ -204,7 +207,7 @@ def try_(
             trusted_path=":".join(DEFAULT_TRUSTED_PATH),
             around=Surroundings(switches=frozenset(switches)),
         )
-        outcome, said = _run(bundle, LaunchRequest(profile=loaded.name, argv=command, timeout_s=timeout_s))
+        outcome, said, egress = _run(bundle, LaunchRequest(profile=loaded.name, argv=command, timeout_s=timeout_s))
     end = End(
         exit_code=outcome.exit_code,
         signal_number=outcome.signal,
@@ -214,7 +217,8 @@ def try_(
     )
     denials = explain_denials(bundle, loaded.name, end)
     if as_json:
-        click.echo(json.dumps(_as_data(outcome) | {"denials": [denial.as_json() for denial in denials]}), err=True)
+        found = _as_data(outcome) | {"denials": [denial.as_json() for denial in denials], "egress": egress}
+        click.echo(json.dumps(found), err=True)
     else:
         # What the filter refused stands among the denials, with more words.
         notes = [note for note in outcome.notes if not (denials and note.startswith("seccomp denied"))]
@@ -222,19 +226,25 @@ def try_(
             click.echo(f"guardhouse: {note}", err=True)
         for denial in denials:
             click.echo(f"guardhouse: {denial.text}", err=True)
+        for line in refused_lines(egress):
+            click.echo(f"guardhouse: {line}", err=True)
     sys.exit(outcome.exit_code)
 
 
-def _run(bundle: Bundle, request: LaunchRequest) -> tuple[CommandOutcome, bytes]:
-    """Run the command; return how it ended and the end of what it wrote on its standard error, which is passed on."""
-    with DirectClient(start_launcher(bundle)) as client, _tee(2) as (stderr_fd, tail):
+def _run(bundle: Bundle, request: LaunchRequest) -> tuple[CommandOutcome, bytes, dict[str, Any] | None]:
+    """Run the command; return how it ended and the end of what it wrote on its standard error, which is passed on.
+
+    In network mode `domains` its proxy is served, by the profile alone, and what came of that is returned too.
+    """
+    proxy = EgressThread(EgressService(rules_of_bundle(bundle), policy=None, log=None), request.profile)
+    with DirectClient(start_launcher(bundle), serve_proxy=proxy.serve) as client, _tee(2) as (stderr_fd, tail):
         try:
             identifier = client.launch(request, stdin_fd=0, stdout_fd=1, stderr_fd=stderr_fd)
             outcome = _wait(client, identifier)
         except Refusal as error:
             click.echo(f"guardhouse: {error}", err=True)
             sys.exit(ExitCode.DENIED)
-    return outcome, bytes(tail)
+    return outcome, bytes(tail), proxy.end()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Used by benchmarks, tests and one-shot commands; the runner uses `client.py`. Kn
 
 import os
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -39,8 +40,10 @@ __all__ = ["DirectClient"]
 class DirectClient:
     """Launches commands and waits for them; answers for other ids are kept until somebody asks."""
 
-    def __init__(self, handle: LauncherHandle) -> None:
+    def __init__(self, handle: LauncherHandle, *, serve_proxy: Callable[[socket.socket], None] | None = None) -> None:
+        """``serve_proxy`` takes over the listening socket of a command's egress proxy; without it nobody answers."""
         self._handle = handle
+        self._serve_proxy = serve_proxy
         self._next = 1
         self._kept: dict[int, list[tuple[Message, list[int]]]] = {}
 
@@ -79,9 +82,7 @@ class DirectClient:
         """
         message, descriptors = self._next_for(identifier)
         if isinstance(message, ProxyListening):
-            # Nobody serves it here: a command finds the door shut.
-            for descriptor in descriptors:
-                os.close(descriptor)
+            self._take_listener(descriptors)
             message, _ = self._next_for(identifier)
         if isinstance(message, Started):
             return message.pid
@@ -99,8 +100,7 @@ class DirectClient:
         """
         while True:
             message, descriptors = self._next_for(identifier)
-            for descriptor in descriptors:
-                os.close(descriptor)
+            self._take_listener(descriptors)
             if isinstance(message, Exited):
                 return message.outcome
             if not isinstance(message, Started | ProxyListening | Question | QuestionOver):
@@ -133,6 +133,14 @@ class DirectClient:
         if not isinstance(message, WorkerStarted):
             raise _refusal(message)
         return socket.socket(fileno=descriptors[0])
+
+    def _take_listener(self, descriptors: list[int]) -> None:
+        while descriptors:
+            listener = socket.socket(fileno=descriptors.pop())
+            if self._serve_proxy is None:
+                listener.close()
+            else:
+                self._serve_proxy(listener)
 
     def _next_for(self, identifier: int) -> tuple[Message, list[int]]:
         while not self._kept.get(identifier):

@@ -105,7 +105,7 @@ def decide_tunnel(
     """Decide, by the egress rules, a connection of which ``host:port`` is known and what is asked for inside is not.
 
     The strictest answer over every path and query: a rule for some paths only cannot be held to in a tunnel. It is
-    asked as ``scheme``; a rule that says no for another scheme that could be spoken inside counts as well.
+    asked as ``scheme``; a rule that says no for another scheme by name, which could be spoken inside, counts as well.
     """
     origin = f"{scheme}://{authority}"
     book = rulebook_of(policy, "egress")
@@ -123,7 +123,7 @@ def decide_tunnel(
         except TooManySteps:
             because = f"whether every path of {normal!r} is allowed takes too long to tell; write its rules more simply"
             return OperationDecision("egress", origin, Verdict.DENY, None, because)
-        rules += [rule for rule in found if spoken == scheme or rule is not None]
+        rules += [rule for rule in found if spoken == scheme or (rule is not None and _names_a_scheme(rule))]
     verdict = strictest(*(action_of(rule) for rule in rules))
     rule = next(found for found in rules if action_of(found) is verdict)
     hides = f"a tunnel to {origin!r} hides what is asked for inside"
@@ -134,3 +134,9 @@ def decide_tunnel(
     else:
         because = f"{hides}, and some of that matches the egress rule {rule.says()}"
     return OperationDecision("egress", origin, verdict, rule, because)
+
+
+def _names_a_scheme(rule: Rule) -> bool:
+    """Whether a rule is about one scheme; one about any has been asked under the tunnel's own."""
+    scheme, separator, _ = rule.match.partition("://")
+    return bool(separator) and scheme != "*"
