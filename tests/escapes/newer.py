@@ -378,7 +378,7 @@ def _terminals() -> list[Attack]:
 
 def _processes() -> list[Attack]:
     mine = 'return read_start("/proc/self/environ")'
-    rows = [
+    return [
         Attack(
             "sweep-memory-of-everybody",
             'return sweep(("mem", "maps", "smaps", "pagemap", "auxv", "environ"), read_some)',
@@ -448,7 +448,6 @@ def _processes() -> list[Attack]:
             "import fcntl; r, w = os.pipe(); return fcntl.fcntl(r, fcntl.F_SETOWN, os.getpid())",
         ),
     ]
-    return rows
 
 
 def _views() -> list[Attack]:

@@ -17,37 +17,41 @@ from guardhouse.errors import SetupError
 from guardhouse.kernel import mounts
 from guardhouse.sandbox.bundle import MountStep
 
-__all__ = ["MaskWatch"]
+__all__ = ["MaskWatch", "open_mount_table"]
 
 _MOUNT_TABLE: Final = "/proc/self/mountinfo"
+
+
+def open_mount_table() -> int:
+    """Return a descriptor of the calling process's mount table; it goes on telling of changes after the root changed.
+
+    Raises:
+        OSError: there is no /proc.
+    """
+    return os.open(_MOUNT_TABLE, os.O_RDONLY | os.O_CLOEXEC)
 
 
 class MaskWatch:
     """The masks of the calling process's view.
 
     Attributes:
-        descriptor: the mount table, which must stay open; -1 when there is nothing to watch.
         is_worn: the kernel took something off; what else of the view went with it only a fresh one shows.
     """
 
-    def __init__(self, steps: tuple[MountStep, ...]) -> None:
-        """Begin to watch; the view must be in place and be the root.
+    def __init__(self, steps: tuple[MountStep, ...], table_fd: int) -> None:
+        """Begin to watch; the view must be in place and be the root. ``table_fd`` must stay open.
 
         Raises:
             SetupError: what covers the masked places is not one empty thing.
-            OSError: the mount table cannot be read, or a directory above a mask.
+            OSError: a directory above a mask cannot be looked at.
         """
         self._targets = tuple(step.target for step in steps if step.kind == "mask")
-        self.descriptor = -1
         self.is_worn = False
         self._absent: frozenset[str] = frozenset()
         self._times: dict[str, int] = {}
-        if not self._targets:
-            return
-        self.descriptor = os.open(_MOUNT_TABLE, os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         # Always readable; a change of the table is told as "priority" and "error": proc_pid_mountinfo(5).
-        self._poll.register(self.descriptor, select.POLLPRI)
+        self._poll.register(table_fd, select.POLLPRI)
         self._poll.poll(0)
         self._look()
         devices = {os.stat(target).st_dev for target in self._targets if target not in self._absent}
@@ -64,8 +68,6 @@ class MaskWatch:
 
     def has_changed(self) -> bool:
         """Whether a mask may be off, or something to be masked may have appeared, since the last look."""
-        if self.descriptor < 0:
-            return False
         if self._poll.poll(0):
             self.is_worn = True
             return True

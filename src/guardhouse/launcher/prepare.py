@@ -18,7 +18,7 @@ from typing import Final
 from guardhouse.errors import SetupError
 from guardhouse.kernel import credentials, descriptors, namespaces
 from guardhouse.kernel.title import set_title
-from guardhouse.launcher.masks import MaskWatch
+from guardhouse.launcher.masks import MaskWatch, open_mount_table
 from guardhouse.launcher.view import PrivatePart, build_view
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
@@ -54,7 +54,9 @@ class Place:
             the kernel counts that limit over every process of the account on the host: others would use it up.
         private_parts: out: see `build_view`.
         gate_fd: socket to the exec gate's monitor; -1 where there is no gate.
-        masks: out: what keeps the view's masks on.
+        watches_masks: commands will be started here for as long as the host may change below the view.
+        masks: out: what keeps the view's masks on; None where none is to be kept.
+        mount_table_fd: out: tells of changes of the view's mounts; -1 where nobody watches.
         last_pid_fd: out: where the pid namespace's last number can be set; -1 where that is not needed or not there.
     """
 
@@ -67,7 +69,9 @@ class Place:
     private_parts: tuple[PrivatePart, ...] = field(default=())
     gate_fd: int = field(default=-1)
     last_pid_fd: int = field(default=-1)
+    watches_masks: bool = field(default=False)
     masks: MaskWatch | None = field(default=None)
+    mount_table_fd: int = field(default=-1)
 
     @property
     def drops_ids(self) -> bool:
@@ -171,8 +175,15 @@ def _close_descriptors_again(place: Place) -> None:
     descriptors.close_all_but((0, 1, 2, *place.kept))
 
 
+def _open_mount_table(place: Place) -> None:
+    if place.watches_masks and any(step.kind == "mask" for step in place.plan.mounts):
+        place.mount_table_fd = open_mount_table()
+        place.kept = (*place.kept, place.mount_table_fd)
+
+
 def _watch_masks(place: Place) -> None:
-    place.masks = MaskWatch(place.plan.mounts)
+    if place.mount_table_fd >= 0:
+        place.masks = MaskWatch(place.plan.mounts, place.mount_table_fd)
 
 
 def _set_rlimits(place: Place) -> None:
@@ -247,6 +258,9 @@ PREPARE_STEPS: Final = (
         "uts", "namespaces", _name_host, why="a command is not told the host's name where the profile gives it another"
     ),
     PrepareStep("network", "namespaces", _raise_loopback, why="needs a capability that is dropped below"),
+    PrepareStep(
+        "mount_table", "mount_view", _open_mount_table, why="the view may have no /proc; tells of masks that are off"
+    ),
     PrepareStep("mount_view", "mount_view", _build_view, why="nothing outside the plan has a path from here on"),
     PrepareStep(
         "descriptors_again", "namespaces", _close_descriptors_again, why="a handle on the host's view is a way back"

@@ -200,6 +200,7 @@ def make_slot(
         kept=(theirs.fileno(), *(() if gate_theirs is None else (gate_theirs.fileno(),))),
         pids_in_cgroup=group is not None and group.bounds_pids,
         gate_fd=-1 if gate_theirs is None else gate_theirs.fileno(),
+        watches_masks=True,
     )
     try:
         pid, pidfd = namespaces.clone_process(
