@@ -47,6 +47,50 @@ def test_explain_batch_answers_every_line() -> None:
     assert result.exit_code == 1
 
 
+PAIRS = [["*", "deny"], ["ls *", "allow"]]
+RULES = {"*": "deny", "ls *": "allow"}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [PAIRS, RULES, {"bash": RULES}, {"permission": RULES}, {"permission": {"bash": RULES}}, {"bash": PAIRS}, "read_only",
+     [{"match": "*", "then": "deny"}, {"match": "ls *", "then": "allow"}],
+     "permission:\n  bash:\n    '*': deny\n    ls *: allow\n", "'*': deny\nls *: allow", json.dumps(RULES)],
+)  # fmt: skip
+def test_explain_batch_takes_every_form_of_a_policy(policy: object) -> None:
+    """A document as JSON or text, pairs, a section alone, and a shipped name say the same."""
+    lines = [{"id": text, "policy": policy, "command": text} for text in ("ls -l", "rm x", "ls; rm x")]
+    result = run("explain", "--batch", stdin="\n".join(map(json.dumps, lines)))
+    assert [json.loads(line)["verdict"] for line in result.output.splitlines()] == ["allow", "deny", "deny"]
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, [], {"bash": {}}, {"bash": []}, {"permission": {}}, {"permission": {"bash": {}}}]
+)
+def test_explain_batch_without_rules(policy: object) -> None:
+    """No rules deny everything."""
+    result = run("explain", "--batch", stdin=json.dumps({"policy": policy, "command": "ls"}))
+    assert json.loads(result.output)["verdict"] == "deny"
+
+
+def test_explain_batch_is_never_stopped_by_a_line() -> None:
+    """Whatever a line holds, it is answered by one line, and the last one gets its verdict."""
+    bad = [
+        b"[]", b"7", b"{", b'{"command": 7}', b'{"command": "\xff"}', b'{"policy": 7, "command": "ls"}',
+        b'{"policy": true, "command": "ls"}', b'{"policy": "", "command": "ls"}',
+        b'{"policy": "none", "command": "ls"}', b'{"policy": "/none.yaml", "command": "ls"}', b'{"policy": [["ls"]], "command": "ls"}',
+        b'{"policy": {"*": "deny", "*": "allow"}, "command": "ls"}', b'{"policy": {"more": 1}, "command": "ls"}',
+        b'{"policy": ' + b"[" * 50_000 + b"]" * 50_000 + b', "command": "ls"}',
+    ]  # fmt: skip
+    fine = [b'{"command": "\\ud800"}', b'{"command": ""}', b'{"command": "a\\u0000"}', b'{"command": "ls", "more": 1}']
+    result = CliRunner().invoke(policy, ["explain", "--batch"], input=b"\n".join([*bad, b"", *fine]))
+    answers = [json.loads(line) for line in result.output.splitlines()]
+    assert ["error" in answer for answer in answers] == [True] * len(bad) + [False] * len(fine)
+    assert answers[-1]["verdict"] == "allow"
+    assert result.exit_code == 1
+
+
 def test_terminal_escapes_are_shown_not_sent(seed: str) -> None:
     """A command cannot move the reader's cursor."""
     assert "\x1b" not in run("explain", "--policy", seed, "--", "echo '\x1b[2J' \x07").output

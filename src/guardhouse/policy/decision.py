@@ -40,7 +40,8 @@ class CommandDecision:
         argv: its words, or None when one of them is not known from the text.
         rule: the last rule that matches, or None: nothing matches, or several may.
         tried: every rule that matches, in written order; the last is the winner.
-        undecided_because: why text alone cannot tell; None unless the verdict is `UNDECIDED`.
+        undecided_because: why text alone cannot tell what the command does; None where it can, or where the rules
+            allow it all the same.
         because: one sentence for people: what led to the verdict.
         via: how the command is reached (``("wrapper xargs",)``); empty at top level.
     """

@@ -373,6 +373,8 @@ def _decided(
         rule=rule,
         span=command.span,
         because=because,
+        # What the rules refuse may still do more than it shows; what they allow was asked about that.
+        undecided_because=None if verdict is Verdict.ALLOW else command.undecided_because,
         tried=tried,
         via=command.via,
     )
