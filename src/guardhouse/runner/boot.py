@@ -110,6 +110,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
             protected_paths=hidden,
             tags=config.tags,
             journal=journal_directory,
+            guarded_paths=(*config.policy_keys, *([config.ca_file] if config.ca_file is not None else [])),
             files_settings=make_files_settings(
                 policy, workspace=config.workspace, bounds=config.workspace_bounds.as_settings()
             ),

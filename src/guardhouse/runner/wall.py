@@ -5,6 +5,7 @@ as root, before any secret is read.
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,6 +57,7 @@ def put_up_wall(
     files_settings: bytes | None = None,
     tags: frozenset[str] | None = None,
     journal: Path | None = None,
+    guarded_paths: tuple[Path, ...] = (),
 ) -> Wall:
     """Compile the profiles that may be asked for and start the launcher with them.
 
@@ -66,6 +68,7 @@ def put_up_wall(
         with_workers: also compile the profiles of the workers that serve files and web pages.
         tags: this host's, for rules with conditions; None where it was given none.
         journal: the directory that a confined runner writes to; None where no runner and no keeper will be confined.
+        guarded_paths: files of the operator's that commands may see and never change, besides policies and profiles.
         files_settings: JSON of `worker.settings.FilesSettings`; None sets the workspace's path alone.
 
     Raises:
@@ -93,7 +96,9 @@ def put_up_wall(
         workspace=str(workspace),
         features=features,
         trusted_path=":".join(policy.trusted_path),
-        around=_surroundings(protected_paths, journal),
+        around=_surroundings(
+            protected_paths, journal, guarded=_what_we_are(policy, profiles.values(), journal, guarded_paths)
+        ),
     )
     has_gate = not features.layers["exec_gate"]
     gate_policy = gate_settings(dump_policy(policy), environment=tags) if has_gate else b""
@@ -110,18 +115,50 @@ def put_up_wall(
     )
 
 
-def _surroundings(protected_paths: tuple[Path, ...], journal: Path | None) -> Surroundings:
+def _surroundings(protected_paths: tuple[Path, ...], journal: Path | None, *, guarded: tuple[str, ...]) -> Surroundings:
     protected = tuple(sorted({str(path) for path in protected_paths}))
     if journal is None:
-        return Surroundings(protected_paths=protected)
+        return Surroundings(protected_paths=protected, guarded_paths=guarded)
     return Surroundings(
         protected_paths=protected,
+        guarded_paths=guarded,
         own_processes=LAUNCHING_PROCESSES | {"runner", "keeper"},
         own_paths={"journal": (str(journal),), "installation": _installation()},
     )
 
 
+def _what_we_are(
+    policy: Policy, profiles: Iterable[Profile], journal: Path | None, others: tuple[Path, ...] = ()
+) -> tuple[str, ...]:
+    """Return the code, policies, profiles and state by which this runner judges, as real paths that exist."""
+    found = {Path(sys.executable), Path(__file__).parents[1], *map(shipped_directory, ("sandbox", "policies"))}
+    # Not the whole of /usr, where a distribution's interpreter is at home: an operator's commands may change that.
+    found |= {Path(path) for path in _installation() if sys.prefix != sys.base_prefix or path != sys.base_prefix}
+    found = found - {Path("/usr"), Path("/usr/local")} | set(others)
+    if journal is not None:
+        found.add(journal.parent)
+    for layer in policy.layers:
+        # An included file is shown by its name beside the file that includes it.
+        found |= {Path(layer.name).parent / _file_of(rule.place) for rule in layer.rules()} | {Path(layer.name)}
+    for profile in profiles:
+        reasons = [profile.landlock_reason, profile.proc_reason, profile.workspace_reason, profile.network.reason]
+        reasons += [entry.reason for entry in profile.view]
+        reasons += [mask.reason for mask in profile.masks] + [grant.reason for grant in profile.grants]
+        found |= {Path(_file_of(place)) for place in (profile.place, *(reason.place for reason in reasons))}
+    # Shipped files are shown by a path relative to their directory, which is guarded as a whole.
+    real = {path.resolve() for path in found if path.is_absolute() and path.exists()}
+    return tuple(sorted(str(path) for path in real if path != Path("/")))
+
+
+def _file_of(place: str) -> str:
+    return place.rsplit(":", 2)[0]
+
+
 def _installation() -> tuple[str, ...]:
-    """Return the directories that this interpreter and these packages are read from."""
-    found = {sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]), *sys.path}
-    return tuple(sorted({path for path in found if path.startswith("/") and path != "/"}))
+    """Return the directories that this interpreter and these packages are read from.
+
+    Of the module path only what is the interpreter's own: ``python -m`` puts the working directory there as well.
+    """
+    own = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parents[2]}
+    found = own | {path for path in map(Path, sys.path) if any(path.is_relative_to(one) for one in own)}
+    return tuple(sorted(str(path) for path in found if path != Path("/")))

@@ -69,6 +69,8 @@ class Surroundings:
 
     Attributes:
         protected_paths: absolute paths of the runner's own files and directories; masked in every profile.
+        guarded_paths: absolute paths, links resolved, of what the runner is made of and told by: code, policies,
+            profiles. Commands may see them; no profile lets one change them.
         switches: names of switches to turn on, where a profile has them.
         own_processes: those of our own processes that the bundle says something of; the launcher needs the default.
         own_paths: what ``{name}`` in a path of one of our own processes stands for.
@@ -77,6 +79,7 @@ class Surroundings:
     """
 
     protected_paths: tuple[str, ...] = ()
+    guarded_paths: tuple[str, ...] = ()
     switches: frozenset[str] = frozenset()
     own_processes: frozenset[str] = LAUNCHING_PROCESSES
     own_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

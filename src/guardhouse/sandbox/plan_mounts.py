@@ -18,6 +18,8 @@ __all__ = ["check_absolute", "is_beneath", "plan_mounts"]
 # A directory that covers a secret and leads to something shown again: passable, not listable, nothing to write.
 _LEADING_DIRECTORY: Final = ("nosuid", "nodev", "noexec", "readonly", "mode=0711", "size=65536", "inodes=64")
 _SYSTEM_BIND: Final = ("nosuid", "nodev")
+_GUARDED: Final = "what the runner is made of, and told by, is not changed by a command"
+_PINNED: Final = "leads to the runner's own files: a mount point cannot be renamed away"
 # The workspace holds scripts that may be run, never devices or set-user-id files that count.
 _WORKSPACE_OPTIONS: Final = ("nosuid", "nodev")
 
@@ -58,7 +60,54 @@ def plan_mounts(
         steps.append(
             MountStep(kind, workspace, workspace, _WORKSPACE_OPTIONS, profile.workspace_reason.why, optional=False)
         )
-    return tuple(steps + late)
+    return _guarded(steps + late, around)
+
+
+def _guarded(steps: list[MountStep], around: Surroundings) -> tuple[MountStep, ...]:
+    """Return ``steps`` with what no command may change made read-only wherever a step would show it writable.
+
+    A directory above it that could be renamed would take it along and leave its name to somebody else. A mount point
+    cannot be renamed, so each directory on the way is bound onto itself.
+    """
+    for path in around.guarded_paths:
+        check_absolute(path, "guarded path")
+    added: dict[int, dict[str, MountStep]] = {}
+    for path in sorted({*around.guarded_paths, *around.protected_paths}):
+        covered = _last_over(steps, path)
+        is_hidden = covered is not None and steps[covered].kind in {"mask", "tmpfs"}
+        anchor = steps[covered].target if covered is not None and is_hidden else path
+        base = _last_over(steps, anchor, above=True) if is_hidden else covered
+        if base is None or steps[base].kind != "bind" or (steps[base].target == path and not is_hidden):
+            continue
+        own = added.setdefault(base, {})
+        if any(step.kind == "bind_readonly" and is_beneath(anchor, step.target) for step in own.values()):
+            continue
+        for directory in _between(steps[base].target, anchor):
+            pin = MountStep("bind", directory, directory, steps[base].options, _PINNED, optional=True)
+            own.setdefault(directory, pin)
+        if not is_hidden:
+            own[path] = MountStep("bind_readonly", path, path, ("recursive", *_SYSTEM_BIND), _GUARDED, optional=True)
+    found: list[MountStep] = []
+    for index, step in enumerate(steps):
+        found.append(step)
+        found += sorted(added.get(index, {}).values(), key=lambda one: one.target)
+    return tuple(found)
+
+
+def _last_over(steps: list[MountStep], path: str, *, above: bool = False) -> int | None:
+    """Return the index of the last step that decides what is at ``path``; with ``above``, at what it lies in."""
+    found: int | None = None
+    for index, step in enumerate(steps):
+        if step.kind != "symlink" and is_beneath(path, step.target) and not (above and step.target == path):
+            found = index
+    return found
+
+
+def _between(top: str, path: str) -> list[str]:
+    """Return the directories that lie below ``top`` and lead to ``path``, the outermost first."""
+    parts = path.split("/")[1:-1]
+    leading = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))]
+    return [directory for directory in leading if directory != top and is_beneath(directory, top)]
 
 
 def check_absolute(path: str, what: str) -> None:
