@@ -248,6 +248,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         else:
             (tmp_path / "file").write_bytes(data)
             reader = os.open(tmp_path / "file", os.O_RDONLY)
-        lines = line_search.matching_lines(reader, line_search.compile_pattern(pattern), context=context)
+        size = os.fstat(reader).st_size
+        lines = line_search.matching_lines(reader, line_search.compile_pattern(pattern), size=size, context=context)
         assert [(x.number, x.content, x.is_context) for x in lines] == naive(data, pattern.encode(), context)
         os.close(reader)

@@ -64,10 +64,11 @@ class Entry(NamedTuple):
 def cost_of(name: bytes) -> int:
     """Return how many bytes ``name`` may take in a message: JSON escapes and base64 are longer than the name."""
     try:
-        plain = name.decode("utf-8").isprintable()
+        if name.decode("utf-8").isprintable():
+            return len(name)
     except UnicodeDecodeError:
-        plain = False
-    return len(name) if plain else 6 * len(name)
+        pass
+    return 6 * len(name)
 
 
 def kind_of(mode: int) -> Kind:
@@ -77,18 +78,15 @@ def kind_of(mode: int) -> Kind:
 
 def entry_of(path: bytes, found: os.stat_result, *, target: bytes | None = None) -> Entry:
     """Return the entry that ``found`` describes."""
-    kind = kind_of(found.st_mode)
-    size = found.st_size if kind in (Kind.FILE, Kind.SYMLINK) else 0
-    return Entry(
-        path,
-        kind,
-        size,
-        stat.S_IMODE(found.st_mode),
-        found.st_mtime_ns,
-        found.st_nlink,
-        target,
-        min(size, found.st_blocks * 512),
-    )
+    mode = found.st_mode
+    kind = _KINDS.get(stat.S_IFMT(mode), Kind.UNKNOWN)
+    if kind is not Kind.FILE and kind is not Kind.SYMLINK:
+        return Entry(path, kind, 0, stat.S_IMODE(mode), found.st_mtime_ns, found.st_nlink, target)
+    size = found.st_size
+    occupied = found.st_blocks * 512
+    if occupied > size:
+        occupied = size
+    return Entry(path, kind, size, stat.S_IMODE(mode), found.st_mtime_ns, found.st_nlink, target, occupied)
 
 
 def stat_path(workspace: Workspace, path: PathLike, *, follow: bool = False) -> Entry:

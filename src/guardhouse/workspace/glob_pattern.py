@@ -18,6 +18,8 @@ __all__ = ["GlobPattern"]
 
 _META: Final = frozenset("*?[{\\")
 _DEPTH_MAX: Final = 32
+_BRACKETS: Final = frozenset(b"[]{}\\")
+_STARS: Final = frozenset(b"*?")
 
 
 class GlobPattern:
@@ -35,6 +37,11 @@ class GlobPattern:
                 f"glob of {len(raw)} bytes is too long: at most {PATTERN_MAX_BYTES}", code=Code.INVALID
             )
         self.pattern = raw
+        # Most names differ in what is plain text at the pattern's ends; an automaton costs ten times as much.
+        self._beginning, self._ending = _plain_ends(raw)
+        slash = raw.rfind(b"/") + 1
+        # No part of the last component matches a slash, so it is the name's last one that it stands for.
+        self._last = _plain_ends(raw[slash:])[0] if slash and not _BRACKETS.intersection(raw) else b""
         try:
             self._text_matcher = _compiled(raw.decode("utf-8"), latin=False)
         except UnicodeDecodeError:
@@ -43,6 +50,10 @@ class GlobPattern:
 
     def matches(self, name: bytes) -> bool:
         """Say whether the whole of ``name`` matches."""
+        if not (name.endswith(self._ending) and name.startswith(self._beginning)):
+            return False
+        if self._last and not name.startswith(self._last, name.rfind(b"/") + 1):
+            return False
         if self._text_matcher is not None:
             try:
                 name.decode("utf-8")
@@ -62,6 +73,18 @@ class GlobPattern:
             if self._text_matcher is None:
                 raise
             return False  # [é-ü] is a range of characters and none of bytes: no such name matches it
+
+
+def _plain_ends(pattern: bytes) -> tuple[bytes, bytes]:
+    """Return the text that every match begins with and the one that it ends with; empty where there may be none."""
+    if _BRACKETS.intersection(pattern):
+        return b"", b""
+    first = next((at for at, byte in enumerate(pattern) if byte in _STARS), len(pattern))
+    last = next((at for at in range(len(pattern), 0, -1) if pattern[at - 1] in _STARS), 0)
+    ending = pattern[last:]
+    if pattern[:last].endswith(b"**"):
+        ending = ending.removeprefix(b"/")  # "**/x" matches "x" as well
+    return pattern[:first], ending
 
 
 @lru_cache(maxsize=512)

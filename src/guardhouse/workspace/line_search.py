@@ -21,6 +21,7 @@ LINE_MAX_BYTES: Final = 8 * 1024 * 1024
 # \\S, \\pL, \\p{Greek}, \\x{1F600}, \\x4A, (?P<Name>: capitals that stand for no letter of the text.
 _ESCAPES: Final = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x(?:\{[^}]*\}|..)|.)|\(\?P?<[^>]*>", re.DOTALL)
 _SMALL_BYTES: Final = 4_096
+_UNCOUNTED_MAX_BYTES: Final = 16 * 1024 * 1024
 _BLOCK_BYTES: Final = 1024 * 1024
 # Where ripgrep and git look for the NUL byte that tells a binary file.
 _BINARY_HEAD_BYTES: Final = 8_192
@@ -78,8 +79,10 @@ def _has_capital(pattern: str) -> bool:
     return any(character.isupper() for character in _ESCAPES.sub("", pattern))
 
 
-def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], None] = lambda: None) -> Iterator[Line]:
-    """Yield the matching lines of the open file ``fd``, in order, each line once.
+def matching_lines(
+    fd: int, regex: Any, *, size: int, context: int = 0, tick: Callable[[], None] = lambda: None
+) -> Iterator[Line]:
+    """Yield the matching lines of the open file ``fd``, of ``size`` bytes as it says, in order, each line once.
 
     Raises:
         BinaryFile: a NUL byte: near the start, before anything is yielded; further on, after the lines before it, so
@@ -88,7 +91,6 @@ def matching_lines(fd: int, regex: Any, *, context: int = 0, tick: Callable[[], 
     """
     search = _Search(regex, context, tick)
     # A buffer of the file's own size: most files are small, and a megabyte for each costs more than reading it.
-    size = os.fstat(fd).st_size
     room = min(_BLOCK_BYTES, max(size + 1, _SMALL_BYTES))
     tail = b""
     first = True
@@ -130,13 +132,22 @@ class _Search:
         self._regex = regex
         self._tick = tick
         self._context = context
-        self._number = 1  # of the first line of the next block
+        self._number = 1  # of the first line of the blocks that are not counted yet
+        self._uncounted: list[bytes] = []  # without a match, so that nobody has asked for their lines' numbers
+        self._uncounted_bytes = 0
         self._kept = b""  # the last lines of the blocks before, at most `context`
         self._kept_shown = 0  # how much of them has been yielded
         self._after = 0  # context lines still to yield after the last match
 
     def lines_of(self, block: bytes) -> Iterator[Line]:
         """Yield what ``block``, whole lines that follow the last block, adds."""
+        looked = None
+        if not self._context:
+            looked = self._regex.search(block)
+            if looked is None:
+                self._put_off(block)
+                return
+        self._count()
         data = self._kept + block if self._kept else block
         at = len(self._kept)
         shown = self._kept_shown
@@ -144,7 +155,9 @@ class _Search:
         counted = 0
         while True:
             self._tick()
-            found = self._regex.search(data, at) if at < len(data) else None
+            found, looked = looked, None
+            if found is None and at < len(data):
+                found = self._regex.search(data, at)
             if found is not None and found.start() == len(data) and data.endswith(b"\n"):
                 found = None  # behind the last line end there is no line
             start = len(data) if found is None else data.rfind(b"\n", at, found.start()) + 1 or at
@@ -163,11 +176,22 @@ class _Search:
             yield Line(number, line, is_context=False)
             at = shown
             self._after = self._context
-        self._number += block.count(b"\n")
+        self._number = number + data.count(b"\n", counted)
         if self._context:
             kept = next(iter(_starts_before(data, 0, len(data), self._context)), len(data))
             self._kept = data[kept:]
             self._kept_shown = min(max(shown - kept, 0), len(self._kept))
+
+    def _put_off(self, block: bytes) -> None:
+        """Leave the lines of ``block`` uncounted for as long as no later line needs its number."""
+        self._uncounted.append(block)
+        self._uncounted_bytes += len(block)
+        if self._uncounted_bytes > _UNCOUNTED_MAX_BYTES:
+            self._count()
+
+    def _count(self) -> None:
+        self._number += sum(block.count(b"\n") for block in self._uncounted)
+        self._uncounted, self._uncounted_bytes = [], 0
 
 
 def _line_at(data: bytes, start: int) -> tuple[bytes, int]:

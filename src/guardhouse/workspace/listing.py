@@ -60,7 +60,8 @@ def list_directory(
         name = entry.path.rpartition(b"/")[2]
         return any(pattern.matches(name) for pattern in patterns)
 
-    walk = Walk(workspace, start, max_depth=None if recursive else 1, enter=lambda entry: not ignored(entry), tick=tick)
+    depth = None if recursive else 1
+    walk = Walk(workspace, start, max_depth=depth, enter=lambda entry: not (patterns and ignored(entry)), tick=tick)
     entries: list[Entry] = []
     left_out = 0
     name_bytes = 0
@@ -68,7 +69,9 @@ def list_directory(
         entry = walked.entry
         if patterns and ignored(entry):
             continue
-        name_bytes += cost_of(entry.path) + cost_of(entry.target or b"")
+        name_bytes += cost_of(entry.path)
+        if entry.target is not None:
+            name_bytes += cost_of(entry.target)
         if len(entries) >= max_entries or name_bytes > max_name_bytes:
             left_out += 1
         else:

@@ -95,7 +95,7 @@ def search_files(
 
     if _is_file(workspace, start):
         fd = open_regular(workspace, start, verb="search")
-        _search_one(fd, start, regex, context, searched, budget, tick)
+        _search_one((fd, os.fstat(fd).st_size), start, regex, context, searched, budget, tick)
         return searched
     walk = Walk(workspace, start, types_only=True, enter=enter, tick=tick)
     for walked in walk.entries():
@@ -138,21 +138,23 @@ def _included(globs: list[GlobPattern], path: bytes) -> bool:
     return any(glob.matches(path if b"/" in glob.pattern else name) for glob in globs)
 
 
-def _open(walked: Walked, searched: Searched) -> int | None:
+def _open(walked: Walked, searched: Searched) -> tuple[int, int] | None:
+    """Return the descriptor and the size of what is a regular file still."""
     try:
         fd = open_beneath(walked.parent, walked.name, _FILE_FLAGS, follow=False)
     except WorkspaceRefusal as refusal:
         if refusal.code is not Code.NOT_FOUND:
             _note(searched, walked.entry.path, str(refusal))
         return None
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode):
+        return fd, found.st_size
     os.close(fd)  # replaced meanwhile by something that is not searched
     return None
 
 
 def _search_one(
-    fd: int,
+    opened: tuple[int, int],
     path: bytes,
     regex: Any,
     context: int,
@@ -161,8 +163,9 @@ def _search_one(
     tick: Callable[[], None],
 ) -> None:
     searched.files += 1
+    fd, size = opened
     try:
-        _collect(matching_lines(fd, regex, context=context, tick=tick), path, searched, budget)
+        _collect(matching_lines(fd, regex, size=size, context=context, tick=tick), path, searched, budget)
     except BinaryFile:
         searched.binary_skipped += 1
     except OSError as error:

@@ -5,13 +5,12 @@ Runs in the files worker.
 """
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from guardhouse.workspace.descent import Descent
-from guardhouse.workspace.entry import Entry, entry_of, kind_of
+from guardhouse.workspace.entry import Entry, Kind, entry_of, kind_of
 from guardhouse.workspace.errors import WorkspaceRefusal, refusal_of
 from guardhouse.workspace.handle import Workspace, open_beneath, open_placed
 
@@ -21,8 +20,8 @@ _TOP_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 _CHILD_FLAGS: Final = _TOP_FLAGS | os.O_NOFOLLOW
 _PROBLEMS_KEPT: Final = 100
 _PROBLEM_PATHS_MAX_BYTES: Final = 256 * 1024
-# Path from the top, st_mode (the type alone where only types are asked for), and all of stat's answer.
-_Child = tuple[bytes, int, os.stat_result | None]
+# Name, kind, and stat's answer; None where only the kind is asked for.
+_Child = tuple[bytes, Kind, os.stat_result | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,14 @@ class Walked(NamedTuple):
     entry: Entry
     parent: Workspace
     name: bytes
+
+
+class _Frame(NamedTuple):
+    """A directory that a walk is in: what is left of it, its path from the top, the handle on it."""
+
+    children: Iterator[_Child]
+    below: bytes
+    parent: Workspace
 
 
 @dataclass(slots=True)
@@ -79,40 +86,56 @@ class Walk:
         self._prefix = b"" if self.start in (b".", b"") else self.start.rstrip(b"/") + b"/"
         top = self._open_top()
         descent = Descent(top)
+        has_rules = self.workspace.rules is not None
         try:
-            # Depth first: what is on the stack below an entry are its later siblings and those of its ancestors.
-            todo = [(1, below, mode, found) for below, mode, found in reversed(self._children(top, b""))]
-            parent, parent_names = self.workspace.at(top, self._top_place), b""
-            while todo:
-                depth, below, mode, found = todo.pop()
-                above, _, name = below.rpartition(b"/")
-                try:
-                    parent_fd = descent.directory(depth - 1, above)
-                except OSError as error:
-                    self._note(above, str(refusal_of(error, self._prefix + above)))
-                    continue
-                if not self._may_read(below):
-                    continue
-                if parent_names != above or parent.root_fd != parent_fd:
-                    parent, parent_names = self.workspace.at(parent_fd, self._place_of(above)), above
-                entry = self._entry(below, name, mode, found, parent_fd)
-                yield Walked(entry, parent, name)
-                if not stat.S_ISDIR(mode) or (self.max_depth is not None and depth >= self.max_depth):
-                    continue
-                if not self.enter(entry):
-                    continue
-                self.tick()
-                try:
-                    fd = open_beneath(parent, name, _CHILD_FLAGS, follow=False)
-                except WorkspaceRefusal as refusal:
-                    self._note(below, str(refusal))
-                    continue
-                descent.push(depth, fd)
-                depth += 1
-                todo.extend((depth, *child) for child in reversed(self._children(fd, below)))
+            # One frame for each directory on the way down: what is left of it, its path from the top, its handle.
+            frames = [_Frame(iter(self._children(top, b"")), b"", self.workspace.at(top, self._top_place))]
+            while frames:
+                children, above, parent = frames[-1]
+                prefix = self._prefix + above + b"/" if above else self._prefix
+                for name, kind, found in children:
+                    below = above + b"/" + name if above else name
+                    if has_rules and not self._may_read(below):
+                        continue
+                    if found is None:
+                        entry = Entry(prefix + name, kind, 0, 0, 0, 0)
+                    else:
+                        entry = entry_of(prefix + name, found, target=_target(kind, name, parent))
+                    yield Walked(entry, parent, name)
+                    if kind is not Kind.DIRECTORY or (self.max_depth is not None and len(frames) >= self.max_depth):
+                        continue
+                    if not self.enter(entry):
+                        continue
+                    self.tick()
+                    try:
+                        fd = open_beneath(parent, name, _CHILD_FLAGS, follow=False)
+                    except WorkspaceRefusal as refusal:
+                        self._note(below, str(refusal))
+                        continue
+                    descent.push(len(frames), fd)
+                    frames.append(
+                        _Frame(iter(self._children(fd, below)), below, self.workspace.at(fd, self._place_of(below)))
+                    )
+                    break
+                else:
+                    frames.pop()
+                    self._go_back(frames, descent)
         finally:
             descent.close()
             os.close(top)
+
+    def _go_back(self, frames: list["_Frame"], descent: Descent) -> None:
+        """Make the last frame's handle usable again: its descriptor may have been closed on the way down."""
+        while frames:
+            children, above, _ = frames[-1]
+            try:
+                fd = descent.directory(len(frames) - 1, above)
+            except OSError as error:
+                self._note(above, str(refusal_of(error, self._prefix + above)))
+                frames.pop()
+                continue
+            frames[-1] = _Frame(children, above, self.workspace.at(fd, self._place_of(above)))
+            return
 
     def _open_top(self) -> int:
         if self.workspace.rules is None and not self.places:
@@ -122,35 +145,29 @@ class Walk:
         return opened.fd
 
     def _children(self, fd: int, below: bytes) -> list[_Child]:
-        """Return the entries of the directory ``fd`` in byte order, by their path from the top."""
+        """Return the entries of the directory ``fd`` in byte order."""
         children: list[_Child] = []
-        prefix = below + b"/" if below else b""
         try:
             with os.scandir(fd) as scanned:
-                found = sorted((os.fsencode(entry.name), entry) for entry in scanned)
+                found = list(scanned)
         except OSError as error:
             self._note(below, str(refusal_of(error, self._prefix + below or b".")))
             return children
-        for number, (name, entry) in enumerate(found):
+        found.sort(key=_text_name)
+        if not all(entry.name.isascii() for entry in found):
+            # Characters and bytes are in one order, but for names that are not UTF-8.
+            found.sort(key=_byte_name)
+        for number, entry in enumerate(found):
             if not number % 256:
                 self.tick()
             try:
-                children.append(_child(prefix + name, name, entry, fd, types_only=self.types_only))
+                children.append(_child(entry, types_only=self.types_only))
             except FileNotFoundError:
                 continue  # removed between the two calls: it is not there
             except OSError as error:
-                self._note(prefix + name, str(refusal_of(error, self._prefix + prefix + name)))
+                name = below + b"/" + _byte_name(entry) if below else _byte_name(entry)
+                self._note(name, str(refusal_of(error, self._prefix + name)))
         return children
-
-    def _entry(self, below: bytes, name: bytes, mode: int, found: os.stat_result | None, parent_fd: int) -> Entry:
-        path = self._prefix + below
-        target = None
-        if stat.S_ISLNK(mode) and not self.types_only:
-            try:
-                target = os.readlink(name, dir_fd=parent_fd)
-            except OSError:  # replaced meanwhile: shown as the link that was seen, without its target
-                target = None
-        return Entry(path, kind_of(mode), 0, 0, 0, 0) if found is None else entry_of(path, found, target=target)
 
     def _place_of(self, below: bytes) -> bytes:
         """Return the resolved path: only the start can hold links, what is below it was walked."""
@@ -174,14 +191,32 @@ class Walk:
             self.problems.append(Problem(path, reason))
 
 
-def _child(below: bytes, name: bytes, entry: "os.DirEntry[str]", fd: int, *, types_only: bool) -> _Child:
+def _text_name(entry: "os.DirEntry[str]") -> str:
+    return entry.name
+
+
+def _byte_name(entry: "os.DirEntry[str]") -> bytes:
+    return os.fsencode(entry.name)
+
+
+def _child(entry: "os.DirEntry[str]", *, types_only: bool) -> _Child:
+    name = os.fsencode(entry.name)
     if types_only:
         # The directory itself tells the type on every usual file system; where it does not, DirEntry asks stat.
-        if entry.is_symlink():
-            return below, stat.S_IFLNK, None
-        if entry.is_dir(follow_symlinks=False):
-            return below, stat.S_IFDIR, None
         if entry.is_file(follow_symlinks=False):
-            return below, stat.S_IFREG, None
-    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    return below, found.st_mode, found
+            return name, Kind.FILE, None
+        if entry.is_dir(follow_symlinks=False):
+            return name, Kind.DIRECTORY, None
+        if entry.is_symlink():
+            return name, Kind.SYMLINK, None
+    found = entry.stat(follow_symlinks=False)
+    return name, kind_of(found.st_mode), found
+
+
+def _target(kind: Kind, name: bytes, parent: Workspace) -> bytes | None:
+    if kind is not Kind.SYMLINK:
+        return None
+    try:
+        return os.readlink(name, dir_fd=parent.root_fd)
+    except OSError:  # replaced meanwhile: shown as the link that was seen, without its target
+        return None
