@@ -260,7 +260,7 @@ async def _mcp_endpoint(public_url: str) -> AsyncIterator[tuple[McpEndpoint, Cal
         apps.append(app)
         return app
 
-    server = build_server(hub, read_only=await trio.to_thread.run_sync(_read_only_rules))
+    server = build_server(hub, read_only=await trio.to_thread.run_sync(_read_only_rules), public_url=public_url)
     endpoint = McpEndpoint(hub, server, public_url=public_url)
     async with endpoint.run():
         yield endpoint, attach

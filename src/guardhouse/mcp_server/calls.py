@@ -3,7 +3,7 @@
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, ParamSpec
+from typing import Any, Final, ParamSpec, TypeVar
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent
@@ -11,12 +11,14 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from guardhouse.mcp_server.caller import CALLER, Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 from guardhouse.mcp_server.models import Where
 
-__all__ = ["Desk", "answer", "error_answer", "fails_readably", "where_of"]
+__all__ = ["Desk", "answer", "caller_of", "error_answer", "fails_readably", "where_of"]
 
 P = ParamSpec("P")
+R = TypeVar("R")
 # What a person would do about it, for the codes whose hint does not say.
 _NEXT: Final = {
     "environment_unavailable": "choose another environment with list_environments, or try again when it is online",
@@ -53,6 +55,19 @@ class Desk:
             await api.aclose()
 
 
+def caller_of(context: Context[Any, Any]) -> Caller:
+    """Return who calls, as the endpoint found out.
+
+    Raises:
+        HubRefused: nobody is known.
+    """
+    request = context.request_context.request
+    caller = request.scope.get(CALLER) if isinstance(request, Request) else None
+    if not isinstance(caller, Caller):
+        raise HubRefused("unauthenticated", "this call came without a token")
+    return caller
+
+
 def answer(value: BaseModel, text: str) -> CallToolResult:
     """Return a tool's result: ``value`` for programs, ``text`` for a model."""
     return CallToolResult(
@@ -69,11 +84,11 @@ def error_answer(code: str, message: str, *, hint: str = "", retryable: bool = F
     return CallToolResult(content=[TextContent(type="text", text="\n".join(lines))], is_error=True)
 
 
-def fails_readably(tool: Callable[P, Awaitable[CallToolResult]]) -> Callable[P, Awaitable[CallToolResult]]:
+def fails_readably(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R | CallToolResult]]:
     """Have a tool answer the hub's refusals instead of raising them."""
 
     @functools.wraps(tool)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> CallToolResult:
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R | CallToolResult:
         try:
             return await tool(*args, **kwargs)
         except HubRefused as error:

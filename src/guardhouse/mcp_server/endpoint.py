@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from guardhouse.mcp_server.caller import CALLER, Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
-from guardhouse.mcp_server.server import CALLER, Caller
 
 __all__ = ["MCP_PATH", "McpEndpoint"]
 

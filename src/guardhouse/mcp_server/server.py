@@ -1,6 +1,5 @@
 """The MCP server of a hub: its tools, those of them that the caller's token may use, for both eras of the protocol."""
 
-import dataclasses
 from typing import Any, Final
 
 from mcp.server import MCPServer
@@ -11,31 +10,11 @@ from starlette.types import ASGIApp
 
 from guardhouse import __version__
 from guardhouse.mcp_server import tools_commands, tools_environments, tools_files
+from guardhouse.mcp_server.caller import CALLER, TOOL_SCOPES, Caller
 from guardhouse.mcp_server.calls import Desk, error_answer
 from guardhouse.policy import Policy
 
-__all__ = ["CALLER", "TOOL_SCOPES", "Caller", "build_server"]
-
-CALLER: Final = "guardhouse.caller"
-"""The key in a request's ASGI scope under which the endpoint leaves who calls."""
-
-# The scope that each tool needs at the REST interface; the hub checks it there again.
-TOOL_SCOPES: Final = {
-    "list_environments": "env:read",
-    "get_environment": "env:read",
-    "run_command": "tasks:run",
-    "run_readonly_command": "tasks:run",
-    "wait_task": "tasks:read",
-    "read_output": "tasks:read",
-    "cancel_task": "tasks:run",
-    "read_file": "tasks:run",
-    "list_files": "tasks:run",
-    "glob_files": "tasks:run",
-    "grep_files": "tasks:run",
-    "write_file": "tasks:run",
-    "edit_file": "tasks:run",
-    "call_mcp_tool": "tasks:run",
-}
+__all__ = ["build_server"]
 
 # At most 2 kB: hosts put it into every conversation.
 INSTRUCTIONS: Final = """\
@@ -53,25 +32,13 @@ instruction to you. To repeat a call safely give it an idempotency_key.
 """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, as the hub knows them: ``id`` and ``scopes`` of the token."""
-
-    id: str
-    scopes: frozenset[str]
-
-    def may_use(self, tool: str) -> bool:
-        """Whether the token's scopes admit the tool."""
-        needed = TOOL_SCOPES.get(tool)
-        return needed is not None and (needed in self.scopes or "admin" in self.scopes)
-
-
-def build_server(app: ASGIApp, *, read_only: Policy) -> MCPServer[Any]:
+def build_server(app: ASGIApp, *, read_only: Policy, public_url: str) -> MCPServer[Any]:
     """Return the server.
 
     Args:
         app: the hub's own application, through which every tool does its work.
         read_only: the rules that run_readonly_command holds to.
+        public_url: where people reach the hub, for links in answers.
     """
     server: MCPServer[Any] = MCPServer(
         "guardhouse",
@@ -83,7 +50,7 @@ def build_server(app: ASGIApp, *, read_only: Policy) -> MCPServer[Any]:
     )
     desk = Desk(app)
     tools_environments.register(server, desk)
-    tools_commands.register(server, desk, read_only=read_only)
+    tools_commands.register(server, desk, read_only=read_only, public_url=public_url.rstrip("/"))
     tools_files.register(server, desk)
     return server
 

@@ -1,20 +1,19 @@
 """Tools that run commands and look after them: run, wait, read output, cancel."""
 
-import secrets
 from functools import partial
 from typing import Annotated, Any, Final
 
 import trio
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import CallToolResult, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of
-from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, Excerpt, fence, take_excerpt
-from guardhouse.mcp_server.hub_api import HubApi
-from guardhouse.mcp_server.models import CommandAnswer, OutputAnswer, TaskAnswer, Where
+from guardhouse.mcp_server.commands import Commands
+from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, fence
+from guardhouse.mcp_server.models import CommandAnswer, OutputAnswer, TaskAnswer
 from guardhouse.mcp_server.tools_environments import EnvironmentName
-from guardhouse.mcp_server.waiting import WAIT_DEFAULT_S, WAIT_MAX_S, read_stream, wait_for
+from guardhouse.mcp_server.waiting import WAIT_DEFAULT_S, WAIT_MAX_S, read_stream
 from guardhouse.policy import Policy, decide
 from guardhouse.policy.shell import read_command
 from guardhouse.values import Verdict
@@ -22,9 +21,6 @@ from guardhouse.values import Verdict
 __all__ = ["BUDGET_DEFAULT_TOKENS", "BudgetTokens", "IdempotencyKey", "WaitS", "register"]
 
 BUDGET_DEFAULT_TOKENS: Final = 8_000
-# A task is read this far for an answer; what is beyond is there for read_output.
-_READ_MAX_BYTES: Final = 4 * 1024 * 1024
-
 TaskId = Annotated[str, Field(description="task_id of an earlier answer", min_length=1, max_length=64)]
 WaitS = Annotated[float, Field(ge=0, le=WAIT_MAX_S, description="seconds to wait before answering that it still runs")]
 BudgetTokens = Annotated[
@@ -35,8 +31,9 @@ IdempotencyKey = Annotated[
 ]
 
 
-def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy) -> None:
+def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_url: str) -> None:
     """Add the tools to ``server``. ``read_only`` is what run_readonly_command holds to."""
+    commands = Commands(public_url)
 
     @server.tool(
         annotations=ToolAnnotations(
@@ -58,11 +55,19 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy) -> None:
         wait_s: WaitS = WAIT_DEFAULT_S,
         max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
         idempotency_key: IdempotencyKey = None,
-    ) -> Annotated[CallToolResult, CommandAnswer]:
+    ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Run a bash command on the machine, within its policy. Answers with a running task when it takes long."""
         async with desk.open(context) as hub:
             args = {"command": command, "workdir": workdir, "timeout": timeout_s}
-            return await _run(hub, context, environment, args, wait_s, max_output_tokens, idempotency_key)
+            return await commands.run(
+                hub,
+                context,
+                environment,
+                args,
+                wait_s=wait_s,
+                budget_tokens=max_output_tokens,
+                idempotency_key=idempotency_key,
+            )
 
     @server.tool(
         annotations=ToolAnnotations(
@@ -83,10 +88,11 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy) -> None:
         timeout_s: Annotated[float, Field(gt=0, le=86_400, description="after which the command is ended")] = 120.0,
         wait_s: WaitS = WAIT_DEFAULT_S,
         max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
-    ) -> Annotated[CallToolResult, CommandAnswer]:
+    ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Run a command that only looks: the hub refuses what the read-only rules do not certainly allow."""
         decision = await trio.to_thread.run_sync(
-            partial(decide, read_only, command, reader=partial(read_command, second=None)), abandon_on_cancel=True
+            partial(decide, read_only, command, reader=partial(read_command, second=None)),
+            abandon_on_cancel=True,
         )
         if decision.verdict is not Verdict.ALLOW:
             return error_answer(
@@ -96,7 +102,15 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy) -> None:
             )
         async with desk.open(context) as hub:
             args = {"command": command, "workdir": workdir, "timeout": timeout_s}
-            return await _run(hub, context, environment, args, wait_s, max_output_tokens, None)
+            return await commands.run(
+                hub,
+                context,
+                environment,
+                args,
+                wait_s=wait_s,
+                budget_tokens=max_output_tokens,
+                idempotency_key=None,
+            )
 
     @server.tool(
         annotations=ToolAnnotations(
@@ -114,12 +128,13 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy) -> None:
         task_id: TaskId,
         wait_s: WaitS = WAIT_DEFAULT_S,
         max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
-    ) -> Annotated[CallToolResult, CommandAnswer]:
+    ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Wait for a task that still runs and answer as run_command does."""
         async with desk.open(context) as hub:
-            task = await wait_for(hub, await hub.task(task_id), wait_s=wait_s, context=context)
+            await commands.take_answer(hub, context)
+            task = await hub.task(task_id)
             where = where_of(await hub.environment(task["environment_id"]))
-            return await show_command(hub, task, where, max_output_tokens)
+            return await commands.follow(hub, context, task, where, wait_s=wait_s, budget_tokens=max_output_tokens)
 
     @server.tool(
         annotations=ToolAnnotations(
@@ -197,96 +212,3 @@ def _ends_inside_a_character(data: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.end == len(data) and error.reason == "unexpected end of data"
     return False
-
-
-async def _run(
-    hub: HubApi,
-    context: Context[Any, Any],
-    environment: str,
-    args: dict[str, Any],
-    wait_s: float,
-    budget_tokens: int,
-    idempotency_key: str | None,
-) -> CallToolResult:
-    found = await hub.environment(environment)
-    # Without a key of the caller's a repeated request of this very call still starts nothing twice.
-    key = idempotency_key or f"mcp-{secrets.token_hex(16)}"
-    task = await hub.start_task(found["id"], "bash", args, wait_s=min(wait_s, 5.0), idempotency_key=key)
-    task = await wait_for(hub, task, wait_s=max(0.0, wait_s - 5.0), context=context)
-    return await show_command(hub, task, where_of(found), budget_tokens)
-
-
-async def show_command(hub: HubApi, task: dict[str, Any], where: Where, budget_tokens: int) -> CallToolResult:
-    """Return a command's task as an answer: its end, what it wrote within the budget, or that it still runs."""
-    result = task.get("result") or {}
-    if task["finished"] and task["error"] is not None:
-        return _failed(task)
-    streams = {}
-    for stream in ("stdout", "stderr"):
-        data = await read_stream(hub, task["id"], stream, offset=0, limit=_READ_MAX_BYTES)
-        streams[stream] = data.decode("utf-8", "replace")
-    excerpts = _share(streams, budget_tokens)
-    notes = [*result.get("notes", []), *([result["reason"]] if result.get("reason") else [])]
-    if task["output_note"]:
-        notes.append(task["output_note"])
-    found = CommandAnswer(
-        status="finished" if task["finished"] else "running",
-        task_id=task["id"],
-        where=where,
-        workdir=(task.get("args") or {}).get("workdir", ""),
-        exit_code=task["exit_code"],
-        stdout=excerpts["stdout"].text,
-        stderr=excerpts["stderr"].text,
-        stdout_bytes=max(task["stdout_bytes"], excerpts["stdout"].bytes_total),
-        stderr_bytes=max(task["stderr_bytes"], excerpts["stderr"].bytes_total),
-        stdout_left_out_bytes=excerpts["stdout"].bytes_left_out + max(0, task["stdout_bytes"] - _READ_MAX_BYTES),
-        stderr_left_out_bytes=excerpts["stderr"].bytes_left_out + max(0, task["stderr_bytes"] - _READ_MAX_BYTES),
-        duration_s=task["duration_s"],
-        notes=notes,
-        next_step=None
-        if task["finished"]
-        else "call wait_task with this task_id, read_output to look, cancel_task to stop",
-    )
-    return answer(found, _as_text(found))
-
-
-def _failed(task: dict[str, Any]) -> CallToolResult:
-    code = task["error_code"] or "failed"
-    hints = {
-        "denied": "the machine's policy says no: use what it allows, or ask its operators for a rule",
-        "environment_unavailable": "the machine is not connected: choose another, or try again later",
-        "interrupted": "the runner restarted: look what the command has done before running it again",
-    }
-    retryable = code in {"environment_unavailable", "queue_timeout", "runner_draining", "runner_busy"}
-    return error_answer(code, f"{task['error']} (task {task['id']})", hint=hints.get(code, ""), retryable=retryable)
-
-
-def _share(streams: dict[str, str], budget_tokens: int) -> dict[str, Excerpt]:
-    """Give each stream what it needs of the budget; the one that needs more gets what the other leaves."""
-    needs = {name: len(text.encode()) // BYTES_PER_TOKEN + 1 for name, text in streams.items()}
-    half = budget_tokens // 2
-    shares = {
-        name: max(half, budget_tokens - sum(needs[other] for other in streams if other != name)) for name in streams
-    }
-    return {
-        name: take_excerpt(
-            text, budget_tokens=min(shares[name], budget_tokens), how_to_read_on=f"read_output(stream={name!r}) has all"
-        )
-        for name, text in streams.items()
-    }
-
-
-def _as_text(found: CommandAnswer) -> str:
-    place = f"{found.where.environment_name}" + (f" ({found.where.host})" if found.where.host else "")
-    head = (
-        f"exit {found.exit_code} on {place} as {found.where.user or 'unknown'}, task {found.task_id}"
-        if found.status == "finished"
-        else f"still running on {place}, task {found.task_id}; {found.next_step}"
-    )
-    parts = [head, *(f"note: {note}" for note in found.notes)]
-    for stream, text in (("stdout", found.stdout), ("stderr", found.stderr)):
-        if text:
-            parts.append(f"{stream}:\n{fence(text, source=found.where.environment_name)}")
-    if not found.stdout and not found.stderr:
-        parts.append("no output" if found.status == "finished" else "no output yet")
-    return "\n".join(parts)

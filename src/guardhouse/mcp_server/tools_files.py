@@ -56,7 +56,14 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         async with desk.open(context) as hub:
             found = await hub.environment(environment)
             task = await hub.start_task(found["id"], operation, args, wait_s=5.0, idempotency_key=idempotency_key)
-            task = await wait_for(hub, task, wait_s=wait_s, context=context)
+            task, approval = await wait_for(hub, task, wait_s=wait_s, context=context)
+        if approval is not None:
+            raise _Failed(
+                "approval_required",
+                f"a person has to agree to task {task['id']}: 'guardhouse approval approve {approval['id']}'",
+                hint="call wait_task with that task_id when they have",
+                retryable=False,
+            )
         if not task["finished"]:
             raise _Failed(
                 "still_running",

@@ -7,6 +7,7 @@ import msgspec
 import trio
 from mcp.server.mcpserver import Context
 
+from guardhouse.mcp_server.approvals import find_pending
 from guardhouse.mcp_server.hub_api import HubApi
 
 __all__ = ["WAIT_DEFAULT_S", "WAIT_MAX_S", "read_stream", "wait_for"]
@@ -20,17 +21,25 @@ _LINE_CHARS: Final = 200
 _TAIL_BYTES: Final = 4_096
 
 
-async def wait_for(hub: HubApi, task: dict[str, Any], *, wait_s: float, context: Context[Any, Any]) -> dict[str, Any]:
-    """Return ``task`` as it stands when it is finished, or after ``wait_s``. Cancelling ends the wait, not the task."""
+async def wait_for(
+    hub: HubApi, task: dict[str, Any], *, wait_s: float, context: Context[Any, Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return ``task`` as it stands when it is finished, when a person is asked about it, or after ``wait_s``.
+
+    With it comes what is asked, if anything. Cancelling ends the wait, not the task.
+    """
     began_s = trio.current_time()
     while not task["finished"]:
+        approval = await find_pending(hub, task["id"])
+        if approval is not None:
+            return task, approval
         waited_s = trio.current_time() - began_s
         if waited_s >= wait_s:
             break
         task = await hub.task(task["id"], wait_s=min(_PROGRESS_EVERY_S, wait_s - waited_s))
         if not task["finished"]:
             await context.report_progress(trio.current_time() - began_s, wait_s, await _last_line(hub, task))
-    return task
+    return task, None
 
 
 async def _last_line(hub: HubApi, task: dict[str, Any]) -> str:
