@@ -53,7 +53,8 @@ RULES = {"*": "deny", "ls *": "allow"}
 
 @pytest.mark.parametrize(
     "policy",
-    [PAIRS, RULES, {"bash": RULES}, {"permission": RULES}, {"permission": {"bash": RULES}}, {"bash": PAIRS}, "read_only",
+    [PAIRS, RULES, {"bash": RULES}, {"permission": RULES}, {"permission": {"bash": RULES}}, {"bash": PAIRS},
+     "read_only",
      [{"match": "*", "then": "deny"}, {"match": "ls *", "then": "allow"}],
      "permission:\n  bash:\n    '*': deny\n    ls *: allow\n", "'*': deny\nls *: allow", json.dumps(RULES)],
 )  # fmt: skip
@@ -79,7 +80,8 @@ def test_explain_batch_is_never_stopped_by_a_line() -> None:
     bad = [
         b"[]", b"7", b"{", b'{"command": 7}', b'{"command": "\xff"}', b'{"policy": 7, "command": "ls"}',
         b'{"policy": true, "command": "ls"}', b'{"policy": "", "command": "ls"}',
-        b'{"policy": "none", "command": "ls"}', b'{"policy": "/none.yaml", "command": "ls"}', b'{"policy": [["ls"]], "command": "ls"}',
+        b'{"policy": "none", "command": "ls"}', b'{"policy": "/none.yaml", "command": "ls"}',
+        b'{"policy": [["ls"]], "command": "ls"}',
         b'{"policy": {"*": "deny", "*": "allow"}, "command": "ls"}', b'{"policy": {"more": 1}, "command": "ls"}',
         b'{"policy": ' + b"[" * 50_000 + b"]" * 50_000 + b', "command": "ls"}',
     ]  # fmt: skip

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from guardhouse.policy import load_policy, policy_from_pairs
 from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.compare import compare_policies, narrows
+from guardhouse.policy.judge import program_names
 from guardhouse.policy.language import ANYTHING
-from guardhouse.policy.model import Context
+from guardhouse.policy.model import DEFAULT_TRUSTED_PATH, Context
 from guardhouse.policy.possible import NO_RULE, possible_winners
 from guardhouse.policy.rulebook import action_of, rulebook_of
 
@@ -72,7 +73,12 @@ def test_other_operations_are_compared() -> None:
     assert narrows(new, old) == ()
 
 
-ALPHABET = "ab \0"
+def test_a_directory_is_no_witness() -> None:
+    """What the trusted path makes of an empty name is no program; found by the property below."""
+    differences = compare_policies(policy_from_pairs([["* ?", "ask"]]), policy_from_pairs([["??", "allow"]]))
+    assert [difference.witness for difference in differences] == ["xx", "x x"]
+
+
 patterns = st.text(alphabet="ab *?", min_size=1, max_size=5).filter(lambda text: text.strip())
 policies = st.lists(st.tuples(patterns, st.sampled_from(["allow", "deny", "ask"])), max_size=4).map(
     lambda pairs: policy_from_pairs([list(pair) for pair in pairs])
@@ -80,14 +86,21 @@ policies = st.lists(st.tuples(patterns, st.sampled_from(["allow", "deny", "ask"]
 
 
 def verdicts(policy: object, subjects: list) -> list:
+    """What the rules say of each subject, its program under every name that it has."""
     book = rulebook_of(policy)
-    return [action_of(book.find([subject], Context()).winner) for subject in subjects]
+    return [action_of(book.find(names_of(subject), Context()).winner) for subject in subjects]
+
+
+def names_of(subject: str) -> list[str]:
+    program, boundary, rest = subject.partition("\0")
+    return [f"{name}{boundary}{rest}" for name in program_names(program, DEFAULT_TRUSTED_PATH)]
 
 
 SUBJECTS = [
     "".join(chars)
     for length in range(1, 5)
-    for chars in product("ab\0", repeat=length)
+    # c stands for every character that no pattern names.
+    for chars in product("abc\0", repeat=length)
     if not "".join(chars).startswith("\0")
 ]
 

@@ -316,7 +316,9 @@ def subject_space(operation: str) -> Language:
     part = Repeat(Chars(frozenset("/" + SEPARATOR), negated=True), 1)
     match operation:
         case "bash":
-            return concat([Repeat(WORD_CHAR, 1), optional(concat([SEPARATOR, ANYTHING]))])
+            # No program's name ends in a slash: that is a directory.
+            program = concat([Repeat(WORD_CHAR), Chars(frozenset("/" + SEPARATOR), negated=True)])
+            return concat([program, optional(concat([SEPARATOR, ANYTHING]))])
         case "read" | "write" | "list" | "grep":
             path = concat([safe_segment(with_dot=False), Repeat(concat(["/", safe_segment(with_dot=False)]))])
             return choice([path, concat(["/", path]), "/", ".", concat(["../", path]), ".."])
