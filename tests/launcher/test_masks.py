@@ -32,6 +32,10 @@ def client(host):
     found = bundle(make_workspace(host))
     plan = found.profiles["observe"]
     masks = [step("mask", "", str(host / name), optional=True) for name in ("secret", "later", "directory", "no/way")]
+    # A grant stands on a mask: it is not to be undone.
+    write(host / "granted", "granted")
+    masks.append(step("mask", "", str(host / "granted")))
+    masks.append(step("bind_readonly", str(host / "granted"), str(host / "granted")))
     kept = [s for s in plan.mounts if s.target not in ("/tmp", "/dev/shm")]
     plan = replace(plan, mounts=(*kept, *masks))
     with DirectClient(start_launcher(replace(found, profiles={"observe": plan}))) as made:
@@ -89,3 +93,11 @@ def test_nothing_changes_without_a_change(client, host):
     """Commands over an unchanged host are served by one slot; only the first one pays for it."""
     for _ in range(5):
         assert read(client, host / "secret", host / "plain") == "refused\none"
+
+
+def test_grant_stays_granted(client, host):
+    """What a later step shows in spite of a mask is shown after the host changed something as well."""
+    assert read(client, host / "granted", host / "secret") == "grantedrefused\n"
+    write(host / "new", "two")
+    os.replace(host / "new", host / "secret")
+    assert read(client, host / "granted", host / "secret") == "grantedrefused\n"

@@ -13,7 +13,6 @@ import os
 import select
 from typing import Final
 
-from guardhouse.errors import SetupError
 from guardhouse.kernel import mounts
 from guardhouse.sandbox.bundle import MountStep
 
@@ -42,10 +41,15 @@ class MaskWatch:
         """Begin to watch; the view must be in place and be the root. ``table_fd`` must stay open.
 
         Raises:
-            SetupError: what covers the masked places is not one empty thing.
             OSError: a directory above a mask cannot be looked at.
         """
-        self._targets = tuple(step.target for step in steps if step.kind == "mask")
+        targets = tuple(step.target for step in steps if step.kind == "mask")
+        covers = {target: status.st_dev for target in targets if (status := _empty_thing(target)) is not None}
+        self._device = max(covers.values(), key=list(covers.values()).count, default=-1)
+        # A later step of the plan may stand on a mask or above it (a grant, an own /run): that is not to be undone.
+        self._targets = tuple(
+            target for target in targets if not os.path.exists(target) or covers.get(target) == self._device
+        )
         self.is_worn = False
         self._absent: frozenset[str] = frozenset()
         self._times: dict[str, int] = {}
@@ -54,10 +58,6 @@ class MaskWatch:
         self._poll.register(table_fd, select.POLLPRI)
         self._poll.poll(0)
         self._look()
-        devices = {os.stat(target).st_dev for target in self._targets if target not in self._absent}
-        if len(devices) > 1:
-            raise SetupError("a masked place changed while the view was built")
-        self._device = devices.pop() if devices else -1
 
     def _look(self) -> None:
         """Note which masks have nothing to cover yet, and when the directories that would show it were last changed."""
@@ -114,6 +114,15 @@ def _cover(root_fd: int, target: str, covers: dict[bool, str]) -> None:
             os.close(mask)
     finally:
         os.close(target_fd)
+
+
+def _empty_thing(target: str) -> os.stat_result | None:
+    """Return what stands at ``target`` if it has no permission bit, as every mask."""
+    try:
+        status = os.stat(target)
+    except OSError:
+        return None
+    return status if status.st_mode & 0o7777 == 0 else None
 
 
 def _is_directory(target: str) -> bool:
