@@ -383,12 +383,14 @@ def check_access(principal: Principal | None, access: Scope | Access) -> None:
 
     Raises:
         AuthenticationFailed: nobody asks, and the route is not public.
-        AccessDenied: the scope is missing.
+        AccessDenied: the scope is missing, or a narrowed token asks for what is the whole account's.
     """
     if access is Access.PUBLIC:
         return
     if principal is None or access is Access.RUNNER:
         raise AuthenticationFailed("this needs an API token: send 'Authorization: Bearer ght_…', or sign in")
+    if access is Scope.ADMIN and principal.is_narrowed:
+        raise AccessDenied(f"{principal.name!r} is a token for some environments only, and this is the whole account's")
     if access is Access.AUTHENTICATED or Scope.ADMIN in principal.scopes or access in principal.scopes:
         return
     raise AccessDenied(f"{principal.name!r} lacks the scope {access.value!r}")

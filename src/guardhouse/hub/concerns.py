@@ -39,6 +39,7 @@ class Concern(StrEnum):
     SEE_TASK = "see the task of the path"
     SEE_APPROVAL = "see the approval of the path"
     DECIDE_APPROVAL = "decide the approval of the path"
+    DECIDE_GRANT = "end the grant of the path"
     OWN_TOKEN = "see or revoke the API token of the path"  # noqa: S105 - no secret
     LISTS = "lists what the caller may see"
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from guardhouse.errors import InvariantError
 from guardhouse.hub.api import schemas_approvals as schemas
+from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.environments import find_environment
 from guardhouse.hub.api.errors import ApiError
@@ -67,6 +68,10 @@ async def list_approvals(call: Call) -> Reply:
         environment_id = query.environment
         if not environment_id.startswith("env_"):
             found = await find_environment(call, query.environment)
+            try:
+                check_sees(call.actor, found)
+            except NotVisible as error:
+                raise environment_not_found(query.environment) from error
             environment_id = found.id
     records = await call.services.database.read(
         partial(
@@ -164,18 +169,6 @@ async def list_grants(call: Call) -> Reply:
 async def revoke_grant(call: Call) -> Reply:
     """End a grant: the next question of that rule comes before people again."""
     grant_id = call.path["grant"]
-    missing = ApiError(404, "grant_not_found", f"no grant {grant_id!r} holds", hint="list them first")
-    grants = await call.services.database.read(partial(store.list_grants, now_ms=now_ms()))
-    found = next((one for one in grants if one.id == grant_id), None)
-    if found is None:
-        raise missing
-    environment = await call.services.links.lookup(found.environment_id)
-    try:
-        if environment is None:
-            raise NotVisible("deleted")
-        check_sees(call.actor, environment)
-    except NotVisible as error:
-        raise missing from error
     at_ms = now_ms()
 
     def end(connection: Connection) -> GrantRecord | None:
@@ -197,5 +190,5 @@ async def revoke_grant(call: Call) -> Reply:
         return ended
 
     if await call.services.database.write(end) is None:
-        raise missing
+        raise ApiError(404, "grant_not_found", f"no grant {grant_id!r} holds", hint="list them first")
     return Reply(None, status=204)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.clock import now_ms
 from guardhouse.hub.concerns import (
     Concern,
     NotVisible,
@@ -15,7 +16,7 @@ from guardhouse.hub.concerns import (
     check_sees_work,
     check_token,
 )
-from guardhouse.hub.store import environments, teams, tokens
+from guardhouse.hub.store import approvals, environments, teams, tokens
 
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
@@ -60,6 +61,9 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
             return await _task(call)
         case Concern.SEE_APPROVAL | Concern.DECIDE_APPROVAL:
             return await _approval(call, concern)
+        case Concern.DECIDE_GRANT:
+            await _grant(call)
+            return call
         case Concern.OWN_TOKEN:
             await _token(call)
             return call
@@ -131,6 +135,19 @@ async def _approval(call: "Call", concern: Concern) -> "Call":
     except NotVisible as error:
         raise missing from error
     return replace(call, approval=record)
+
+
+async def _grant(call: "Call") -> None:
+    grant_id = call.path["grant"]
+    missing = ApiError(404, "grant_not_found", f"no grant {grant_id!r} holds", hint="list them first")
+    grants = await call.services.database.read(partial(approvals.list_grants, now_ms=now_ms()))
+    found = next((one for one in grants if one.id == grant_id), None)
+    if found is None:
+        raise missing
+    try:
+        check_sees_work(call.actor, await call.services.links.lookup(found.environment_id), asked_by=())
+    except NotVisible as error:
+        raise missing from error
 
 
 async def _token(call: "Call") -> None:

@@ -558,6 +558,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         path="/api/v1/approval-grants/{grant}",
         access=Scope.APPROVALS_DECIDE,
         handler=approvals.revoke_grant,
+        concern=Concern.DECIDE_GRANT,
         summary="End a grant",
         tag="approvals",
         replies={204: None},
