@@ -46,7 +46,7 @@ def test_normal_form(given_text: str, normal: str) -> None:
         "http://0x7f.1/", "http://127.1/", "http://0177.0.0.1/", "http://1.2.3.4.5/", "http://0x7f000001/", "http://1.2.3.256/",
         "http://[::1%25eth0]/", "http://[fe80::1%eth0]/", "http://[::1/", "http://[v1.x]/", "http://a..b/", "http://-a/",
         "http://a%2eb/", "http://exa\u2024mple\u3002/x y", "http://xn--/", "http://a/%", "http://a/%zz", "http://a/?%1",
-        "http://" + "a" * 64 + ".example/", "http://a/" + "x" * 9000, "http://a\x00b/",
+        "http://" + "a" * 64 + ".example/", "http://a/" + "x" * 9000, "http://a\x00b/", "http://a/\udc9c",
     ],
 )  # fmt: skip
 def test_refused(text: str) -> None:

@@ -17,7 +17,8 @@ __all__ = ["DEFAULT_PORTS", "FetchUrl", "check_port", "decide_redirect", "parse_
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
+# Half a surrogate pair is no character: nothing could send it.
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DOT: Final = re.compile(r"\.|%2[eE]")
 # What RFC 3986 lets stand in a path or query; '%' stays, since escapes have been checked.
