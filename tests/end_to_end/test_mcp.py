@@ -1,5 +1,6 @@
 """The hub's MCP server, driven by the official client in both eras and over the stdio bridge, against a real runner."""
 
+import json
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from demo.local_system import LocalSystem
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 
 HOST = "end-to-end"
 SERVER = str(Path(__file__).resolve().parents[1] / "support" / "mcp_server.py")
@@ -190,6 +192,32 @@ for line in sys.stdin:
         continue
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
 """
+
+
+async def test_resources(system: LocalSystem) -> None:
+    """Environments, a task's output and files by address; what is not there is an error, not an empty text."""
+    async with connected(system, "2026") as client:
+
+        async def read(uri: str) -> str:
+            [content] = (await client.read_resource(uri)).contents
+            return content.text
+
+        listed = json.loads(await read("hub://environments"))
+        assert [each["name"] for each in listed] == [HOST]
+        assert json.loads(await read(f"hub://environments/{HOST}"))["id"] == listed[0]["id"]
+        ran = await client.call_tool(
+            "run_command", {"environment": HOST, "command": "mkdir -p r/s; echo inside > r/s/x"}
+        )
+        assert "inside" in await read(f"hub://files/{HOST}/r/s/x")
+        ran = await client.call_tool("run_command", {"environment": HOST, "command": "echo words"})
+        assert "words" in await read(f"hub://tasks/{ran.structured_content['task_id']}/output")
+        templates = (await client.list_resource_templates()).resource_templates
+        assert len(templates) == 4
+        for uri in ("hub://environments/nowhere", f"hub://files/{HOST}/no-such-file", "hub://tasks/tsk_none/output"):
+            with pytest.raises(MCPError):
+                await read(uri)
+        with pytest.raises(MCPError):
+            await read(f"hub://files/{HOST}/../../etc/passwd")
 
 
 async def test_only_what_the_token_may(system: LocalSystem) -> None:

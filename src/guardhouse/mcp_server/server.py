@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from guardhouse import __version__
-from guardhouse.mcp_server import tools_commands, tools_environments, tools_files
+from guardhouse.mcp_server import resources, tools_commands, tools_environments, tools_files
 from guardhouse.mcp_server.caller import CALLER, TOOL_SCOPES, Caller
 from guardhouse.mcp_server.calls import Desk, error_answer
 from guardhouse.policy import Policy
@@ -52,6 +52,7 @@ def build_server(app: ASGIApp, *, read_only: Policy, public_url: str) -> MCPServ
     tools_environments.register(server, desk)
     tools_commands.register(server, desk, read_only=read_only, public_url=public_url.rstrip("/"))
     tools_files.register(server, desk)
+    resources.register(server, desk)
     return server
 
 
