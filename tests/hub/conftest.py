@@ -42,7 +42,7 @@ class HubUnderTest:
         assert reply.status_code in {200, 202}, reply.text
         return reply.json()
 
-    async def result(self, task_id: str, *, wait_s: float = 5) -> dict[str, Any]:
+    async def result(self, task_id: str, *, wait_s: float = 30) -> dict[str, Any]:
         reply = await self.http.get(f"/api/v1/tasks/{task_id}/result", params={"wait_s": wait_s})
         assert reply.status_code in {200, 202}, reply.text
         return reply.json()
@@ -50,7 +50,7 @@ class HubUnderTest:
     async def status(self, name: str = "web-1") -> dict[str, Any]:
         return (await self.http.get(f"/api/v1/environments/{name}")).json()
 
-    async def until(self, condition: Callable[[], Any], *, within_s: float = 5) -> Any:
+    async def until(self, condition: Callable[[], Any], *, within_s: float = 30) -> Any:
         """Ask again and again for what happens in another task; the only place that polls."""
         with trio.fail_after(within_s):
             while True:
@@ -98,7 +98,7 @@ def start_hub(tmp_path: Path, authority: trustme.CA) -> Any:
             token = (state_dir / "owner.token").read_text().strip()
             headers = {"authorization": f"Bearer {token}"}
             verify = context if context is not None else True
-            async with httpx2.AsyncClient(base_url=hub.url, headers=headers, verify=verify, timeout=20) as http:
+            async with httpx2.AsyncClient(base_url=hub.url, headers=headers, verify=verify, timeout=60) as http:
                 yield HubUnderTest(hub, http, state_dir, context)
 
     return start

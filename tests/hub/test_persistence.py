@@ -166,7 +166,7 @@ async def test_killed_hub_keeps_what_it_acknowledged(tmp_path):
     try:
         token = (state_dir / "owner.token").read_text().strip()
         headers = {"authorization": f"Bearer {token}"}
-        async with httpx2.AsyncClient(base_url=url, headers=headers) as http:
+        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
             created = (await http.post("/api/v1/environments", json={"name": "web-1"})).json()
             async with connect_v1(url, created["token"]) as runner:
                 body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "x"}}
@@ -178,7 +178,7 @@ async def test_killed_hub_keeps_what_it_acknowledged(tmp_path):
                 process.wait()
                 await runner.expect_closed()
         process, url = await trio.to_thread.run_sync(start_process, state_dir)
-        async with httpx2.AsyncClient(base_url=url, headers=headers) as http:
+        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
             found = (await http.get(f"/api/v1/tasks/{started['id']}")).json()
             assert (found["state"], found["exit_code"]) == ("succeeded", 7)
     finally:

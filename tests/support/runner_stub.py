@@ -59,7 +59,7 @@ class RunnerStub:
         except trio_websocket.ConnectionClosed:
             await self._send_inbox.aclose()
 
-    async def expect(self, kind: str, *, within_s: float = 5) -> dict[str, Any]:
+    async def expect(self, kind: str, *, within_s: float = 30) -> dict[str, Any]:
         """Return the payload of the next message of this type, passing over others."""
         with trio.fail_after(within_s):
             while True:
@@ -67,7 +67,7 @@ class RunnerStub:
                 if frame["type"] == kind:
                     return frame["payload"]
 
-    async def expect_closed(self, *, within_s: float = 5) -> trio_websocket.CloseReason | None:
+    async def expect_closed(self, *, within_s: float = 30) -> trio_websocket.CloseReason | None:
         """Wait for the hub to end the connection and return its close reason."""
         with trio.fail_after(within_s):
             while True:
