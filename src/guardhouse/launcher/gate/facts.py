@@ -285,7 +285,8 @@ def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
         path, status, opened = named
         try:
             file = _file(path, status, f"/proc/self/fd/{opened}", kin_of)
-            script = Script(path, file) if _first_line(opened) else None
+            # As the event will name it: by the path that was given, which may be a link (AT_EXECFN).
+            script = Script(os.fsdecode(entry.path), file) if _first_line(opened) else None
         finally:
             os.close(opened)
     except (OSError, ValueError) as error:

@@ -15,11 +15,12 @@ from datetime import datetime
 from typing import Final
 
 from guardhouse.launcher.gate.facts import ExecFacts, File, KinOf
-from guardhouse.launcher.gate.helpers import HELPERS, MULTI_CALL
 from guardhouse.launcher.gate.kin import LOADER, KinTable
-from guardhouse.launcher.gate.trusted import TrustedPrograms
+from guardhouse.launcher.gate.multi_call import MULTI_CALL
+from guardhouse.launcher.gate.trusted import TrustedPrograms, is_system_file
 from guardhouse.policy.decision import strictest
 from guardhouse.policy.exec_decision import ExecDecision, decide_exec
+from guardhouse.policy.knowledge.helper_closure import FIRST_LINE_INTERPRETERS, find_start
 from guardhouse.policy.model import INHERIT, Context, Policy
 from guardhouse.policy.rulebook import rulebook_of
 from guardhouse.values import Verdict
@@ -152,9 +153,13 @@ class ExecJudge:
         if parent.inherits:
             return self._answer(Verdict.ALLOW, facts, f"{parent.path} may start its helpers", inherits=True)
         by_policy = self._judge_script(facts, context) if facts.script else self._judge_binary(facts, context)
-        if by_policy.may_run or by_policy.is_named_no:
+        if by_policy.is_named_no:
             return by_policy
-        return self._as_helper(facts, parent) or by_policy
+        as_helper = self._as_helper(facts, parent)
+        if not by_policy.may_run:
+            return as_helper or by_policy
+        # A rule lets it run; what it may start as a helper is still what it was started for.
+        return by_policy if as_helper is None else replace(by_policy, names=as_helper.names)
 
     def refuse(self, facts: ExecFacts | None, because: str) -> Judgement:
         """Return a no for an exec whose facts cannot be had, or that was something else at its entry."""
@@ -231,13 +236,38 @@ class ExecJudge:
 
     def _as_helper(self, facts: ExecFacts, parent: Judgement) -> Judgement | None:
         """Return a yes where the parent is a system program that is known to start this one for its own work."""
-        names = self._names(facts.file if facts.script is None else facts.script.file)
-        for parent_name in parent.names:
-            helper = HELPERS.get(parent_name)
-            if helper is not None and names & helper.starts:
-                reason = f"{parent_name} starts it for its own work: {helper.why}"
-                return self._answer(Verdict.ALLOW, facts, reason)
-        return None
+        script = facts.script
+        if script is not None and not script.is_sure:
+            return None
+        file = facts.file if script is None else script.file
+        path = facts.file.path if script is None else script.path
+        names = self._names(file)
+        if script is not None and not self._is_where_it_says(path):
+            names = frozenset()
+        called = (facts.argv[0] if script is None else path).rpartition("/")[2] if facts.argv else ""
+        words = facts.argv[1:] if script is None else facts.script_arguments
+        is_first_line = (
+            script is None
+            and parent.interpreter.rpartition("/")[2] == "env"
+            and called in names & FIRST_LINE_INTERPRETERS
+            and words[:1] == (parent.path,)
+        )
+        if parent.names and is_first_line:
+            return self._answer(Verdict.ALLOW, facts, f"the first line of {parent.path} names it as its interpreter")
+        start = find_start(
+            parent.names,
+            called,
+            names,
+            path,
+            words,
+            is_roots=lambda: file is not None and is_system_file(file, path),
+            # At the entry its environment is not known yet.
+            may_list=facts.only_lists or not facts.is_final,
+        )
+        if start is None:
+            return None
+        judgement = self._answer(Verdict.ALLOW, facts, f"{parent.path} starts it for its own work: {start.why}")
+        return replace(judgement, names=(*judgement.names, start.then)) if start.then else judgement
 
     def _stands_for(self, facts: ExecFacts) -> list[tuple[File, tuple[str, ...]] | None]:
         """Return what else a binary runs inside itself: the loader's program, a multi-call binary's applet.

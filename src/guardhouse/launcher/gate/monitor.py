@@ -260,10 +260,11 @@ class _Monitor:
 
     def _judge_entry(self, tid: int) -> None:
         program = self._tree.program_of(tid)
-        if self._judge.allows_everything:
+        if program is None or self._judge.allows_everything:
+            # The shell of this command, which is no question of policy, or nothing to refuse.
             ptrace.continue_tracee(tid)
             return
-        parent = None if program is None else _judgement_of(program)
+        parent = _judgement_of(program)
         try:
             entry = read_entry(tid)
             if entry is None:
@@ -273,7 +274,7 @@ class _Monitor:
             # What was allowed a moment ago is not looked up again: the check that counts is at the event. Only whole
             # paths, which mean the same file in every directory.
             key: tuple[object, ...] | None = None
-            if entry.path.startswith(b"/") and parent is not None and len(entry.argv) <= _ENTRY_ARGUMENTS_MAX:
+            if entry.path.startswith(b"/") and len(entry.argv) <= _ENTRY_ARGUMENTS_MAX:
                 key = (entry.path, entry.argv, parent.names, parent.inherits)
                 if key in self._allowed_entries:
                     ptrace.continue_tracee(tid)
@@ -328,10 +329,11 @@ class _Monitor:
         facts: ExecFacts | None = None
         try:
             image = read_image(tid)
-            if parent is not None and len(image.arguments) <= _CACHED_BYTES_MAX and not self._judge.asks_time:
+            if len(image.arguments) <= _CACHED_BYTES_MAX and not self._judge.asks_time:
                 status = image.status
                 which_file = (status.st_dev, status.st_ino, status.st_ctime_ns)
-                key = (*which_file, image.arguments, image.given, image.only_lists, parent.names, parent.inherits)
+                by = None if parent is None else (parent.names, parent.inherits)
+                key = (*which_file, image.arguments, image.given, image.only_lists, by)
                 known = self._judged.get(key)
                 if known is not None:
                     self._let_run(tid, *known)
@@ -363,8 +365,9 @@ class _Monitor:
         ptrace.continue_tracee(tid)
 
     def _let_run(self, tid: int, judgement: Judgement, size_bytes: int) -> None:
-        self._tree.ran(tid, judgement, now_s=time.monotonic() - self._started_s, size_bytes=size_bytes)
+        # It runs while this is written down; its next stop is heard of only after that.
         ptrace.continue_tracee(tid)
+        self._tree.ran(tid, judgement, now_s=time.monotonic() - self._started_s, size_bytes=size_bytes)
 
     def _note_refusal(self, tid: int, parent: ExecRecord | None, judgement: Judgement, *, killed: bool) -> None:
         self._refused_bytes += _size_bytes(judgement)

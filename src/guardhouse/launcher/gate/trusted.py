@@ -10,11 +10,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["TrustedPrograms"]
+from guardhouse.launcher.gate.facts import File
+
+__all__ = ["TrustedPrograms", "is_system_file"]
 
 _EXECUTABLE: Final = 0o111
+_OTHERS_WRITE: Final = 0o022
 # A command that runs unknown files one after the other must not make us read the directories for each of them.
 _READ_AGAIN_AFTER_S: Final = 1.0
+
+# Files outside every PATH that are a program of the trusted path once more: git starts itself by this one, and rules
+# about git are about it.
+_ALSO: Final = {"/usr/lib/git-core/git": "git", "/usr/libexec/git-core/git": "git"}
 
 Identity = tuple[int, int]
 
@@ -60,7 +67,7 @@ class TrustedPrograms:
         known = self._names.get(identity)
         if known is not None and known[0] == changed_ns:
             return known[1]
-        in_trusted_directory = path.rpartition("/")[0] in self._directories
+        in_trusted_directory = path.rpartition("/")[0] in self._directories or path in _ALSO
         if known is None and not in_trusted_directory:
             return frozenset()
         if time.monotonic() - self._read_s > _READ_AGAIN_AFTER_S:
@@ -85,6 +92,10 @@ class TrustedPrograms:
             for name, status in _programs_in(directory):
                 identity = (status.st_dev, status.st_ino)
                 found.setdefault(identity, (status.st_ctime_ns, set()))[1].add(name)
+        for path, name in _ALSO.items():
+            if _is_only_roots(path):
+                status = os.stat(path)
+                found.setdefault((status.st_dev, status.st_ino), (status.st_ctime_ns, set()))[1].add(name)
         self._names = {identity: (changed, frozenset(names)) for identity, (changed, names) in found.items()}
         self._read_s = time.monotonic()
 
@@ -95,6 +106,35 @@ def _is(path: str, identity: Identity, changed_ns: int) -> bool:
     except OSError:
         return False
     return (status.st_dev, status.st_ino, status.st_ctime_ns) == (*identity, changed_ns)
+
+
+def is_system_file(file: File, path: str) -> bool:
+    """Tell whether ``path`` leads to this very file, and nobody but root can change that or the file."""
+    is_whole = path.startswith("/") and os.path.normpath(path) == path
+    return is_whole and _is(path, file.identity, file.changed_ns) and _is_only_roots(path)
+
+
+def _is_only_roots(path: str) -> bool:
+    at = os.path.realpath(path)
+    # The links on the way are root's as well, since the directories that hold them are.
+    places = {path, at, *_directories_above(path), *_directories_above(at)}
+    return all(_is_roots(place) for place in places)
+
+
+def _directories_above(path: str) -> list[str]:
+    found = []
+    while path:
+        path = path.rpartition("/")[0]
+        found.append(path or "/")
+    return found
+
+
+def _is_roots(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return status.st_uid == 0 and not status.st_mode & _OTHERS_WRITE
 
 
 def _programs_in(directory: str) -> list[tuple[str, os.stat_result]]:
