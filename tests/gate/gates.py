@@ -48,11 +48,13 @@ class Done:
 class Gate:
     """One launcher. ``rules`` is None for none."""
 
+    profile = "observe"
+
     def __init__(self, directory: Path, rules: list[tuple[str, str]] | None) -> None:
         self.directory = directory
         self.account = resolve_account(None, effective_uid=os.geteuid())
         policy = b"" if rules is None else gate_settings(dump_policy(policy_from_pairs(rules)))
-        self.handle = start_launcher(self._bundle(), warm=("observe",), gate_policy=policy)
+        self.handle = start_launcher(self._bundle(), warm=(self.profile,), gate_policy=policy)
         self.client = DirectClient(self.handle)
         self._count = 0
 
@@ -91,7 +93,7 @@ class Gate:
         """Start a text of bash in ``where`` (by default a new directory); return the command's id."""
         workdir = (self.fresh_directory() if where is None else where).name
         request = LaunchRequest(
-            "observe", ("bash", "-c", text), workdir=workdir, timeout_s=timeout_s, grace_s=grace_s, **more
+            self.profile, ("bash", "-c", text), workdir=workdir, timeout_s=timeout_s, grace_s=grace_s, **more
         )
         return self.client.launch(request, stdout_fd=stdout_fd, stderr_fd=stdout_fd)
 

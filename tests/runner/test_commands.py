@@ -264,3 +264,22 @@ def test_what_text_cannot_decide_is_left_to_the_exec_gate_where_there_is_one() -
     )
     with pytest.raises(CommandDenied):
         check_admitted(denied, has_gate=True)
+
+
+async def test_without_a_gate_an_open_text_runs_narrowed_where_the_profile_permits_it() -> None:
+    """What the text leaves open runs under the plan with listed programs, and says so; what it decides, as ever."""
+    commands = CommandService(
+        judge=judge_listing,
+        launcher=FakeLauncher(write_both),
+        profile="observe",
+        profiles=frozenset({"observe"}),
+        has_gate=False,
+        narrowed=frozenset({"observe"}),
+    )
+    admitted = await commands.admit(CommandRequest(text="x=ls; $x", timeout_s=9))
+    assert admitted.launch.profile == "observe.allowed-files"
+    assert "any arguments" in admitted.notes[0]
+    plain = await commands.admit(CommandRequest(text="ls a", timeout_s=9))
+    assert (plain.launch.profile, plain.notes) == ("observe", ())
+    with pytest.raises(CommandDenied):
+        await commands.admit(CommandRequest(text="x=ls; $x; rm f", timeout_s=9))

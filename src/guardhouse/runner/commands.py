@@ -32,6 +32,7 @@ from guardhouse.runner.capture import Capture
 from guardhouse.runner.rules import Judge
 from guardhouse.sandbox.bundle import Bundle
 from guardhouse.sandbox.explain_denial import Denial, End, explain_denials
+from guardhouse.sandbox.narrow_execute import NARROWED
 from guardhouse.values import Stream, Verdict
 
 __all__ = [
@@ -50,6 +51,10 @@ __all__ = [
 
 # bash is found in the profile's trusted path; the policy has judged the text as bash reads it.
 _SHELL: Final = "bash"
+_NARROWED_NOTE: Final = (
+    "this host cannot follow what a command starts, and the text leaves open what that is: only programs that the"
+    " policy allows with any arguments could be executed"
+)
 # Reading a text takes well under a millisecond; a text that takes this long was made to.
 JUDGE_TIMEOUT_S: Final = 10.0
 
@@ -252,11 +257,14 @@ class CommandService:
         profile: str,
         profiles: frozenset[str],
         has_gate: bool,
+        narrowed: frozenset[str] = frozenset(),
         egress: EgressServer | None = None,
         bundle: Bundle | None = None,
     ) -> None:
         """``profiles`` are those that the launcher's bundle holds; ``profile`` is the default among them.
 
+        ``narrowed``: those of the profiles that also stand in the bundle with listed programs only, for texts that
+        leave something open where there is no gate.
         ``has_gate``: the launcher was given this same policy and judges every exec by it. ``egress`` is needed where
         a profile is in network mode `domains`. ``bundle`` is the launcher's: with it a denial is explained.
         """
@@ -265,6 +273,7 @@ class CommandService:
         self._profile = profile
         self._profiles = profiles
         self._has_gate = has_gate
+        self._narrowed = narrowed
         self._egress = egress or _NoEgress()
         self._bundle = bundle
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
@@ -302,10 +311,12 @@ class CommandService:
         if decision.command != request.text:
             raise InvariantError("a decision was used for another text than the one it judged")
         answer = await self._ask_about_text(request, decision, approver)
-        check_admitted(decision, has_gate=self._has_gate, answer=answer)
+        profile = self._known_profile(decision.profile or self._profile)
+        is_narrowed = not self._has_gate and decision.needs_gate_two and profile in self._narrowed
+        check_admitted(decision, has_gate=self._has_gate or is_narrowed, answer=answer)
         can_ask = approver is not None and approver.can_ask
         launch = LaunchRequest(
-            profile=self._known_profile(decision.profile or self._profile),
+            profile=profile + NARROWED if is_narrowed else profile,
             argv=(_SHELL, "-c", request.text),
             workdir=request.workdir,
             timeout_s=min(request.timeout_s, decision.timeout_s or request.timeout_s),
@@ -315,6 +326,8 @@ class CommandService:
             approved=approved_words(decision) if answer is not None else (),
         )
         notes = () if answer is None else (f"{decision.because}: {answer.why}",)
+        if is_narrowed:
+            notes = (*notes, _NARROWED_NOTE)
         return AdmittedCommand(decision, launch, notes, approver if can_ask else None)
 
     async def _ask_about_text(
@@ -323,9 +336,9 @@ class CommandService:
         """Return what a person says to a decision that asks; None where it does not ask or nobody can be asked."""
         if decision.verdict is not Verdict.ASK or approver is None or not approver.can_ask:
             return None
-        # Nobody is asked about what will be refused all the same.
-        check_decidable(decision, has_gate=self._has_gate)
         profile = decision.profile or self._profile
+        # Nobody is asked about what will be refused all the same.
+        check_decidable(decision, has_gate=self._has_gate or profile in self._narrowed)
         return await approver.ask(question_about_text(decision, profile=profile, workdir=request.workdir))
 
     async def admit_program(

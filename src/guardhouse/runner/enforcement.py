@@ -115,6 +115,7 @@ async def enforce(
             profile=wall.profile,
             profiles=wall.profiles,
             has_gate=wall.has_gate,
+            narrowed=wall.narrowed,
             egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
             bundle=wall.bundle,
         )

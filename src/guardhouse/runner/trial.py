@@ -235,6 +235,7 @@ async def _run(
             profile=wall.profile,
             profiles=wall.profiles,
             has_gate=wall.has_gate,
+            narrowed=wall.narrowed,
             egress=_make_egress(wall, rules),
             bundle=wall.bundle,
         )

@@ -6,7 +6,7 @@ as root, before any secret is read.
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,13 @@ from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import HostFeatures, probe_host
 from guardhouse.launcher.start import LauncherHandle, gate_settings, start_launcher
 from guardhouse.policy import Policy, dump_policy
+from guardhouse.runner.allowed_files import find_allowed_files, find_readable
 from guardhouse.runner.identity import Account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
 from guardhouse.sandbox.facts import LAUNCHING_PROCESSES, Surroundings
 from guardhouse.sandbox.load import load_profile, read_library
+from guardhouse.sandbox.narrow_execute import narrow_execute
 from guardhouse.sandbox.profile import Profile
 
 __all__ = ["Wall", "put_up_wall"]
@@ -43,6 +45,7 @@ class Wall:
     has_gate: bool
     mcp_profile: str = ""
     tags: frozenset[str] | None = None
+    narrowed: frozenset[str] = frozenset()
 
 
 def put_up_wall(
@@ -101,6 +104,9 @@ def put_up_wall(
         ),
     )
     has_gate = not features.layers["exec_gate"]
+    narrowed: frozenset[str] = frozenset()
+    if not has_gate:
+        bundle, narrowed = _with_narrowed(bundle, [profiles[name] for name in sorted(offered)], policy)
     gate_policy = gate_settings(dump_policy(policy), environment=tags) if has_gate else b""
     launcher = start_launcher(bundle, warm=(default.name,), gate_policy=gate_policy, files_settings=files_settings)
     return Wall(
@@ -112,6 +118,21 @@ def put_up_wall(
         has_gate=has_gate,
         mcp_profile="" if for_mcp is None else for_mcp.name,
         tags=tags,
+        narrowed=narrowed,
+    )
+
+
+def _with_narrowed(bundle: Bundle, profiles: list[Profile], policy: Policy) -> tuple[Bundle, frozenset[str]]:
+    """Add to each profile that permits it a plan that executes nothing but what the policy allows anyhow."""
+    wanting = [profile.name for profile in profiles if profile.exec_fallback == "allowed_files"]
+    if not wanting:
+        return bundle, frozenset()
+    programs, readable = find_allowed_files(policy), find_readable(policy.trusted_path)
+    plans = {name: narrow_execute(bundle.profiles[name], programs=programs, readable=readable) for name in wanting}
+    made = {name: plan for name, plan in plans.items() if plan is not None}
+    return (
+        replace(bundle, profiles={**bundle.profiles, **{plan.name: plan for plan in made.values()}}),
+        frozenset(made),
     )
 
 

@@ -173,6 +173,9 @@ def _requirements(first: Profile, second: Profile) -> Iterator[Change]:
 
 
 def _single_settings(first: Profile, second: Profile) -> Iterator[Change]:
+    if first.exec_fallback != second.exec_fallback:
+        direction: Direction = "narrows" if second.exec_fallback == "refuse" else "widens"
+        yield Change(direction, "exec_gate", f"fallback was {first.exec_fallback}, is {second.exec_fallback}")
     if first.proc != second.proc:
         yield Change("widens" if second.proc == "host" else "narrows", "proc", f"/proc of the {second.proc}")
     if first.workspace != second.workspace:

@@ -71,6 +71,8 @@ def _lines(profile: Profile, switches: frozenset[str]) -> Iterator[str]:
     for layer, requirement in profile.requires.items():
         unless = " (unless a user namespace is made)" if requirement.unless_user_namespace else ""
         yield f"  {layer}{unless}: {requirement.reason.why}"
+    if profile.exec_fallback_reason is not None:
+        yield f"Without an exec gate: {profile.exec_fallback}: {profile.exec_fallback_reason.why}"
     if profile.root_identity is not None:
         yield f"  MAY RUN AS ROOT: {profile.root_identity.why}"
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from guardhouse.sandbox.documents import ProfileError
 from guardhouse.sandbox.parse_profile import Draft
-from guardhouse.sandbox.profile import Grant, Mask, Profile, SyscallGroup, ViewEntry
+from guardhouse.sandbox.profile import EXEC_FALLBACKS, Grant, Mask, Profile, SyscallGroup, ViewEntry
 
 __all__ = ["fold_drafts"]
 
@@ -47,6 +47,7 @@ def fold_drafts(
             raise ProfileError(place, f"unknown group {name!r}; known: {', '.join(sorted(groups))}")
     minimum_abi, landlock_reason = _needed(last, "landlock", [draft.landlock for draft in drafts])
     proc, proc_reason = _needed(last, "proc", [draft.proc for draft in drafts])
+    exec_gate = next((draft.exec_gate for draft in reversed(drafts) if draft.exec_gate), None)
     workspace, workspace_reason = _needed(last, "workspace", [draft.workspace for draft in drafts])
     profile = Profile(
         name=last.name,
@@ -75,6 +76,8 @@ def fold_drafts(
         count_denials=_needed(last, "count_denials", [draft.count_denials for draft in drafts])[0],
         workspace=workspace,
         workspace_reason=workspace_reason,
+        exec_fallback=exec_gate[0] if exec_gate else EXEC_FALLBACKS[0],
+        exec_fallback_reason=exec_gate[1] if exec_gate else None,
         root_identity=next((draft.root_identity for draft in reversed(drafts) if draft.root_identity), None),
     )
     tables.check_every_drop_was_used()

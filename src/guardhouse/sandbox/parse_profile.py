@@ -17,6 +17,7 @@ from guardhouse.sandbox.load_groups import parse_path, parse_reason, parse_word
 from guardhouse.sandbox.plan_egress import DEFAULT_EGRESS_PORTS
 from guardhouse.sandbox.profile import (
     CGROUP_LIMITS,
+    EXEC_FALLBACKS,
     LAYERS,
     RLIMITS,
     CgroupLimit,
@@ -90,6 +91,7 @@ class Draft:
     tmp: tuple[int, Reason] | None = None
     umask: tuple[int, Reason] | None = None
     count_denials: tuple[bool, Reason] | None = None
+    exec_gate: tuple[str, Reason] | None = None
     workspace: tuple[WorkspaceAccess, Reason] | None = None
     root_identity: Reason | None = None
     drops: Mapping[tuple[str, str], Reason] = field(default_factory=dict)
@@ -152,6 +154,7 @@ def parse_draft(document: Value) -> Draft:
         tmp=one("tmp", _parse_tmp),
         umask=one("umask", _parse_umask),
         count_denials=one("count_denials", _parse_count_denials),
+        exec_gate=one("exec_gate", lambda v: _choice(v, "fallback", EXEC_FALLBACKS)),
         workspace=one("workspace", lambda v: _choice(v, "access", get_args(WorkspaceAccess))),  # type: ignore[arg-type]
         root_identity=one("root_identity", _parse_bare_reason),
         drops=drops,

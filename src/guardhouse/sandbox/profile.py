@@ -11,6 +11,7 @@ from guardhouse.sandbox.bundle import MountKind, NetworkMode, ProcView
 
 __all__ = [
     "CGROUP_LIMITS",
+    "EXEC_FALLBACKS",
     "LAYERS",
     "RLIMITS",
     "Answer",
@@ -83,6 +84,11 @@ CGROUP_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
     "cpu_quota_percent": (1, 1_000_000),
     "io_weight": (1, 10_000),
 }
+
+
+# What becomes of commands that only the exec gate could decide, where this host cannot follow execs: refused, or run
+# with Landlock letting them execute nothing but the files that the policy allows whatever their arguments.
+EXEC_FALLBACKS: Final = ("refuse", "allowed_files")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,4 +335,6 @@ class Profile:
     workspace: WorkspaceAccess
     workspace_reason: Reason
     root_identity: Reason | None
+    exec_fallback: str = EXEC_FALLBACKS[0]
+    exec_fallback_reason: Reason | None = None
     processes: Mapping[str, ProcessProfile] = field(default_factory=dict)
