@@ -62,7 +62,6 @@ class RedirectionScanner(ConditionalScanner):
         # How many constructs around here may leave what is inside unexecuted, or run it in another process.
         self.uncertain = 0
         self.in_function = in_function
-        self.in_substitution = 0
 
     def waits_for_heredoc(self) -> bool:
         """Whether the next newline begins a here-document's body, here or around this substitution."""

@@ -76,6 +76,8 @@ class Scanner:
         self.via = via
         self.depth = depth
         self.posix = source.dialect == "posix"
+        # How many substitutions of this same source are open here.
+        self.in_substitution = 0
 
     def fail(self, because: str, start: int | None = None, end: int | None = None) -> CannotRead:
         """Return the error that ends reading here; the caller raises it."""

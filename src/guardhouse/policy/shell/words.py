@@ -313,6 +313,9 @@ class WordScanner(ExpansionScanner):
         following = self.peek()
         if following and following not in METACHARACTERS:
             raise self.fail("text joined to an array's word list")
+        if self.in_substitution and "\\" in self.text[start : self.pos]:
+            # bash 5.2 writes the list anew there, loses the backslash, and reads `;`, `"` or `)` as syntax.
+            raise self.fail("a backslash in an array's word list inside a substitution", start, self.pos)
         assignment = Assignment(name, None, self.source.span(start, self.pos), appends=appends, words=tuple(words))
         self.note_assignment(assignment, number=number)
         return assignment
