@@ -12,10 +12,10 @@ Forks the worker's real main on a directory and speaks its real protocol. Use it
 
 Every argument can be given by position or by its name on the wire (docs/wire_protocol.md, section 6). Paths and
 patterns are text, bytes or `pathlib.Path`; content is text (sent as UTF-8) or bytes of any kind; an archive may be
-base64 text, as on the wire. Every method returns the typed result of `guardhouse.wire.operations`. A refused operation raises
-WorkspaceRefusal (a `guardhouse.errors.Refusal` with `.code`; PathEscapesWorkspace when the path leaves), arguments of
-another shape raise PeerError, a worker that is gone raises ConnectionError. ``method`` is "openat2" or "careful"; None
-takes what the kernel has.
+base64 text, as on the wire. Every method returns the typed result of `guardhouse.wire.operations`. A refused operation
+raises WorkspaceRefusal (a `guardhouse.errors.Refusal` with `.code`; PathEscapesWorkspace when the path leaves),
+arguments of another shape raise PeerError, a worker that is gone raises ConnectionError. ``method`` is "openat2" or
+"careful"; None takes what the kernel has.
 """
 
 import base64

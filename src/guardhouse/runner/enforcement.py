@@ -21,6 +21,7 @@ from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.mcp_pool import McpPool
 from guardhouse.runner.mcp_service import McpService
+from guardhouse.runner.ripgrep import Ripgrep
 from guardhouse.runner.rules import make_judge
 from guardhouse.runner.wall import Wall
 from guardhouse.runner.web import WebService
@@ -119,6 +120,7 @@ async def enforce(
             egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
             bundle=wall.bundle,
         )
+        files.ripgrep = Ripgrep(commands)
         web = WebService(
             policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds
         )

@@ -11,7 +11,8 @@ import msgspec
 import trio
 
 from guardhouse.errors import Refusal
-from guardhouse.wire.operations import WriteArgs
+from guardhouse.runner.ripgrep import Ripgrep
+from guardhouse.wire.operations import GrepArgs, GrepResult, WriteArgs
 from guardhouse.worker.client import FilesClient, WorkerDied
 from guardhouse.worker.protocol import ChunkArgs, ChunkResult, SpillArgs, SpillResult, UploadResult
 
@@ -34,6 +35,7 @@ class FilesService:
 
     def __init__(self, start: Callable[[], Awaitable[socket.socket]]) -> None:
         self._start = start
+        self.ripgrep: Ripgrep | None = None  # hints for searches, where there are any
         self._starting = trio.Lock()
         self._client: FilesClient | None = None
 
@@ -47,6 +49,8 @@ class FilesService:
             Refusal: the workspace said no, or the worker died over this request.
             PeerError: the arguments are of another shape.
         """
+        if isinstance(args, GrepArgs) and self.ripgrep is not None:
+            return await self._search(args, self.ripgrep)
         client = await self._living()
         try:
             return await client.request(operation, args)
@@ -54,6 +58,15 @@ class FilesService:
             raise Refusal(
                 f"{operation} did not finish: {death}; it may or may not have taken effect, look before trying again"
             ) from death
+
+    async def _search(self, args: GrepArgs, ripgrep: Ripgrep) -> GrepResult:
+        candidates = await ripgrep.candidates(args)
+        if candidates is not None:
+            return (await self._ask("grep_listed", args, GrepResult, candidates))[0]
+        began_s = trio.current_time()
+        result = (await self._ask("grep", args, GrepResult, b""))[0]
+        ripgrep.took(trio.current_time() - began_s)
+        return result
 
     async def read_chunk(self, args: ChunkArgs) -> tuple[ChunkResult, bytes]:
         """Return a piece of a file.

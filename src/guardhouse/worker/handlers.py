@@ -230,9 +230,18 @@ def _glob(session: Session, args: wire.GlobArgs, _body: Body) -> Served:
 
 
 def _grep(session: Session, args: wire.GrepArgs, _body: Body) -> Served:
+    return _search(session, args, None)
+
+
+def _grep_listed(session: Session, args: wire.GrepArgs, body: Body) -> Served:
+    """As `_grep`, opening only the files that the body names: nothing is to be found in any other."""
+    return _search(session, args, frozenset(bytes(body).split(b"\0")))
+
+
+def _search(session: Session, args: wire.GrepArgs, only: frozenset[bytes] | None) -> Served:
     searched = search_files(
         session.workspace, args.pattern, path=args.path_bytes or b".", include=args.include, context=args.context,
-        case=args.case, max_matches=args.max_matches or GREP_MAX_MATCHES, tick=session.tick,
+        case=args.case, max_matches=args.max_matches or GREP_MAX_MATCHES, only=only, tick=session.tick,
     )  # fmt: skip
     text = b"".join(
         _one_line(hit.path) + (b"-%d-" if hit.line.is_context else b":%d:") % hit.line.number + hit.line.content + b"\n"
@@ -385,6 +394,7 @@ HANDLERS: Final[dict[str, tuple[type[msgspec.Struct], Handler]]] = {
     "remove_skill": (protocol.RemoveSkillArgs, _remove_skill),
     "list_skills": (protocol.ListSkillsArgs, _list_skills),
     "spill": (protocol.SpillArgs, _spill),
+    "grep_listed": (wire.GrepArgs, _grep_listed),
     "chunk": (protocol.ChunkArgs, _chunk),
     "upload": (wire.WriteArgs, _upload),
     "usage": (protocol.UsageArgs, _usage),

@@ -5,7 +5,7 @@ Runs in the files worker.
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -66,6 +66,7 @@ def search_files(
     case: str = "smart",
     max_matches: int = GREP_MAX_MATCHES,
     max_content_bytes: int = NAMES_MAX_BYTES,
+    only: Collection[bytes] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Searched:
     """Search the lines of every regular file below ``path``; links below it are not followed.
@@ -79,6 +80,7 @@ def search_files(
         case: as compile_pattern.
         max_matches: matching lines answered; the others are counted.
         max_content_bytes: bytes of paths and lines answered.
+        only: paths as a walk from ``path`` names them; the others below it hold neither a match nor a NUL byte.
         tick: called now and then; may raise to stop.
 
     Raises:
@@ -100,6 +102,9 @@ def search_files(
     walk = Walk(workspace, start, types_only=True, enter=enter, tick=tick)
     for walked in walk.entries():
         if walked.entry.kind is not Kind.FILE or not _included(globs, walked.entry.path):
+            continue
+        if only is not None and walked.entry.path not in only:
+            searched.files += 1
             continue
         opened = _open(walked, searched)
         if opened is not None:
