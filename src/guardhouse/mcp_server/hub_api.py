@@ -107,6 +107,11 @@ class HubApi:
         task: dict[str, Any] = await self.get(f"/api/v1/tasks/{quote(task_id, safe='')}/result", wait_s=wait_s)
         return task
 
+    async def cancel_task(self, task_id: str, *, reason: str) -> dict[str, Any]:
+        """Ask for a task's end and return it as it stands."""
+        task: dict[str, Any] = await self.post(f"/api/v1/tasks/{quote(task_id, safe='')}/cancel", {"reason": reason})
+        return task
+
     async def aclose(self) -> None:
         """Let go of it."""
         await self._client.aclose()

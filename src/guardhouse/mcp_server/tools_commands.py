@@ -193,7 +193,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
     ) -> Annotated[CallToolResult, TaskAnswer]:
         """Stop a task: its whole process tree is ended."""
         async with desk.open(context) as hub:
-            task = await hub.post(f"/api/v1/tasks/{task_id}/cancel", {"reason": reason})
+            task = await hub.cancel_task(task_id, reason=reason)
             where = where_of(await hub.environment(task["environment_id"]))
         found = TaskAnswer(
             status="finished" if task["finished"] else "cancelling",

@@ -6,6 +6,7 @@ authorities are read by `load` before it is confined, a local server is started 
 arrive here. Knows no policy: whether a tool may be called is decided where the policy is.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -97,6 +98,8 @@ def main(sock_fd: int, loaded: Loaded) -> int:
         The exit status: 0 after a regular end, 1 when the client broke the protocol.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # The SDK would write what a server sent to our standard error, past redaction; failures are told in replies.
+    logging.disable(logging.CRITICAL)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock_fd)
     try:
         first, descriptors, _, _ = socket.recv_fds(sock, 1, 2)
