@@ -13,7 +13,7 @@ from tests.support.runner_stub import connect_plain, connect_v1
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.config import HubConfig
-from guardhouse.hub.server import open_hub
+from guardhouse.hub.server import change_sealing_key, open_hub
 
 
 async def test_everything_survives_a_restart(start_hub):
@@ -259,3 +259,39 @@ async def test_full_disk_is_said_and_survived(start_hub, monkeypatch):
             await runner.result(started["id"], exit_code=4)
             await runner.expect("task.result.ack")
             assert (await hub.result(started["id"]))["exit_code"] == 4
+
+
+async def test_the_sealing_key_can_be_changed(start_hub):
+    """Under a new key every token is shown as before, the runner's still opens, and the deed is recorded."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+    config = HubConfig(state_dir=hub.state_dir)
+    old = (hub.state_dir / "sealing.key").read_bytes()
+    assert await trio.to_thread.run_sync(change_sealing_key, config) == 1
+    assert (hub.state_dir / "sealing.key").read_bytes() != old
+    assert not (hub.state_dir / "sealing.key.next").exists()
+    async with start_hub() as hub:
+        assert (await hub.http.get("/api/v1/environments/web-1/token")).json()["token"] == created["token"]
+        events = (await hub.http.get("/api/v1/audit", params={"action": "sealing_key"})).json()["events"]
+        assert events[0]["detail"]["tokens"] == 1
+        async with connect_plain(hub.url, created["token"]):
+            await hub.until_online()
+
+
+@pytest.mark.parametrize("reached_the_store", [True, False])
+async def test_a_change_of_the_sealing_key_that_was_cut_short(start_hub, reached_the_store):
+    """Whichever of the two keys opens the store is taken at the next start."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+    old = (hub.state_dir / "sealing.key").read_bytes()
+    if reached_the_store:
+        await trio.to_thread.run_sync(change_sealing_key, HubConfig(state_dir=hub.state_dir))
+        (hub.state_dir / "sealing.key").rename(hub.state_dir / "sealing.key.next")
+        (hub.state_dir / "sealing.key").write_bytes(old)
+        (hub.state_dir / "sealing.key").chmod(0o600)
+    else:
+        (hub.state_dir / "sealing.key.next").write_bytes(b"n" * 32)
+        (hub.state_dir / "sealing.key.next").chmod(0o600)
+    async with start_hub() as hub:
+        assert (await hub.http.get("/api/v1/environments/web-1/token")).json()["token"] == created["token"]
+        assert not (hub.state_dir / "sealing.key.next").exists()

@@ -162,3 +162,13 @@ def init(*, state_dir: Path, as_json: bool) -> None:
         print_json({"state_dir": str(state_dir), "owner_token_file": str(token_file)})
     else:
         click.echo(token_file)
+
+
+@hub.command("rotate-sealing-key")
+@_STATE_DIR
+def rotate(*, state_dir: Path) -> None:
+    """Seal the runner tokens under a new key. Stop the hub first; tokens stay as they are, runners notice nothing."""
+    from guardhouse.hub.server import change_sealing_key
+
+    count = change_sealing_key(HubConfig(state_dir=state_dir))
+    click.echo(f"sealed {count} runner tokens under a new key; back sealing.key up anew", err=True)

@@ -42,6 +42,7 @@ from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
+from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir, write_secret_file
 from guardhouse.hub.store import audit, people, tasks, tokens
@@ -51,7 +52,7 @@ from guardhouse.mcp_server.endpoint import McpEndpoint
 from guardhouse.mcp_server.server import build_server
 from guardhouse.policy import Policy, load_policy
 
-__all__ = ["RunningHub", "initialise", "open_hub", "run"]
+__all__ = ["RunningHub", "change_sealing_key", "initialise", "open_hub", "run"]
 
 _log = structlog.get_logger("guardhouse.hub")
 
@@ -129,6 +130,39 @@ def initialise(config: HubConfig) -> StateDir:
     return trio.run(prepare)
 
 
+def change_sealing_key(config: HubConfig) -> int:
+    """Seal every stored runner token under a new key, of a hub that does not run; return how many.
+
+    Raises:
+        SetupError: the hub runs, or a token cannot be opened with the key that is there.
+    """
+
+    async def change() -> int | SetupError:
+        state = StateDir.open(config.state_dir)
+        try:
+            state.sealing_key()
+            database = Database(state.database)
+            keeper = AuditKeeper(database, AuditSigner(state.audit_key()), state.audit_head)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(database.run)
+                try:
+                    count = await rotate_sealing_key(state, database)
+                    await keeper.checkpoint()
+                except SetupError as error:
+                    # Raised outside of the nursery, which would wrap it.
+                    return error
+                finally:
+                    database.close()
+        finally:
+            state.close()
+        return count
+
+    found = trio.run(change)
+    if isinstance(found, SetupError):
+        raise found
+    return found
+
+
 @asynccontextmanager
 async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
     """Serve ``config``'s hub inside the block; leaving it, or setting ``stop``, shuts down gracefully.
@@ -144,7 +178,7 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         context = server_context(config.tls_certificate, config.tls_key)
     state = StateDir.open(config.state_dir)
     try:
-        sealer = Sealer(state.sealing_key())
+        state.sealing_key()
         signer = AuditSigner(state.audit_key())
         database = Database(state.database)
         listener = bind_listener(config.host, config.port, context=context)
@@ -153,6 +187,7 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
             try:
                 if await _ensure_owner_token(database, state):
                     _log.info("owner_token_written", path=str(state.owner_token_file))
+                sealer = await open_sealer(state, database)
                 keeper = AuditKeeper(database, signer, state.audit_head)
                 await keeper.start(version=__version__)
                 public_url = (config.public_url or listener.url).rstrip("/")

@@ -99,6 +99,25 @@ class StateDir:
         write_secret_file(path, key)
         return key
 
+    @property
+    def next_sealing_key_file(self) -> Path:
+        """Where the key lies that is about to take the sealing key's place."""
+        return self.path / "sealing.key.next"
+
+    def next_sealing_key(self) -> bytes | None:
+        """Return the key that is about to take the sealing key's place, or None."""
+        return _read_key(self.next_sealing_key_file, "sealing key", SEALING_KEY_BYTES)
+
+    def adopt_next_sealing_key(self) -> None:
+        """Let the next sealing key be the sealing key."""
+        self.next_sealing_key_file.replace(self.path / "sealing.key")
+        _sync_directory(self.path)
+
+    def drop_next_sealing_key(self) -> None:
+        """Forget the next sealing key."""
+        self.next_sealing_key_file.unlink(missing_ok=True)
+        _sync_directory(self.path)
+
     def audit_key(self) -> bytes:
         """Return the seed of the key that the audit log is signed with; make it at the first start (0600).
 
@@ -118,6 +137,14 @@ class StateDir:
     def audit_head(self) -> Path:
         """Where the newest signed checkpoint of the audit log is kept."""
         return self.path / "audit.head"
+
+
+def _sync_directory(path: Path) -> None:
+    directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory_fd)
+    finally:
+        os.close(directory_fd)
 
 
 def _read_key(path: Path, name: str, size: int) -> bytes | None:
@@ -149,10 +176,6 @@ def write_secret_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory_fd)
-        finally:
-            os.close(directory_fd)
+        _sync_directory(path.parent)
     except OSError as error:
         raise SetupError(f"cannot write {str(path)!r}: {error.strerror}") from error

@@ -21,6 +21,7 @@ __all__ = [
     "insert_runner_token",
     "list_api_tokens",
     "list_runner_tokens",
+    "reseal_runner_token",
     "revoke_api_token",
     "rotate_runner_tokens",
     "touch_api_tokens",
@@ -66,6 +67,11 @@ class ApiTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
 def insert_runner_token(connection: Connection, record: RunnerTokenRecord) -> None:
     """Store a new runner token."""
     connection.execute(insert(runner_tokens).values(**msgspec.structs.asdict(record)))
+
+
+def reseal_runner_token(connection: Connection, token_id: str, *, sealed: bytes) -> None:
+    """Store a runner token sealed under another key."""
+    connection.execute(update(runner_tokens).where(runner_tokens.c.id == token_id).values(sealed=sealed))
 
 
 def list_runner_tokens(connection: Connection, *, now_ms: int) -> list[RunnerTokenRecord]:

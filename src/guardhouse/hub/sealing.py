@@ -1,0 +1,92 @@
+"""The key that runner tokens are sealed with: which one is in use, and how another takes its place.
+
+The new key is on the disk before the store changes and takes the old one's name after it; a crash in between leaves
+both, and the next start looks which one opens the store. Runs in the hub, at start, and in
+`guardhouse hub rotate-sealing-key`.
+"""
+
+import secrets
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+
+from guardhouse.errors import SetupError
+from guardhouse.hub.clock import now_ms
+from guardhouse.hub.credentials import Sealer
+from guardhouse.hub.database import Database
+from guardhouse.hub.state_dir import SEALING_KEY_BYTES, StateDir, write_secret_file
+from guardhouse.hub.store import audit, tokens
+
+__all__ = ["open_sealer", "rotate_sealing_key"]
+
+_log = structlog.get_logger("guardhouse.hub")
+
+
+async def open_sealer(state: StateDir, database: Database) -> Sealer:
+    """Return what seals and opens runner tokens; finish a change of key that was cut short.
+
+    Raises:
+        SetupError: neither key opens what is stored.
+    """
+    following = state.next_sealing_key()
+    if following is None:
+        return Sealer(state.sealing_key())
+    sealed = await database.read(partial(tokens.list_runner_tokens, now_ms=0))
+    if not sealed or _opens(Sealer(following), sealed[0]):
+        state.adopt_next_sealing_key()
+        _log.warning("sealing_key_changed", note="an earlier change of the key was finished")
+    elif _opens(Sealer(state.sealing_key()), sealed[0]):
+        state.drop_next_sealing_key()
+        _log.warning("sealing_key_kept", note="an earlier change of the key had not reached the store")
+    else:
+        raise SetupError("neither sealing.key nor sealing.key.next opens the stored tokens; restore the backup")
+    return Sealer(state.sealing_key())
+
+
+def _opens(sealer: Sealer, record: tokens.RunnerTokenRecord) -> bool:
+    try:
+        sealer.open(record.sealed, owner=_owner(record))
+    except SetupError:
+        return False
+    return True
+
+
+def _owner(record: tokens.RunnerTokenRecord) -> str:
+    return f"{record.environment_id}/{record.id}"
+
+
+async def rotate_sealing_key(state: StateDir, database: Database) -> int:
+    """Seal every runner token anew under a new key; return how many. Tokens stay as they are, runners notice nothing.
+
+    Raises:
+        SetupError: a token cannot be opened with the old key; nothing is changed then.
+    """
+    old = await open_sealer(state, database)
+    key = secrets.token_bytes(SEALING_KEY_BYTES)
+    new = Sealer(key)
+    write_secret_file(state.next_sealing_key_file, key)
+
+    def seal_anew(connection: Connection) -> int:
+        records = tokens.list_runner_tokens(connection, now_ms=0)
+        for record in records:
+            token = old.open(record.sealed, owner=_owner(record))
+            tokens.reseal_runner_token(connection, record.id, sealed=new.seal(token, owner=_owner(record)))
+        audit.record_audit_event(
+            connection,
+            at_ms=now_ms(),
+            actor="hub",
+            action="sealing_key.rotate",
+            target=None,
+            address=None,
+            tokens=len(records),
+        )
+        return len(records)
+
+    try:
+        count = await database.write(seal_anew)
+    except SetupError:
+        state.drop_next_sealing_key()
+        raise
+    state.adopt_next_sealing_key()
+    return count
