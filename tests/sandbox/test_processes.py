@@ -16,7 +16,12 @@ from guardhouse.sandbox.rules import ARCHITECTURES, resolve_rules
 
 from .conftest import DIRECTORY, IDENTITY, Host
 
-PATHS = {"journal": ("/var/lib/guardhouse/journal",), "installation": ("/opt/guardhouse",)}
+PATHS = {
+    "journal": ("/var/lib/guardhouse/journal",),
+    "installation": ("/opt/guardhouse",),
+    "certificates": ("/etc/ssl/certs",),
+    "resolver": ("/etc",),
+}
 NAMES = list_processes(DIRECTORY)
 INHERITED = ("init", "keeper", "launcher")
 

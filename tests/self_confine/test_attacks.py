@@ -43,7 +43,12 @@ def journal() -> Iterator[Path]:
 def plans(journal: Path) -> dict[str, ProcessPlan]:
     processes = read_library(shipped_directory("sandbox")).processes
     features = probe_host()
-    paths = {"journal": (str(journal),), "installation": ("/usr",)}
+    paths = {
+        "journal": (str(journal),),
+        "installation": ("/usr",),
+        "certificates": ("/etc/ssl/certs",),
+        "resolver": ("/etc",),
+    }
     return {name: compile_process(processes[name], features=features, paths=paths) for name in NAMES}
 
 

@@ -4,6 +4,7 @@ The same for `guardhouse run` and `guardhouse try`. Runs in the boot process, as
 as root, before any secret is read.
 """
 
+import ssl
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -144,7 +145,12 @@ def _surroundings(protected_paths: tuple[Path, ...], journal: Path | None, *, gu
         protected_paths=protected,
         guarded_paths=guarded,
         own_processes=LAUNCHING_PROCESSES | {"runner", "keeper"},
-        own_paths={"journal": (str(journal),), "installation": _installation()},
+        own_paths={
+            "journal": (str(journal),),
+            "installation": _installation(),
+            "certificates": _certificates(),
+            "resolver": tuple({str(Path("/etc/resolv.conf").resolve().parent)} - {"/"}),
+        },
     )
 
 
@@ -173,6 +179,12 @@ def _what_we_are(
 
 def _file_of(place: str) -> str:
     return place.rsplit(":", 2)[0]
+
+
+def _certificates() -> tuple[str, ...]:
+    """Return where OpenSSL, or the environment in its place, has the system's authorities."""
+    found = ssl.get_default_verify_paths()
+    return tuple(sorted({path for path in (found.cafile, found.capath) if path is not None}))
 
 
 def _installation() -> tuple[str, ...]:
