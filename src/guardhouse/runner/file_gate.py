@@ -65,8 +65,8 @@ class FileGate:
                 raise decision.refusal()
             case Verdict.ASK | Verdict.UNDECIDED:
                 raise Refusal(
-                    f"{kind} denied: {decision.because}: it needs a person's approval, which this runner cannot ask"
-                    " for yet; change the rule to allow, or use a path that is allowed"
+                    f"{kind} denied: {decision.because}: it needs a person's approval, and people are asked about"
+                    " commands only; change the rule to allow, or use a path that is allowed"
                 )
 
     def _is_allowed(self, kind: str, subject: str) -> bool:
