@@ -184,7 +184,7 @@ def _file_of(place: str) -> str:
 def _certificates() -> tuple[str, ...]:
     """Return where OpenSSL, or the environment in its place, has the system's authorities."""
     found = ssl.get_default_verify_paths()
-    return tuple(sorted({path for path in (found.cafile, found.capath) if path is not None}))
+    return tuple(sorted({path for path in (found.cafile, found.capath) if path}))
 
 
 def _installation() -> tuple[str, ...]:
