@@ -121,6 +121,7 @@ async def proxy(
     names: dict[str, list[str]],
     addresses: list[tuple[str, tuple[int, ...]]] = (),
     policy: Policy | None = None,
+    environment: frozenset[str] | None = None,
 ) -> AsyncIterator[Proxy]:
     """Serve a proxy; ``names`` is the whole name service (a list may be changed between two questions)."""
 
@@ -131,7 +132,7 @@ async def proxy(
         return list(names[host])
 
     rules = EgressRules.from_plan(domains, addresses, profile="p")
-    service = EgressService({"p": rules}, policy=policy, resolve=resolve, log=None)
+    service = EgressService({"p": rules}, policy=policy, environment=environment, resolve=resolve, log=None)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     async with service.serve(listener, "p") as command:

@@ -387,6 +387,28 @@ async def test_policy_and_tunnels() -> None:
             assert (await read_all(stream)).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize(("tags", "status"), [(frozenset({"ci"}), 200), (frozenset({"production"}), 403), (None, 403)])
+async def test_conditions_of_egress_rules(tags: frozenset[str] | None, status: int) -> None:
+    """A rule for some hosts holds on these alone; where the host's tags are not known it allows nothing."""
+    rules = """
+permission:
+  bash: {"*": allow}
+  egress:
+    - {match: "http://web.test:*/*", then: allow, when: {environment: [ci]}}
+"""
+    async with (
+        origin(answer()) as at,
+        proxy(
+            [("web.test", (at.port,))],
+            names={"web.test": ["127.0.0.1"]},
+            addresses=[("127.0.0.1/32", (at.port,))],
+            policy=load_policy(rules, name="p.yaml"),
+            environment=tags,
+        ) as via,
+    ):
+        assert (await via.ask(get("web.test", at.port))).startswith(b"HTTP/1.1 %d " % status)
+
+
 async def test_a_slow_reader_slows_its_writer() -> None:
     """Nothing piles up in the proxy: an origin that reads nothing stops the command after what the kernel buffers."""
     go = trio.Event()

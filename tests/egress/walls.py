@@ -4,7 +4,6 @@ Started as root or as an ordinary user. The name service is a table, so that nam
 """
 
 import contextlib
-import functools
 import http.server
 import os
 import socket
@@ -25,9 +24,11 @@ from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import probe_host
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.launcher.start import start_launcher
-from guardhouse.policy import decide, load_policy
+from guardhouse.policy import load_policy
+from guardhouse.policy.shell import read_command
 from guardhouse.runner.commands import CommandRequest, CommandRun, CommandService, StopSignal
 from guardhouse.runner.egress import EgressService, rules_of_bundle
+from guardhouse.runner.rules import make_judge
 from guardhouse.sandbox.bundle import Identity
 from guardhouse.sandbox.compile import compile_bundle
 from guardhouse.sandbox.load import load_profile
@@ -198,7 +199,7 @@ async def walled(at: Servers, start: str, *, policy: str = POLICY) -> AsyncItera
         rules = load_policy(policy, name="policy.yaml")
         async with LauncherClient(start_launcher(bundle, interpreter=interpreter)) as launcher:
             commands = CommandService(
-                judge=functools.partial(decide, rules),
+                judge=make_judge(rules, reader=read_command),
                 launcher=launcher,
                 profile="web",
                 profiles=frozenset({"web"}),

@@ -28,7 +28,7 @@ from guardhouse.launcher.start import start_launcher
 from guardhouse.policy.model import DEFAULT_TRUSTED_PATH
 from guardhouse.runner.egress import EgressService, rules_of_bundle
 from guardhouse.runner.egress_thread import EgressThread
-from guardhouse.runner.identity import resolve_account
+from guardhouse.runner.identity import Account, become, resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compare import compare_profiles
 from guardhouse.sandbox.compile import compile_bundle
@@ -207,7 +207,8 @@ def try_(
             trusted_path=":".join(DEFAULT_TRUSTED_PATH),
             around=Surroundings(switches=frozenset(switches)),
         )
-        outcome, said, egress = _run(bundle, LaunchRequest(profile=loaded.name, argv=command, timeout_s=timeout_s))
+        request = LaunchRequest(profile=loaded.name, argv=command, timeout_s=timeout_s)
+        outcome, said, egress = _run(bundle, request, account)
     end = End(
         exit_code=outcome.exit_code,
         signal_number=outcome.signal,
@@ -231,13 +232,18 @@ def try_(
     sys.exit(outcome.exit_code)
 
 
-def _run(bundle: Bundle, request: LaunchRequest) -> tuple[CommandOutcome, bytes, dict[str, Any] | None]:
+def _run(
+    bundle: Bundle, request: LaunchRequest, account: Account
+) -> tuple[CommandOutcome, bytes, dict[str, Any] | None]:
     """Run the command; return how it ended and the end of what it wrote on its standard error, which is passed on.
 
-    In network mode `domains` its proxy is served, by the profile alone, and what came of that is returned too.
+    In network mode `domains` its proxy is served, by the profile alone, and what came of that is returned too. As root
+    this process becomes ``account`` for that, since the command may say anything to it.
     """
     proxy = EgressThread(EgressService(rules_of_bundle(bundle), policy=None, log=None), request.profile)
     with DirectClient(start_launcher(bundle), serve_proxy=proxy.serve) as client, _tee(2) as (stderr_fd, tail):
+        if bundle.profiles[request.profile].network == "domains":
+            become(account)
         try:
             identifier = client.launch(request, stdin_fd=0, stdout_fd=1, stderr_fd=stderr_fd)
             outcome = _wait(client, identifier)

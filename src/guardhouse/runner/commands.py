@@ -41,10 +41,13 @@ __all__ = [
     "CommandRequest",
     "CommandRun",
     "CommandService",
+    "EgressServer",
+    "NoEgress",
     "NotAdmitted",
     "OutputClosedError",
     "OutputSink",
     "Running",
+    "ServedEgress",
     "StopSignal",
     "check_admitted",
 ]
@@ -110,11 +113,16 @@ class EgressServer(Protocol):
         ...
 
 
-class _NoEgress:
+class NoEgress:
     """Where no profile is in network mode `domains`, which spares such a runner the proxy's code."""
 
     @asynccontextmanager
     async def serve(self, listener: socket.socket | None, profile: str) -> AsyncGenerator[None, None]:
+        """Refuse a listener that nobody can serve.
+
+        Raises:
+            InvariantError: there is one.
+        """
         if listener is not None:
             listener.close()
             raise InvariantError(f"profile {profile!r} has an egress proxy, and nobody here serves one")
@@ -274,7 +282,7 @@ class CommandService:
         self._profiles = profiles
         self._has_gate = has_gate
         self._narrowed = narrowed
-        self._egress = egress or _NoEgress()
+        self._egress = egress or NoEgress()
         self._bundle = bundle
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)

@@ -23,6 +23,7 @@ from guardhouse.limits import (
     EGRESS_CONNECTIONS_TOTAL_MAX,
     EGRESS_DRAIN_S,
     EGRESS_LOOKUPS_MAX,
+    EGRESS_LOOKUPS_TOTAL_MAX,
 )
 from guardhouse.policy import Context, Policy, decide_operation
 from guardhouse.policy.operation import decide_tunnel
@@ -67,18 +68,25 @@ class EgressService:
         rules: Mapping[str, EgressRules],
         *,
         policy: Policy | None,
+        environment: frozenset[str] | None = None,
         resolve: Resolve = resolve_by_host,
         log: Callable[[EgressRecord], None] | None = log_record,
     ) -> None:
-        """``rules`` by profile; ``policy``: None where only the profile counts (`sandbox try`)."""
+        """``rules`` by profile; ``policy``: None where only the profile counts (`sandbox try`).
+
+        ``environment``: this host's tags, for rules with conditions.
+        """
         self._rules = rules
         self._policy = policy
+        self._environment = environment
         self._resolve = resolve
         self._log = log
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = EGRESS_CONNECTIONS_TOTAL_MAX if soft == resource.RLIM_INFINITY else soft // _DESCRIPTORS_EACH
         total = max(_SHARE_OF_ONE_COMMAND, min(EGRESS_CONNECTIONS_TOTAL_MAX, room))
         self._all = trio.Semaphore(total)
+        # Counts a thread until the name service has let it go, even where nobody waits for it any more.
+        self._lookups = trio.CapacityLimiter(EGRESS_LOOKUPS_TOTAL_MAX)
         self._each = min(EGRESS_CONNECTIONS_MAX, total // _SHARE_OF_ONE_COMMAND)
 
     @asynccontextmanager
@@ -97,9 +105,11 @@ class EgressService:
         command = CommandEgress(
             rules,
             policy=self._policy,
+            environment=self._environment,
             resolve=self._resolve,
             log=self._log,
             limits=(trio.Semaphore(self._each), self._all),
+            lookups=self._lookups,
         )
         with trio.socket.from_stdlib_socket(listener) as accepting:
             async with trio.open_nursery() as nursery:
@@ -117,18 +127,24 @@ class CommandEgress:
         rules: EgressRules,
         *,
         policy: Policy | None,
+        environment: frozenset[str] | None,
         resolve: Resolve,
         log: Callable[[EgressRecord], None] | None,
         limits: tuple[trio.Semaphore, trio.Semaphore],
+        lookups: trio.CapacityLimiter,
     ) -> None:
-        """``limits``: how many connections at a time, of this command and of all."""
+        """``limits``: how many connections at a time, of this command and of all; ``lookups``: threads, of all."""
         self.ledger = EgressLedger()
         self._rules = rules
         self._policy = policy
+        self._environment = environment
         self._resolve = resolve
         self._log = log
         self._limits = limits
-        self._lookups = trio.CapacityLimiter(EGRESS_LOOKUPS_MAX)
+        self._lookups = lookups
+        self._own_lookups = trio.Semaphore(EGRESS_LOOKUPS_MAX)
+        self._judging = trio.CapacityLimiter(1)
+        self._has_rules = policy is not None and policy.has_section("egress")
         self._began_s = trio.current_time()
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
@@ -198,8 +214,15 @@ class CommandEgress:
         """
         try:
             target = self._rules.check_target(authority)
-            self._check_policy(record.protocol, authority, urls)
-            addresses = await resolve_addresses(authority, self._rules, resolve=self._resolve, limiter=self._lookups)
+            if self._has_rules:
+                # Off the event loop: a rule for some paths is asked about every path that a tunnel could hide.
+                await trio.to_thread.run_sync(
+                    self._check_policy, record.protocol, authority, urls, limiter=self._judging, abandon_on_cancel=True
+                )
+            async with self._own_lookups:
+                addresses = await resolve_addresses(
+                    authority, self._rules, resolve=self._resolve, limiter=self._lookups
+                )
             record.verdict, record.code, record.reason = "allow", "", target.by
             connected = await connect_pinned(authority, addresses)
         except EgressRefused as refused:
@@ -212,7 +235,7 @@ class CommandEgress:
         """Ask the policy's egress rules: of a plain request the whole URL, of a tunnel every path that it may hide."""
         if self._policy is None:
             return
-        context = Context(now=datetime.now().astimezone())
+        context = Context(now=datetime.now().astimezone(), environment=self._environment)
         if urls:
             decisions = [decide_operation(self._policy, "egress", url, context=context) for url in urls]
         else:

@@ -110,6 +110,7 @@ async def enforce(
         # Its start takes a moment, which the first command should not wait for.
         nursery.start_soon(partial(trio.to_thread.run_sync, parser.warm, abandon_on_cancel=True))
         files = FilesService(lambda: launcher.start_worker("files"))
+        egress = EgressService(rules_of_bundle(wall.bundle), policy=policy, environment=wall.tags)
         commands = CommandService(
             judge=make_judge(policy, reader=parser.read, environment=wall.tags),
             launcher=launcher,
@@ -117,14 +118,14 @@ async def enforce(
             profiles=wall.profiles,
             has_gate=wall.has_gate,
             narrowed=wall.narrowed,
-            egress=EgressService(rules_of_bundle(wall.bundle), policy=policy),
+            egress=egress,
             bundle=wall.bundle,
         )
         files.ripgrep = Ripgrep(commands)
         web = WebService(
             policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds
         )
-        pool = McpPool(launcher=launcher, start_worker=lambda: launcher.start_worker("mcp"))
+        pool = McpPool(launcher=launcher, start_worker=lambda: launcher.start_worker("mcp"), egress=egress)
         await nursery.start(pool.run)
         enforcement = Enforcement(
             policy=policy,

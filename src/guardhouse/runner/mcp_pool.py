@@ -18,7 +18,7 @@ import trio
 from guardhouse.errors import PeerError, Refusal, SetupError
 from guardhouse.launcher.messages import LaunchRequest, StopReason
 from guardhouse.limits import MCP_IDLE_S, MCP_SERVER_WORDS_BYTES, MCP_SESSIONS_MAX
-from guardhouse.runner.commands import CommandLauncher, Running
+from guardhouse.runner.commands import CommandLauncher, EgressServer, NoEgress, Running
 from guardhouse.runner.event_loop import leaves
 from guardhouse.runner.logs import get_logger
 from guardhouse.wire.messages import McpServer
@@ -68,12 +68,14 @@ class McpPool:
         *,
         launcher: CommandLauncher,
         start_worker: Callable[[], Awaitable[socket.socket]],
+        egress: EgressServer | None = None,
         idle_s: float = MCP_IDLE_S,
         sessions_max: int = MCP_SESSIONS_MAX,
     ) -> None:
-        """``start_worker`` returns the connected socket of a fresh MCP worker."""
+        """``start_worker`` returns the connected socket of a fresh MCP worker; ``egress`` serves local servers."""
         self._launcher = launcher
         self._start_worker = start_worker
+        self._egress = egress or NoEgress()
         self._idle_s = idle_s
         self._sessions_max = sessions_max
         self._entries: dict[str, _Entry] = {}
@@ -191,19 +193,20 @@ class McpPool:
                 finally:
                     for descriptor in (in_read, out_write, err_write):
                         os.close(descriptor)
-                try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(_listen, words, entry)
-                        nursery.start_soon(_watch, running, entry)
-                        await self._converse(entry, admission.connect, pipes, connect_timeout_s)
-                        nursery.cancel_scope.cancel()
-                finally:
-                    pipes.close()
-                    with trio.CancelScope(shield=True):
-                        with trio.move_on_after(_GOODBYE_S):
+                async with self._egress.serve(running.proxy_listener, launch.profile):
+                    try:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(_listen, words, entry)
+                            nursery.start_soon(_watch, running, entry)
+                            await self._converse(entry, admission.connect, pipes, connect_timeout_s)
+                            nursery.cancel_scope.cancel()
+                    finally:
+                        pipes.close()
+                        with trio.CancelScope(shield=True):
+                            with trio.move_on_after(_GOODBYE_S):
+                                await running.wait()
+                            await running.stop(StopReason.SHUTDOWN)
                             await running.wait()
-                        await running.stop(StopReason.SHUTDOWN)
-                        await running.wait()
             finally:
                 pipes.close()
 

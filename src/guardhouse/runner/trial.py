@@ -268,7 +268,7 @@ def _make_egress(wall: Wall, rules: Policy) -> EgressServer | None:
     # `try` is run in loops, and most profiles have no proxy: its code is not loaded for them.
     from guardhouse.runner.egress import EgressService, rules_of_bundle
 
-    return EgressService(rules_of_bundle(wall.bundle), policy=rules, log=None)
+    return EgressService(rules_of_bundle(wall.bundle), policy=rules, environment=wall.tags, log=None)
 
 
 class _Patterns:
