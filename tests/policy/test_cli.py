@@ -108,6 +108,8 @@ def test_check(seed: str, tmp_path) -> None:
     assert json.loads(result.output)["place"].endswith("bad.yaml:1:24")
     assert isinstance(run("check", str(bad)).exception, SetupError)
     assert isinstance(run("check", str(tmp_path / "none.yaml")).exception, SetupError)
+    bad.write_text("permission: {bash: {}}\ninclude: [none.yaml]\n")
+    assert json.loads(run("check", str(bad), "--json").output)["place"].endswith("bad.yaml:2:10")
 
 
 def test_test_runs_examples_and_case_files(seed: str, tmp_path) -> None:

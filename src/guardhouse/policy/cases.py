@@ -134,7 +134,7 @@ def render_junit(suite: str, results: Sequence[CaseResult]) -> str:
     failures = sum(not result.passed for result in results)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
-        f'<testsuite name={_attribute(suite)} tests="{len(results)}" failures="{failures}" errors="0">',
+        f'<testsuite name={_attribute(suite)} tests="{len(results)}" failures="{failures}" errors="0" skipped="0">',
     ]
     for result in results:
         head = f"  <testcase classname={_attribute(suite)} name={_attribute(result.case.name)}"

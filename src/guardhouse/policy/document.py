@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from guardhouse.errors import SetupError
 from guardhouse.limits import POLICY_INCLUDE_MAX_DEPTH, POLICY_RULES_MAX
 from guardhouse.policy.model import (
     ACTIONS,
@@ -45,7 +46,7 @@ def load_policy(
         text: the document.
         name: what places in messages begin with, the file's path as a rule.
         includes: returns the text of a file that the document includes, named as written there; it raises OSError
-            or PolicyError when there is none. Without it, ``include`` is refused.
+            or SetupError when there is none. Without it, ``include`` is refused.
         with_examples: decide every rule's examples, and refuse a policy that breaks a promise of its own.
 
     Raises:
@@ -216,6 +217,10 @@ class _Loader:
                 text = self.includes(wanted)
             except OSError as error:
                 raise PolicyError(f"cannot include {wanted!r}: {error.strerror or error}", place=node.place) from error
+            except PolicyError:
+                raise
+            except SetupError as error:
+                raise PolicyError(f"cannot include {wanted!r}: {error}", place=node.place) from error
             self.open_names.append(wanted)
             self.read(text, name=wanted, depth=depth + 1)
             self.open_names.pop()
