@@ -113,6 +113,15 @@ def test_control_characters_do_not_reach_the_reader(bundle: Bundle) -> None:
     assert found.text.isprintable()
 
 
+def test_a_long_line_is_not_quoted_in_part(bundle: Bundle) -> None:
+    """Half a secret is not redacted by anybody: a line is quoted whole or not at all."""
+    secret = "s3cret" * 60
+    (found,) = explain(bundle, "observe", f"cat: /etc/shadow: Permission denied (token {secret})")
+    assert "s3cret" not in found.text
+    assert "a line of " in found.text
+    assert explain(bundle, "observe", "cat: /etc/shadow: Permission denied" + "x" * 5_000) == ()
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(

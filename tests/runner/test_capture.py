@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardhouse.runner.capture import Capture
+from guardhouse.runner.capture import TAIL_BYTES, Capture
 
 
 @given(chunks=st.lists(st.binary(max_size=40), max_size=20), limit_bytes=st.integers(0, 200))
@@ -23,3 +23,15 @@ def test_note_says_how_much_was_dropped() -> None:
     assert capture.dropped_note("stdout") is None
     capture.add(b"56")
     assert "2 bytes of stdout were dropped past the limit of 4 bytes" in str(capture.dropped_note("stdout"))
+
+
+def test_tail_is_whole_lines_of_the_end():
+    """The last 16 KiB however little is kept, without the line that it would cut; all of it while it fits."""
+    capture = Capture(limit_bytes=0)
+    capture.add(b"first\nsecond")
+    assert capture.tail == b"first\nsecond"
+    capture.add(b"x" * TAIL_BYTES + b"\nlast line\n")
+    assert capture.tail == b"last line\n"
+    through = Capture(limit_bytes=None)
+    through.add(b"a\n")
+    assert through.tail == b"a\n"

@@ -7,7 +7,7 @@ from typing import Final
 
 from guardhouse.limits import CAPTURE_LIMIT_BYTES
 
-__all__ = ["Capture"]
+__all__ = ["TAIL_BYTES", "Capture"]
 
 TAIL_BYTES: Final = 16 * 1024
 
@@ -24,11 +24,13 @@ class Capture:
         self._limit_bytes = limit_bytes
         self._chunks: list[bytes] = []
         self._tail = b""
+        self._came_bytes = 0
         self.kept_bytes = 0
         self.dropped_bytes = 0
 
     def add(self, chunk: bytes) -> bytes:
         """Keep as much of ``chunk`` as fits, count the rest as dropped, and return the part that was kept."""
+        self._came_bytes += len(chunk)
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
         if self._limit_bytes is None:
             return chunk
@@ -52,8 +54,13 @@ class Capture:
 
     @property
     def tail(self) -> bytes:
-        """The last 16 KiB that came, kept or not: where a program says why it gives up."""
-        return self._tail
+        """Whole lines of the last 16 KiB that came, kept or not: where a program says why it gives up.
+
+        Whole ones, since nobody finds a secret in a part of it.
+        """
+        if self._came_bytes <= TAIL_BYTES:
+            return self._tail
+        return self._tail.partition(b"\n")[2]
 
     def dropped_note(self, stream: str) -> str | None:
         """Say how much was left out, or None when nothing was."""

@@ -20,7 +20,7 @@ __all__ = ["Denial", "End", "explain_denials"]
 DENIALS_MAX: Final = 6
 _LINES_READ: Final = 200
 _LINE_MAX_CHARS: Final = 2_000
-_QUOTE_MAX_CHARS: Final = 160
+_QUOTE_MAX_CHARS: Final = 240
 _CALLS_SHOWN: Final = 5
 _PATH_MAX_CHARS: Final = 1_024
 
@@ -161,8 +161,9 @@ def _likely(plan: ProfilePlan, end: End, directory: str) -> Iterator[Denial]:
     if end.exit_code == 0:
         return
     for raw in end.stderr.splitlines()[-_LINES_READ:]:
-        line = raw[:_LINE_MAX_CHARS].strip()
-        yield from _of_line(plan, line, directory)
+        line = raw.strip()
+        if len(line) <= _LINE_MAX_CHARS:
+            yield from _of_line(plan, line, directory)
 
 
 def _of_line(plan: ProfilePlan, line: str, directory: str) -> Iterator[Denial]:
@@ -223,8 +224,10 @@ def _hint(layer: str, subject: str, what: str, line: str, why: str, grant: str) 
 
 
 def _quote(line: str) -> str:
-    printable = "".join(character if character.isprintable() else "�" for character in line)
-    return printable if len(printable) <= _QUOTE_MAX_CHARS else printable[:_QUOTE_MAX_CHARS] + "…"
+    """Return the line for people, or only how long it is: a part of a secret is not found by whoever redacts."""
+    if len(line) > _QUOTE_MAX_CHARS:
+        return f"a line of {len(line)} characters"
+    return "".join(character if character.isprintable() else "�" for character in line)
 
 
 def _paths_of(line: str, directory: str) -> list[str]:
