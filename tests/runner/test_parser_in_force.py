@@ -9,6 +9,7 @@ from tests.launcher.test_left_over import descendants_of
 from tests.support.runner_process import ACCOUNT, make_directory, remove_directory
 
 from guardhouse.policy import load_policy
+from guardhouse.runner.bounds import FetchBounds
 from guardhouse.runner.commands import CommandRequest
 from guardhouse.runner.enforcement import Enforcement, enforce
 from guardhouse.runner.identity import resolve_account
@@ -60,7 +61,7 @@ async def test_parser_of_the_launcher(directory):
 
 
 async def _begin(policy, wall, directory, died, *, task_status):
-    await enforce(policy, wall, directory, died, ask_bashlex=False, task_status=task_status)
+    await enforce(policy, wall, directory, died, ask_bashlex=False, fetch_bounds=FetchBounds(), task_status=task_status)
 
 
 def is_parser(pid: int) -> bool:
