@@ -13,7 +13,7 @@ from guardhouse.kernel.probe import probe_host
 from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import CommandOutcome, LaunchRequest
 from guardhouse.launcher.start import gate_settings, start_launcher
-from guardhouse.policy import dump_policy, policy_from_pairs
+from guardhouse.policy import Policy, dump_policy, policy_from_pairs
 from guardhouse.policy.model import DEFAULT_TRUSTED_PATH
 from guardhouse.runner.identity import resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
@@ -50,10 +50,13 @@ class Gate:
 
     profile = "observe"
 
-    def __init__(self, directory: Path, rules: list[tuple[str, str]] | None) -> None:
+    def __init__(
+        self, directory: Path, rules: list[tuple[str, str]] | Policy | None, *, tags: frozenset[str] | None = None
+    ) -> None:
         self.directory = directory
         self.account = resolve_account(None, effective_uid=os.geteuid())
-        policy = b"" if rules is None else gate_settings(dump_policy(policy_from_pairs(rules)))
+        given = rules if rules is None or isinstance(rules, Policy) else policy_from_pairs(rules)
+        policy = b"" if given is None else gate_settings(dump_policy(given), environment=tags)
         self.handle = start_launcher(self._bundle(), warm=(self.profile,), gate_policy=policy)
         self.client = DirectClient(self.handle)
         self._count = 0

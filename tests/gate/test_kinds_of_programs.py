@@ -177,6 +177,9 @@ def test_a_32_bit_program_is_refused_and_the_rest_goes_on(deny_gate: Gate) -> No
     assert lines[-1] == "on"
     assert "42" not in lines
     assert done.outcome.exit_code == 0
+    (refused,) = done.refused
+    assert str(refused["path"]).endswith("/small")
+    assert "32 bits" in str(refused["because"])
 
 
 def test_busybox_and_static_programs(deny_gate: Gate, bare_wall: Gate) -> None:

@@ -63,6 +63,7 @@ _RECORD_BYTES: Final = 320
 # In JSON a character outside ASCII takes up to twelve bytes, a control character six.
 _BYTES_A_CHAR: Final = 6
 _BYTES_AN_ODD_CHAR: Final = 12
+_ELF_32: Final = b"\x7fELF\x01"  # elf(5), EI_CLASS
 _SIGNAL_RECORD_BYTES: Final = 128  # signalfd(2)
 EXPIRED: Final = Answer(allows=False, why="it needed a person's approval, and nobody answered in time")
 ENDING: Final = Answer(allows=False, why="it needed a person's approval, and the command was stopped before that came")
@@ -340,7 +341,7 @@ class _Monitor:
                     return
             facts = read_exec_facts(tid, image, self._kin_of)
         except FactsError as error:
-            judgement = self._judge.refuse(None, str(error))
+            judgement = _unreadable(tid, error)
         else:
             judgement = self._judge.judge(facts, parent, self._judge.context(self._questions.request.context))
         if judgement.asks:
@@ -401,6 +402,17 @@ class _Monitor:
             for record in self._tree.records
         ]
         return {"ran": ran, "refused": self._refused, "left_out": self._left_out + self._tree.left_out}
+
+
+def _unreadable(tid: int, error: FactsError) -> Judgement:
+    """Return the no for a program that was loaded and cannot be looked at, with its path where that can be had."""
+    path, why = "", str(error)
+    with contextlib.suppress(OSError):
+        path = os.readlink(f"/proc/{tid}/exe")  # noqa: PTH115 - the launcher does without pathlib
+        with open(f"/proc/{tid}/exe", "rb") as program:
+            if program.read(len(_ELF_32)) == _ELF_32:
+                why = "a program of 32 bits, whose system calls no profile lists; build it for 64 bits"
+    return Judgement(Verdict.DENY, path, (), why)
 
 
 def _judgement_of(record: ExecRecord) -> Judgement:
