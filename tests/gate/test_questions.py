@@ -1,6 +1,7 @@
 """`ask` at the exec gate, in the real sandbox: the process waits, the rest goes on, and the answer counts."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from guardhouse.launcher.messages import Question, QuestionOver
 from tests.gate.gates import Done, Gate
 
-RULES = [("*", "allow"), ("touch *", "ask"), ("touch *forbidden*", "deny")]
+RULES = [("*", "allow"), ("touch *", "ask"), ("./prog *", "ask"), ("touch *forbidden*", "deny")]
 # Marks that a program ran; nobody waits for it longer than this.
 PATIENCE_S = 30.0
 
@@ -238,6 +239,31 @@ def test_an_approval_lifts_no_denial(ask_gate: Gate) -> None:
     command = Command(ask_gate, "touch forbidden", approved=((place, "touch", "forbidden"),))
     assert command.done().outcome.exit_code == 126
     assert not command.has("forbidden")
+
+
+def test_a_swap_after_the_yes_is_another_question(ask_gate: Gate) -> None:
+    """The yes was to one file: another one under the same name and words is asked about anew, and killed after a no."""
+    command = Command(ask_gate, "until [ -e go ]; do sleep 0.05; done; ./prog a; echo $?")
+    shutil.copy("/usr/bin/true", command.where / "prog")
+    (command.where / "go").touch()
+    first = command.question()
+    assert first.path.endswith("/prog")
+    shutil.copy("/usr/bin/false", command.where / "other")
+    (command.where / "other").rename(command.where / "prog")
+    command.answer(first, allows=True)
+    second = command.question()
+    assert (second.path, second.argv) == (first.path, first.argv)
+    command.answer(second, allows=False)
+    done = command.done()
+    assert "137" in done.output.split()
+    assert [entry["killed"] for entry in done.refused] == [True]
+
+
+def test_without_a_swap_one_yes_is_enough(ask_gate: Gate) -> None:
+    """The twin: the same file under the same name runs after one answer."""
+    command = Command(ask_gate, "cp /usr/bin/true prog; ./prog a; echo $?; ./prog a; echo $?")
+    command.answer(command.question(), allows=True)
+    assert command.done().output == "0\n0\n"
 
 
 def test_many_questions_end_in_a_no(ask_gate: Gate) -> None:
