@@ -179,8 +179,17 @@ class Database:
             write.finished.set()
         if news > self._news:
             self._news = news
-            self._has_news.set()
-            self._has_news = trio.Event()
+            self.nudge()
+
+    @property
+    def changed(self) -> trio.Event:
+        """An event that the next news, or `nudge`, sets; take it before looking."""
+        return self._has_news
+
+    def nudge(self) -> None:
+        """Wake who waits for `changed` for something that is not stored."""
+        self._has_news.set()
+        self._has_news = trio.Event()
 
     @property
     def news(self) -> int:

@@ -36,6 +36,7 @@ class Services:
     lockout: Lockout
     desk: ApprovalDesk
     is_stopping: bool = False
+    event_streams: int = 0
 
     @property
     def connect_url(self) -> str:

@@ -64,6 +64,8 @@ class Call:
     body: Any
     address: str | None
     user_agent: str | None = None
+    # Of a browser that takes an event stream up again.
+    last_event_id: int | None = None
     # What the route's concern loaded and allowed.
     environment: EnvironmentRecord | None = None
     task: TaskRecord | None = None
@@ -148,6 +150,7 @@ class Door:
             body=await self._read_body(request),
             address=address,
             user_agent=request.headers.get("user-agent", "")[:256] or None,
+            last_event_id=_parse_event_id(request.headers.get("last-event-id")),
         )
         response = _response(await route.handler(await check_concern(call, route.concern)))
         if principal is not None and principal.sign_in_id is not None:
@@ -231,6 +234,10 @@ def _parse_query(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_query", f"invalid query: {error}", hint="see /api/v1/openapi.json") from error
+
+
+def _parse_event_id(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= 15 else None
 
 
 def bearer_token(headers: Headers) -> str:

@@ -3,6 +3,7 @@
 Knows nothing of frames. Runs in the hub.
 """
 
+from collections import deque
 from functools import partial
 from typing import Final, Protocol
 
@@ -29,6 +30,7 @@ TAKEOVER_PROBE_S: Final = 3.0
 # Heartbeats are kept in memory and written together: after a crash the last one may be so much older.
 HEARTBEAT_FLUSH_S: Final = 10.0
 KNOWN_MAX: Final = 20_000
+PRESENCE_KEPT: Final = 4_096
 
 
 class AlreadyConnected(Refusal):
@@ -75,6 +77,9 @@ class Links:
         self._heartbeats: dict[str, HeartbeatFacts] = {}
         self._known: dict[str, EnvironmentRecord] = {}
         self._generation = 0
+        # Counts runners that come and go; the newest of them, for whoever follows.
+        self.presence_number = 0
+        self._presence: deque[tuple[int, str, bool]] = deque(maxlen=PRESENCE_KEPT)
         self.transfers = 0  # files that are on their way, of all environments
 
     def __len__(self) -> int:
@@ -160,13 +165,26 @@ class Links:
         if environment_id in self._links:
             raise AlreadyConnected("another runner with this environment's token connected at the same moment")
         self._links[environment_id] = link
+        self._note_presence(environment_id, connected=True)
 
     def release(self, environment_id: str, link: Link) -> bool:
         """Remove a link that ended; return whether it was still the environment's."""
         if self._links.get(environment_id) is not link:
             return False
         del self._links[environment_id]
+        self._note_presence(environment_id, connected=False)
         return True
+
+    def _note_presence(self, environment_id: str, *, connected: bool) -> None:
+        self.presence_number += 1
+        self._presence.append((self.presence_number, environment_id, connected))
+        self._database.nudge()
+
+    def presence_since(self, number: int) -> list[tuple[int, str, bool]]:
+        """Return which runners came (True) and went (False) after ``number``, the last thousands of them at most."""
+        if number >= self.presence_number:
+            return []
+        return [one for one in self._presence if one[0] > number]
 
     def close(self, environment_id: str, *, reason: str) -> None:
         """End the environment's connection, if any."""
