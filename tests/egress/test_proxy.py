@@ -1,5 +1,6 @@
 """The proxy against real sockets: what passes, what is refused, what is written down, and how it ends."""
 
+import errno
 import os
 import socket
 
@@ -486,6 +487,26 @@ async def test_every_connection_ends_with_the_command() -> None:
                     pass
             await stream.aclose()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_a_lack_of_descriptors_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where accept(2) fails for want of a descriptor the connection waits and is then served."""
+    with trio.socket.socket() as some:
+        kind = type(some)
+    real = kind.accept
+    failures = [errno.EMFILE, errno.ECONNABORTED]
+
+    async def accept(self):
+        if failures:
+            raise OSError(failures.pop(), "accept")
+        return await real(self)
+
+    async with proxied(answer()) as (via, at):
+        monkeypatch.setattr(kind, "accept", accept)
+        # The one that waits already is answered by the real call.
+        for _ in range(3):
+            assert (await via.ask(get("web.test", at.port))).startswith(b"HTTP/1.1 200 ")
+    assert not failures
 
 
 async def test_connections_past_the_limit_wait_their_turn() -> None:

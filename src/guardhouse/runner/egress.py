@@ -38,7 +38,6 @@ __all__ = ["CommandEgress", "EgressService", "log_record", "rules_of_bundle"]
 _SHARE_OF_ONE_COMMAND: Final = 8
 _DESCRIPTORS_EACH: Final = 4  # two sockets, and as much left to everything else
 _RETRY_ACCEPT_S: Final = 0.1
-_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SCHEMES: Final = {80: "http", 443: "https"}
 
 
@@ -252,11 +251,9 @@ async def _accept_one(listener: trio.socket.SocketType) -> trio.SocketStream | N
         try:
             sock, _ = await listener.accept()
         except OSError as error:
-            if error.errno in _PASSING:
-                await trio.sleep(_RETRY_ACCEPT_S)
-                continue
             if error.errno in (errno.EINVAL, errno.EBADF):
                 return None
-            # accept(2): an error that was already waiting on the new socket; the next one may be well.
+            # accept(2): no descriptor or memory just now, or an error that was waiting on the new socket.
+            await trio.sleep(_RETRY_ACCEPT_S)
             continue
         return trio.SocketStream(sock)
