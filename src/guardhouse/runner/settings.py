@@ -98,7 +98,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         name="ask_bashlex",
         purpose="Also ask bashlex where commands begin in each text that is not plain words: about 4 ms for a short "
-        "line; a text that it hangs on costs 2 s and is left undecided.",
+        "line, nothing beyond 2,000 characters; a text that it hangs on costs 2 s and is left undecided.",
         default="false; tree-sitter-bash is the second reader",
         is_switch=True,
     ),

@@ -9,6 +9,7 @@ another. Knows no policy.
 import signal
 import socket
 import sys
+from typing import Final
 
 from guardhouse.errors import PeerError
 from guardhouse.limits import SHELL_PARSER_TIMEOUT_S
@@ -16,6 +17,8 @@ from guardhouse.policy.shell import bashlex_reader, tree_sitter_reader
 from guardhouse.worker import parser_protocol as protocol
 
 __all__ = ["load", "main"]
+
+_BASHLEX_MAX_CHARS: Final = 2_000
 
 
 def load() -> float:
@@ -62,7 +65,9 @@ def main(sock_fd: int, timeout_s: float) -> int:
 
 def _answer(ask: protocol.Ask) -> protocol.Starts:
     grammar = tree_sitter_reader.command_starts(ask.text)
-    lex = bashlex_reader.command_starts(ask.text) if ask.bashlex else None
+    # bashlex takes some 80 µs a character; a long text has no opinion of its rather than none at all.
+    asks_bashlex = ask.bashlex and len(ask.text) <= _BASHLEX_MAX_CHARS
+    lex = bashlex_reader.command_starts(ask.text) if asks_bashlex else None
     return protocol.Starts(
         tree_sitter=None if grammar is None else tuple(sorted(grammar)),
         bashlex=None if lex is None else tuple(sorted(lex)),
