@@ -21,7 +21,8 @@ TITLES = {"guardhouse-keep": "keeper", "guardhouse-init": "init", "guardhouse-mo
 @pytest.fixture
 async def runner() -> AsyncIterator[tuple[RunnerProcess, Peer]]:
     async with open_stub(TOKEN) as stub, start_runner(stub.url, token=TOKEN) as process:
-        yield process, await stub.peer()
+        # A start on a busy machine takes its time: compiling, probing, a launcher, the first connection.
+        yield process, await stub.peer(timeout_s=120)
 
 
 def family_of(pid: int) -> dict[int, list[int]]:

@@ -4,6 +4,7 @@ Checks as well that nothing a command may do is forbidden by what it inherits. R
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from guardhouse.sandbox.bundle import LandlockPlan, PathRule, ProcessPlan
 from guardhouse.sandbox.documents import ProfileError
@@ -53,7 +54,8 @@ def compile_process(profile: ProcessProfile, *, features: HostFacts, paths: Mapp
     rules = process_rules(profile, architecture=features.architecture)
     return ProcessPlan(
         name=profile.name,
-        programs={features.architecture: compile_program(rules)},
+        # By what it says, not by whose it is: keeper and launcher have the same filter, which is compiled once.
+        programs={features.architecture: compile_program(replace(rules, profile="process of ours"))},
         capabilities=tuple(sorted(profile.capabilities)),
         bounding_kept=profile.bounding_kept,
         becomes_nobody=profile.nobody is not None,
