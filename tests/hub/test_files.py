@@ -20,6 +20,9 @@ async def test_a_file_comes_whole(hub) -> None:
         reply = await hub.http.get(f"{URL}/files", params={"path": "logs/a b"})
         assert (reply.status_code, reply.content) == (200, CONTENT)
         assert reply.headers["x-guardhouse-size"] == "10500"
+        assert reply.headers["content-type"] == "application/octet-stream"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["content-disposition"] == "attachment"
         assert "x-guardhouse-checksum" not in reply.headers
         query = {"path": "logs/a b", "offset": 10_500, "transfer": reply.headers["x-guardhouse-transfer"]}
         end = await hub.http.get(f"{URL}/files", params=query)

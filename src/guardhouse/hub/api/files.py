@@ -26,6 +26,7 @@ from guardhouse.hub.store.audit import record_audit_event
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.limits import (
     FILE_BODY_IDLE_S,
+    FILE_CALL_TIMEOUT_S,
     FILE_PART_MAX_BYTES,
     FILE_RECONNECT_WAIT_S,
     HUB_TRANSFERS_MAX,
@@ -120,7 +121,9 @@ async def read_file(call: Call) -> Reply:
         "x-guardhouse-size": str(first.total_size or 0),
         "x-guardhouse-end": "true" if first.end else "false",
         "cache-control": "no-store",
+        # Somebody else's bytes under the hub's own address: a browser keeps them and shows or runs nothing.
         "content-disposition": "attachment",
+        "content-security-policy": "default-src 'none'; sandbox",
     }
     if first.end:
         headers |= {"x-guardhouse-checksum": first.checksum or "", "x-guardhouse-secrets": str(first.secrets)}
@@ -217,6 +220,7 @@ class _Transfer:
 
     async def _ask(self, make: "partial[FileRead] | partial[FileWrite]") -> FileResult:
         until_s = trio.current_time() + FILE_RECONNECT_WAIT_S
+        give_up_s = trio.current_time() + FILE_CALL_TIMEOUT_S
         while True:
             link = self._links.find(self._environment.id)
             if link is not None and link.protocol != "guardhouse.v1":
@@ -231,7 +235,7 @@ class _Transfer:
                     result = await link.ask_file(make(call_id=mint_id("call")))
                 except ConnectionLost:
                     # Asking again is safe: a part is the same however often it is asked for.
-                    until_s = max(until_s, trio.current_time() + FILE_RECONNECT_WAIT_S)
+                    until_s = min(give_up_s, trio.current_time() + FILE_RECONNECT_WAIT_S)
                     await trio.sleep(_POLL_S)
                     continue
                 except Refusal as error:
