@@ -45,6 +45,25 @@ def test_spacing_changes_nothing(rules: list, command: str, blank: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@given(pairs, st.lists(commands, min_size=1, max_size=3), st.randoms(use_true_random=False))
+def test_formatting_changes_nothing(rules: list, parts: list, random: object) -> None:
+    """Separators, comments, empty lines, groups and quotes around a program's name never change a decision."""
+    policy = policy_from_pairs(rules)
+    written = "".join(
+        part.replace(name, random.choice([name, f"'{name}'", f'"{name}"', f"\\{name}"]), 1)
+        + random.choice(["; ", "\n", " # a comment; rm\n", "\n\n", " ;\n"])
+        for part in parts
+        for name in [part.split()[0].strip("'\"")]
+        if name.isalpha()
+    )
+    if not written:
+        return
+    plain = "; ".join(part for part in parts if part.split()[0].strip("'\"").isalpha())
+    assert decide(policy, written).verdict is decide(policy, plain).verdict
+    assert decide(policy, f"{{ {written}\n}}").verdict is decide(policy, plain).verdict
+
+
+@settings(max_examples=200, deadline=None)
 @given(pairs, commands, commands)
 def test_allowed_alone_stays_allowed_together(rules: list, first: str, second: str) -> None:
     """Two commands in a pipeline are as strict as the stricter of them alone."""

@@ -7,7 +7,9 @@ import pytest
 
 from guardhouse.errors import SetupError
 from guardhouse.policy import Policy, decide, dump_policy, load_policy
+from guardhouse.policy.shell import read_command
 from guardhouse.runner.hub_policy import HubPolicy, hold_stored
+from guardhouse.runner.rules import load_rules, make_judge
 from guardhouse.values import Verdict
 from guardhouse.wire.messages_v1 import PolicyAnswer, PolicySet
 
@@ -146,3 +148,15 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
         hold_stored(LOCAL, tmp_path, profile="observe")
     assert hold_stored(LOCAL, tmp_path / "other", profile="observe") is LOCAL
+
+
+def test_a_shadow_is_loaded_beside_the_policy(tmp_path: Path) -> None:
+    """What ``--shadow-policy`` names is judged and recorded; a file that cannot be taken refuses the start."""
+    (tmp_path / "now.yaml").write_text('permission: {bash: {"ls *": allow}}')
+    (tmp_path / "next.yaml").write_text("permission: {bash: {}}")
+    policy = load_rules(str(tmp_path / "now.yaml"), shadow=str(tmp_path / "next.yaml"))
+    decision = make_judge(policy, reader=read_command)("ls")
+    assert decision.verdict is Verdict.ALLOW
+    assert decision.as_json()["shadow"]["differs"]
+    with pytest.raises(SetupError):
+        load_rules(str(tmp_path / "now.yaml"), shadow=str(tmp_path / "none.yaml"))
