@@ -1,5 +1,6 @@
 """The helper closure: everyday commands run under a short list of what is typed, and no line of it is a way in."""
 
+import os
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from tests.gate.helped import (
     WITHOUT_A_TWIN,
 )
 
+IS_LONG = bool(os.environ.get("GUARDHOUSE_LONG_TESTS"))
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 # Commands that run in one shell, one after the other.
 TOGETHER = 12
@@ -77,6 +79,7 @@ def markers(where: Path, marker: str) -> list[Path]:
     return list(where.rglob(f"*{marker}*"))
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("first", range(0, len(COMMANDS), TOGETHER))
 def test_the_same_as_without_the_gate(first: int, typed_gate: Gate, bare_wall: Gate, templates: dict[str, str]) -> None:
     """What a listed program starts for its own work runs, though no rule names it."""
@@ -88,7 +91,7 @@ def test_the_same_as_without_the_gate(first: int, typed_gate: Gate, bare_wall: G
     assert outcome_of(got, here) == outcome_of(wanted, there), got.refused
 
 
-@pytest.mark.parametrize("name", NUMBERED)
+@pytest.mark.parametrize("name", list(NUMBERED)[:: 1 if IS_LONG else 4])
 def test_no_line_is_a_way_in(
     name: str, attackers_gate: Gate, deny_gate: Gate, bare_wall: Gate, templates: dict[str, str]
 ) -> None:
@@ -107,7 +110,7 @@ def test_no_line_is_a_way_in(
     assert markers(where, "FINE") != [], done
 
 
-@pytest.mark.parametrize("text", ABUSES_OF_THE_LIST)
+@pytest.mark.parametrize("text", ABUSES_OF_THE_LIST[:: 1 if IS_LONG else 3])
 def test_a_helper_is_held_to_its_words(
     text: str, typed_gate: Gate, open_gate: Gate, bare_wall: Gate, templates: dict[str, str]
 ) -> None:
