@@ -415,3 +415,22 @@ def test_bad_destinations_are_refused(tmp_path):
     ):
         with pytest.raises(SetupError):
             parse_mail(url, None, sender=sender, recipients=to)
+
+
+async def test_answered_questions_are_deleted_after_their_time(hub):
+    """The retention takes what is answered, never what is open; the audit log keeps both."""
+    from functools import partial
+
+    from guardhouse.hub.store.approvals import delete_old_approvals
+
+    async with waiting(hub) as (runner, task_id, found):
+        await hub.http.post(f"/api/v1/approvals/{found['id']}/deny", json={})
+        await ask(runner, task_id, "q-2")
+        (still_open,) = await pending(hub)
+        later_ms = int(time.time() * 1000) + 60_000
+        assert await hub.hub.services.database.write(partial(delete_old_approvals, before_ms=later_ms)) == 1
+        assert [one["id"] for one in (await hub.http.get("/api/v1/approvals")).json()["approvals"]] == [
+            still_open["id"]
+        ]
+        events = (await hub.http.get("/api/v1/audit", params={"target": found["id"]})).json()["events"]
+        assert [one["action"] for one in events] == ["approval.deny", "approval.ask"]

@@ -45,7 +45,7 @@ from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir, write_secret_file
-from guardhouse.hub.store import audit, people, tasks, tokens
+from guardhouse.hub.store import approvals, audit, people, tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
 from guardhouse.mcp_server.endpoint import McpEndpoint
@@ -349,13 +349,14 @@ async def _make_owner_link(database: Database, public_url: str, state: StateDir)
 
 
 async def _delete_old_tasks(database: Database, retention_days: int) -> None:
-    """Delete finished tasks that are older than the retention, for ever; a retention of 0 deletes none."""
+    """Delete finished tasks and answered questions older than the retention, for ever; one of 0 deletes none."""
     while retention_days > 0:
         before_ms = now_ms() - retention_days * 86_400_000
         try:
             deleted = await database.write(
                 partial(tasks.delete_old_tasks, before_ms=before_ms, limit=RETENTION_BATCH), durable=False
             )
+            await database.write(partial(approvals.delete_old_approvals, before_ms=before_ms), durable=False)
         except StoreUnavailable as error:
             _log.warning("retention_failed", error=str(error))
             deleted = 0

@@ -241,16 +241,19 @@ class ApprovalDesk:
         """End, in the order of writes, every open question of a task that has its result."""
         for record in [one for one in self._pending.values() if one.task_id == task_id]:
             self._pending.pop(record.id, None)
-            self._database.write_soon(
-                partial(
-                    self._close_if_open,
-                    record=record,
-                    state="withdrawn",
-                    at_ms=now_ms(),
-                    actor=_NOBODY,
-                    note="the task has ended",
-                )
+            close = partial(
+                self._close_if_open,
+                record=record,
+                state="withdrawn",
+                at_ms=now_ms(),
+                actor=_NOBODY,
+                note="the task has ended",
             )
+            try:
+                self._database.write_soon(close)
+            except StoreUnavailable as error:
+                # The hub stops; the next one finds it open and ends it at its time.
+                _log.warning("end_not_stored", approval=record.id, error=str(error))
             self._wake()
 
     # What people say.

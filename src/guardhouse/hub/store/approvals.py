@@ -22,6 +22,7 @@ __all__ = [
     "count_pending",
     "delete_grant",
     "delete_notification",
+    "delete_old_approvals",
     "find_approval",
     "find_question",
     "insert_approval",
@@ -228,6 +229,13 @@ def close_approval(connection: Connection, approval_id: str, *, state: str, at_m
             .values(state=state, decided_ms=at_ms, **values)
         ).rowcount
     )
+
+
+def delete_old_approvals(connection: Connection, *, before_ms: int) -> int:
+    """Delete questions that were answered before ``before_ms``; the audit log keeps what was decided."""
+    return connection.execute(
+        delete(approvals).where(approvals.c.state != "pending", approvals.c.decided_ms < before_ms)
+    ).rowcount
 
 
 # Grants.
