@@ -2,7 +2,8 @@
 
 Interleaved in one run, since absolute times drift: every round starts each contender once, in turn. Prints latency
 (median and p90), commands a second at 1, 2 and 8 callers, private memory of one running command, and what each
-contender had on. ``python bench/spawn.py [--rounds N] [--json]``; peers that are not installed are left out by name.
+contender has on, as it says and as a command sees it. ``python bench/spawn.py [--rounds N] [--json] [--peers DIR]``;
+peers (`spawn_peers.py`) that are not installed are left out by name, ``--install DIR`` installs those of PyPI and npm.
 """
 
 import argparse
@@ -10,8 +11,8 @@ import json
 import os
 import platform
 import pwd
-import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,22 +31,30 @@ from guardhouse.launcher.start import start_launcher
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
 from guardhouse.sandbox.load import load_profile
+from spawn_peers import DEBIAN, Peer, find_peers, install
 
 TRUSTED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {"/bin/true": ("/bin/true",), "bash -c 'ls /usr'": ("/bin/bash", "-c", "ls /usr")}
 CALLERS = (1, 2, 8)
 
-# What each had on; a dash is nothing.
+# What ours have on; peers say it themselves, and `seen_inside` looks.
 PROTECTIONS = {
     "posix_spawn": "-",
-    "unshare": "user, mount, pid, net, ipc, uts namespaces; full capabilities inside them",
-    "bubblewrap": "user, mount, pid, net, ipc, uts, cgroup namespaces; read-only view; no capabilities",
-    "bubblewrap+seccomp": "the same, and our isolate filter",
     "guardhouse isolate": "mount, pid, net, ipc, uts, cgroup namespaces (user where unprivileged); read-only view;"
     " private tmp made anew; rlimits; no capabilities; other uid where root; no_new_privs; Landlock; seccomp with"
     " counted denials; cgroup where there is one; reaping pid 1, time limit, tree kill",
     "guardhouse observe": "the same with the host's network and processes to see; some eighty masks",
 }
+# Of posix_spawn's time. Beyond it a contender is started in every tenth round only.
+SLOW = 40
+THROUGHPUT_S = 4.0
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+LOOK_SCRIPT = """
+for kind in user mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done
+grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
+echo nofile $(ulimit -n)
+"""
+LOOK = ("/bin/sh", "-c", LOOK_SCRIPT)
 
 
 def identity() -> Identity:
@@ -68,36 +77,95 @@ def shipped_bundle(workspace: str) -> Bundle:
 
 @dataclass(frozen=True)
 class Contender:
-    """``once`` starts one program and waits for its end; ``throughput`` returns commands a second at n callers."""
+    """``once`` starts one program and waits for its end; ``throughput`` returns commands a second at n callers;
+    ``printed`` returns what a program prints.
+    """
 
     name: str
     once: Callable[[tuple[str, ...]], None]
     throughput: Callable[[tuple[str, ...], int, int], float]
+    printed: Callable[[tuple[str, ...]], str]
 
 
-def spawner(name: str, prefix: Callable[[], tuple[str, ...]], null: int, seccomp: bytes | None = None) -> Contender:
-    """A contender that is a command line before the program."""
+class FailedError(Exception):
+    """A contender could not run its program."""
 
-    def once(program: tuple[str, ...]) -> None:
-        words = (*prefix(), *program)
-        actions = [(os.POSIX_SPAWN_DUP2, null, 1)]
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+def spawner(name: str, words: Callable[[tuple[str, ...]], tuple[str, ...]], null: int, peer: Peer | None) -> Contender:
+    """A contender that is a command line around the program."""
+    seccomp = None if peer is None else peer.seccomp
+
+    def run(program: tuple[str, ...], stdout: int) -> None:
+        line = words(program)
+        # Some chatter there at every start.
+        actions = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
         memory = -1
         if seccomp is not None:
             memory = os.memfd_create("filter")
             os.write(memory, seccomp)
             os.lseek(memory, 0, os.SEEK_SET)
             actions.append((os.POSIX_SPAWN_DUP2, memory, 9))
-        pid = os.posix_spawn(words[0], words, {"PATH": TRUSTED_PATH}, file_actions=actions)
+        pid = os.posix_spawn(line[0], line, {"PATH": TRUSTED_PATH, "HOME": "/tmp"}, file_actions=actions)
         _, status = os.waitpid(pid, 0)
         if memory >= 0:
             os.close(memory)
         if status != 0:
-            raise SystemExit(f"{name}: {' '.join(words)} ended with wait status {status}")
+            raise FailedError(f"{name}: {' '.join(line)} ended with wait status {status}")
+
+    return threaded(name, lambda program: run(program, null), lambda program: caught(run, program))
+
+
+def server(peer: Peer) -> Contender:
+    """A contender that is a program of the peer's own, one for each caller, which is asked to run things."""
+    idle: list[subprocess.Popen[str]] = []
+
+    def ask(program: tuple[str, ...]) -> str:
+        try:
+            process = idle.pop()
+        except IndexError:
+            process = subprocess.Popen(peer.serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            STARTED.append(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(program) + "\n")
+        process.stdin.flush()
+        code, text = json.loads(process.stdout.readline())
+        idle.append(process)
+        if code != 0:
+            raise FailedError(f"{peer.name}: {' '.join(program)} ended with {code}")
+        return str(text)
+
+    def once(program: tuple[str, ...]) -> None:
+        ask(program)
+
+    return threaded(peer.name, once, ask)
+
+
+def caught(run: Callable[[tuple[str, ...], int], None], program: tuple[str, ...]) -> str:
+    """Return what a program prints."""
+    with tempfile.TemporaryFile() as file:
+        run(program, file.fileno())
+        file.seek(0)
+        return file.read().decode("utf-8", "replace")
+
+
+def threaded(
+    name: str, once: Callable[[tuple[str, ...]], None], printed: Callable[[tuple[str, ...]], str]
+) -> Contender:
+    """A contender whose callers are threads that each wait for their own."""
 
     def throughput(program: tuple[str, ...], callers: int, count: int) -> float:
+        failed: list[FailedError] = []
+
         def caller() -> None:
-            for _ in range(count // callers):
-                once(program)
+            try:
+                for _ in range(count // callers):
+                    once(program)
+            except FailedError as error:
+                failed.append(error)
 
         threads = [threading.Thread(target=caller) for _ in range(callers)]
         began = time.perf_counter()
@@ -105,21 +173,23 @@ def spawner(name: str, prefix: Callable[[], tuple[str, ...]], null: int, seccomp
             thread.start()
         for thread in threads:
             thread.join()
+        if failed:
+            return float("nan")  # it cannot be started several times at once
         return (count // callers * callers) / (time.perf_counter() - began)
 
-    return Contender(name, once, throughput)
+    return Contender(name, once, throughput, printed)
 
 
 def ours(profile: str, client: DirectClient, null: int) -> Contender:
     """A contender that is our launcher with one of the shipped profiles."""
 
-    def launch(program: tuple[str, ...]) -> int:
-        return client.launch(LaunchRequest(profile, program), stdout_fd=null, stderr_fd=2)
+    def launch(program: tuple[str, ...], stdout: int = null) -> int:
+        return client.launch(LaunchRequest(profile, program), stdout_fd=stdout, stderr_fd=2)
 
     def check(identifier: int) -> None:
         outcome = client.wait(identifier)
         if outcome.exit_code != 0:
-            raise SystemExit(f"guardhouse {profile}: {outcome}")
+            raise FailedError(f"guardhouse {profile}: {outcome}")
 
     def throughput(program: tuple[str, ...], callers: int, count: int) -> float:
         for identifier in [launch(program) for _ in range(callers)]:
@@ -133,28 +203,47 @@ def ours(profile: str, client: DirectClient, null: int) -> Contender:
             check(identifier)
         return count / (time.perf_counter() - began)
 
-    return Contender(f"guardhouse {profile}", lambda program: check(launch(program)), throughput)
+    return Contender(
+        f"guardhouse {profile}",
+        lambda program: check(launch(program)),
+        throughput,
+        lambda program: caught(lambda words, stdout: check(launch(words, stdout)), program),
+    )
 
 
-def bubblewrap() -> tuple[str, ...]:
-    """Return what its manual recommends for an untrusted command."""
-    links = [name for name in ("bin", "sbin", "lib", "lib64") if Path(f"/{name}").is_symlink()]
-    words = ["/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr"]
-    for name in links:
-        words += ["--symlink", f"usr/{name}", f"/{name}"]
-    return (*words, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp")
+def contenders(
+    client: DirectClient, bundle: Bundle, null: int, place: Path, peers: Path | None
+) -> tuple[list[Contender], dict[str, str], list[str]]:
+    """Return everybody who is installed and works here, what they have on, and a line for each who does not."""
+    program = bundle.profiles["isolate"].seccomp[platform.machine()].programs["errno"]
+    known, left_out = find_peers(place, peers, program)
+    found = [spawner("posix_spawn", lambda words: words, null, None)]
+    protections = dict(PROTECTIONS)
+    for peer in known:
+        contender = server(peer) if peer.serve else spawner(peer.name, peer.words, null, peer)
+        found.append(contender)
+        protections[peer.name] = peer.protections
+    return [*found, *(ours(profile, client, null) for profile in ("isolate", "observe"))], protections, left_out
 
 
-def contenders(client: DirectClient, bundle: Bundle, null: int) -> list[Contender]:
-    """Return everybody who is installed here."""
-    found = [spawner("posix_spawn", tuple, null)]
-    if shutil.which("unshare"):
-        found.append(spawner("unshare", lambda: ("/usr/bin/unshare", "-Urmpniuf"), null))
-    if shutil.which("bwrap"):
-        program = bundle.profiles["isolate"].seccomp[platform.machine()].programs["errno"]
-        found.append(spawner("bubblewrap", bubblewrap, null))
-        found.append(spawner("bubblewrap+seccomp", lambda: (*bubblewrap(), "--seccomp", "9"), null, program))
-    return [*found, *(ours(profile, client, null) for profile in ("isolate", "observe"))]
+def seen_inside(contender: Contender) -> dict[str, str]:
+    """Return what a command sees of its own confinement: namespaces that are not ours, privileges, filter."""
+    try:
+        lines = contender.printed(LOOK).splitlines()
+    except (FailedError, OSError, ValueError):
+        return {}
+    outside = {os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES}
+    own = [line.partition(":")[0] for line in lines if ":[" in line and line not in outside]
+    facts = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return {
+        "own namespaces": " ".join(own) or "-",
+        "uid": facts.get("Uid", "?").split()[0],
+        "capabilities": "none" if int(facts.get("CapEff", "0"), 16) == 0 else facts["CapEff"],
+        "bounding set": "none" if int(facts.get("CapBnd", "0"), 16) == 0 else "some",
+        "no_new_privs": facts.get("NoNewPrivs", "?"),
+        "filter": {"0": "-", "2": "yes"}.get(facts.get("Seccomp", "?"), "?"),
+        "open files": next((line.split()[1] for line in lines if line.startswith("nofile")), "?"),
+    }
 
 
 def private_memory_kb(client: DirectClient) -> float:
@@ -184,38 +273,72 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
 
 
-def measure(rounds: int, count: int) -> dict[str, object]:
+def measure(rounds: int, count: int, peers: Path | None) -> dict[str, object]:
     """Run everything; return the figures by program and contender."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as workspace:
         os.chmod(workspace, 0o755)
+        place = Path(workspace) / "peers"
+        place.mkdir()
         bundle = shipped_bundle(workspace)
         with DirectClient(start_launcher(bundle, warm=("isolate", "observe"))) as client:
-            everybody = contenders(client, bundle, null)
-            result: dict[str, object] = {}
+            everybody, protections, left_out = contenders(client, bundle, null, place, peers)
+            result: dict[str, object] = {"protections": protections, "left out": left_out}
             for label, program in PROGRAMS.items():
-                times: dict[str, list[float]] = {contender.name: [] for contender in everybody}
-                for number in range(rounds + 3):
-                    for contender in everybody:
-                        began = time.perf_counter()
-                        contender.once(program)
-                        if number >= 3:
-                            times[contender.name].append(time.perf_counter() - began)
-                rates = {contender.name: {} for contender in everybody}
-                for callers in CALLERS:
-                    for contender in everybody:
-                        rates[contender.name][callers] = contender.throughput(program, callers, count)
-                result[label] = {
-                    name: {
-                        "median_ms": 1000 * statistics.median(found),
-                        "p90_ms": 1000 * statistics.quantiles(found, n=10)[8],
-                        "per_second": rates[name],
-                    }
-                    for name, found in times.items()
-                }
+                able = [contender for contender in everybody if can_run(contender, program, left_out)]
+                result[label] = measure_program(able, program, rounds, count)
+            result["seen inside"] = {contender.name: seen_inside(contender) for contender in everybody}
             result["private_memory_kb"] = private_memory_kb(client)
+        for process in STARTED:
+            process.kill()
+            process.wait()
     os.close(null)
     return result
+
+
+def can_run(contender: Contender, program: tuple[str, ...], left_out: list[str]) -> bool:
+    """Whether the program runs in it at all; if not, ``left_out`` gets a line."""
+    try:
+        contender.once(program)
+    except (FailedError, OSError, ValueError) as error:
+        left_out.append(f"{contender.name}: {error}")
+        return False
+    return True
+
+
+def measure_program(
+    everybody: list[Contender], program: tuple[str, ...], rounds: int, count: int
+) -> dict[str, dict[str, object]]:
+    """Return latency and throughput of every contender with one program, interleaved."""
+    times: dict[str, list[float]] = {contender.name: [] for contender in everybody}
+    slow: set[str] = set()
+    first_s = 0.0
+    for number in range(rounds + 3):
+        for contender in everybody:
+            if contender.name in slow and number % 10:
+                continue
+            began = time.perf_counter()
+            contender.once(program)
+            took = time.perf_counter() - began
+            if number >= 3 or contender.name in slow:
+                times[contender.name].append(took)
+            elif number == 2 and took > SLOW * first_s:
+                slow.add(contender.name)
+            if contender is everybody[0]:
+                first_s = took
+    rates: dict[str, dict[int, float]] = {contender.name: {} for contender in everybody}
+    for callers in CALLERS:
+        for contender in everybody:
+            fitting = int(THROUGHPUT_S / statistics.median(times[contender.name]))
+            rates[contender.name][callers] = contender.throughput(program, callers, max(8, min(count, fitting)))
+    return {
+        name: {
+            "median_ms": 1000 * statistics.median(found),
+            "p90_ms": 1000 * statistics.quantiles(found, n=10)[8] if len(found) > 1 else 1000 * found[0],
+            "per_second": rates[name],
+        }
+        for name, found in times.items()
+    }
 
 
 def show(result: dict) -> None:
@@ -230,10 +353,17 @@ def show(result: dict) -> None:
             share = f"{row['median_ms'] / base:.2f}" if base else "-"
             print(f"| {name} | {row['median_ms']:.2f} | {row['p90_ms']:.2f} | {rate} | {share} |")
     print(f"\nprivate memory of one running command, its pid 1 included: {result['private_memory_kb']:.0f} KiB")
-    print("\n| | what it had on |\n|---|---|")
-    for name, protections in PROTECTIONS.items():
+    print("\n| | what it has on |\n|---|---|")
+    for name, protections in result["protections"].items():
         if name in result["/bin/true"]:
             print(f"| {name} | {protections} |")
+    seen = result["seen inside"]
+    columns = list(seen["posix_spawn"])
+    print(f"\nWhat a command sees of it\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for name, row in seen.items():
+        print(f"| {name} | {' | '.join(row.get(column, '?') for column in columns)} |")
+    for line in result["left out"]:
+        print(f"\nleft out: {line}")
 
 
 def main() -> None:
@@ -241,8 +371,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="interleaved rounds for latency")
     parser.add_argument("--count", type=int, default=400, help="commands for each figure of throughput")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--peers", type=Path, metavar="DIRECTORY", help="where --install put those of PyPI and npm")
+    parser.add_argument(
+        "--install", type=Path, metavar="DIRECTORY", help="install those of PyPI and npm there, and end"
+    )
     options = parser.parse_args()
-    result = measure(options.rounds, options.count)
+    if options.install is not None:
+        install(options.install)
+        print(f"from Debian: apt-get install --no-install-recommends {' '.join(DEBIAN)}")
+        return
+    result = measure(options.rounds, options.count, options.peers)
     if options.json:
         print(json.dumps(result))
     else:
