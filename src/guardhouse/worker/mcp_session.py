@@ -184,7 +184,7 @@ class _Session:
                 if not is_connected:
                     failure = self._explained(error)
         if scope.cancelled_caught:
-            failure = McpFailure(f"the server did not answer within {request.deadline_s:g} s", code="timed_out")
+            failure = McpFailure(f"no answer within {request.deadline_s:g} s", code="timed_out")
         return None if is_connected else failure
 
     def _open(self, args: ConnectArgs, kind: str) -> AbstractAsyncContextManager[Any]:
