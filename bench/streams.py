@@ -1,4 +1,4 @@
-"""What a large file costs on its way through everything: `guardhouse cp` both ways, hub, runner, files worker, over TLS.
+"""What a large file costs through everything: `guardhouse cp` both ways, hub, runner, files worker, over TLS.
 
     python bench/streams.py [--mb 1024] [--json]
 
