@@ -111,8 +111,8 @@ class BashResult(Result, frozen=True, kw_only=True):
     After ``total_size`` come extras of ours. ``stdout_dropped`` and ``stderr_dropped`` count the bytes beyond the
     capture limit, ``decision`` is the policy's summary, ``reason`` says why the command was stopped, ``execs`` is every
     program that ran or was refused as the exec gate saw it, ``egress`` every connection that the command's egress proxy
-    made or refused (docs/egress.md), ``denials`` what the wall refused, each with layer, subject, whether that is certain
-    or only likely, a sentence, and what a profile would have to say to permit it (docs/sandbox.md).
+    made or refused (docs/egress.md), ``denials`` what the wall refused, each with layer, subject, whether that is
+    certain or only likely, a sentence, and what a profile would have to say to permit it (docs/sandbox.md).
     """
 
     stdout: str = field(default_factory=str)
