@@ -101,21 +101,45 @@ class _Shown(msgspec.Struct):
 
     decision: Any = None
     execs: Any = None
+    # A refused command's result is the decision itself.
+    verdict: Any = None
+    because: Any = None
+    policy: Any = None
+    narrowing: Any = None
+    shadow: Any = None
 
 
 def _read_shown(result: bytes | None) -> _Shown:
     if result is None:
         return _Shown()
     try:
-        return msgspec.json.decode(result, type=_Shown)
+        shown = msgspec.json.decode(result, type=_Shown)
     except msgspec.ValidationError:
         return _Shown()
+    if shown.decision is None and isinstance(shown.verdict, str) and isinstance(shown.policy, dict):
+        names = ("verdict", "because", "policy", "narrowing", "shadow")
+        shown.decision = {name: value for name in names if (value := getattr(shown, name)) is not None}
+    return shown
 
 
 def _decision_facts(decision: dict[str, Any]) -> dict[str, Any]:
-    """Return the short values of a decision: verdict, policy, rule; the result keeps the whole."""
+    """Return the short values of a decision: verdict, rule, the policies in force with their digests, and the shadow.
+
+    The result keeps the whole.
+    """
+    facts = _short_values(decision)
+    for name in ("policy", "narrowing", "shadow"):
+        inner = decision.get(name)
+        if isinstance(inner, dict):
+            facts[name] = _short_values(inner)
+            if isinstance(inner.get("policy"), dict):
+                facts[name]["policy"] = _short_values(inner["policy"])
+    return facts
+
+
+def _short_values(values: dict[str, Any]) -> dict[str, Any]:
     return {
         str(key)[:64]: value[:512] if isinstance(value, str) else value
-        for key, value in list(decision.items())[:32]
+        for key, value in list(values.items())[:32]
         if isinstance(value, str | int | bool)
     }
