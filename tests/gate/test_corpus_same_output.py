@@ -2,7 +2,8 @@
 
 A case whose programs are not installed is left out by name. Compared are stdout with stderr, and the exit code: first
 as they are, then, since dates, process ids and memory change from one moment to the next, with every number written N,
-blanks drawn together, lines sorted, and a read-only file called what it is called outside: denied. Where the wall
+blanks drawn together, lines sorted, and a read-only file called what it is called outside: denied. Of programs that
+list what the host does at that moment (`MOVING`) only the exit code must be the same. Where the wall
 by design shows another view than the host (`OF_THE_WALL`), bare bash is that
 of the same wall without a gate.
 """
@@ -34,6 +35,7 @@ OF_THE_WALL = frozenset(
         *("docker", "kubectl", "set", "export", "declare", "compgen", "uptime", "hostname", "hostnamectl", "sudo"),
     }
 )
+MOVING = frozenset({"ps", "top", "lsof", "ss", "du", "journalctl", "dmesg"})
 VOLATILE = re.compile(r"\d+(?:[.,:]\d+)*")
 OWN = "everyday"
 
@@ -157,13 +159,18 @@ def steady(result: tuple[str, str]) -> tuple[str, str]:
     return "\n".join(sorted(re.sub(r"[ \t]+", " ", line).strip() for line in text.splitlines())), result[1]
 
 
+def is_moving(text: str) -> bool:
+    """Whether a text lists what the host's processes are doing, of which only the exit code stays the same."""
+    return not MOVING.isdisjoint(re.findall(r"[\w-]+", text))
+
+
 def differences(
     chosen: list[dict[str, str]], got: list[tuple[str, str]], wanted: list[tuple[str, str]]
 ) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
     return [
         (case["id"], mine, theirs)
         for case, mine, theirs in zip(chosen, got, wanted, strict=True)
-        if mine != theirs and steady(mine) != steady(theirs)
+        if mine != theirs and steady(mine) != steady(theirs) and not (is_moving(case["text"]) and mine[1] == theirs[1])
     ]
 
 
