@@ -36,7 +36,10 @@ from guardhouse.values import Stream
 from guardhouse.wire.messages import TaskResult
 from guardhouse.wire.operations import ReadResult
 
-__all__ = ["RedactedOutput", "Redaction", "load_redaction", "make_redaction", "read_literals", "read_value_file"]
+__all__ = [
+    *("RedactedOutput", "Redaction", "load_redaction", "make_redaction"),
+    *("read_literals", "read_patterns", "read_value_file"),
+]
 
 # 500 values of 8 KiB, with names: far above what anybody lists, far below what would hurt.
 _VALUE_FILE_MAX_BYTES: Final = 5 * 1024 * 1024
@@ -169,7 +172,7 @@ def load_redaction(value_files: Sequence[Path], token: Token | None = None) -> R
     Raises:
         SetupError: a file cannot be read, is open to everybody, or holds what cannot be a value.
     """
-    return make_redaction(read_literals(value_files, token))
+    return make_redaction(read_literals(value_files, token), read_patterns())
 
 
 def read_literals(value_files: Sequence[Path], token: Token | None = None) -> tuple[Literal, ...]:
@@ -186,9 +189,15 @@ def read_literals(value_files: Sequence[Path], token: Token | None = None) -> tu
     return tuple(literals)
 
 
-def make_redaction(literals: Sequence[Literal]) -> Redaction:
-    """Return the one object for ``literals`` and the shipped patterns, which it reads: a quarter of a second."""
-    return Redaction(_load_patterns(shipped_directory("redaction") / "patterns.yaml"), literals)
+def read_patterns() -> tuple[str, str]:
+    """Return text and name of the shipped patterns; read before privileges drop, as the account may not be able to."""
+    path = shipped_directory("redaction") / "patterns.yaml"
+    return path.read_text(encoding="utf-8"), str(path)
+
+
+def make_redaction(literals: Sequence[Literal], patterns: tuple[str, str]) -> Redaction:
+    """Return the one object for ``literals`` and what `read_patterns` gave; compiling takes a quarter of a second."""
+    return Redaction(_compile_patterns(*patterns), literals)
 
 
 def read_value_file(path: Path) -> str:
@@ -212,11 +221,11 @@ def read_value_file(path: Path) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
-def _load_patterns(path: Path) -> RedactionRules:
+def _compile_patterns(text: str, name: str) -> RedactionRules:
     places: dict[tuple[str | int, ...], str] = {}
-    node = parse_yaml_text(path.read_text(encoding="utf-8"), name=str(path))
+    node = parse_yaml_text(text, name=name)
     data = None if node is None else _plain(node, (), places)
-    return load_rules(data, place=lambda at: places.get(at, str(path)))
+    return load_rules(data, place=lambda at: places.get(at, name))
 
 
 def _plain(node: Node, at: tuple[str | int, ...], places: dict[tuple[str | int, ...], str]) -> Any:

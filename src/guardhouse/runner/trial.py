@@ -5,6 +5,7 @@ stands.
 """
 
 import base64
+import importlib
 import os
 import select
 import shutil
@@ -37,7 +38,7 @@ from guardhouse.runner.commands import (
 )
 from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.identity import Account, become, resolve_account
-from guardhouse.runner.redaction import RedactedOutput, Redaction, make_redaction, read_literals
+from guardhouse.runner.redaction import RedactedOutput, Redaction, make_redaction, read_literals, read_patterns
 from guardhouse.runner.rules import load_rules, make_judge
 from guardhouse.runner.terminal_approver import find_approver
 from guardhouse.runner.wall import Wall, put_up_wall
@@ -47,6 +48,8 @@ from guardhouse.values import Stream
 from guardhouse.worker.parser_client import ParserClient
 
 __all__ = ["Trial", "try_command"]
+
+_EGRESS_MODULE: Final = "guardhouse.runner.egress"
 
 # As env(1) and timeout(1) have it; docs/cli.md.
 _SETUP_EXIT_CODE: Final = 125
@@ -194,7 +197,7 @@ def try_command(
         raise SetupError(f"--timeout: {timeout_s:g} is out of range; write more than 0 and at most 86400 seconds")
     rules = load_rules(policy)
     # Read by who we are now; the commands' account may not be able to.
-    literals = read_literals(redact_files)
+    patterns = _Patterns(read_literals(redact_files), read_patterns())
     account = resolve_account(run_as, effective_uid=os.geteuid())
     with _workspace(workspace, account) as root:
         wall = put_up_wall(
@@ -207,9 +210,12 @@ def try_command(
             tags=tags,
         )
         try:
+            if any(plan.network == "domains" for plan in wall.bundle.profiles.values()):
+                # `try` is run in loops, and most profiles have no proxy: its code is not loaded for them.
+                importlib.import_module(_EGRESS_MODULE)
             become(account)
             request = CommandRequest(text=command, timeout_s=timeout_s, requester=requester)
-            return run_in_trio(_run, wall, rules, request, pass_through, literals, approves_all)
+            return run_in_trio(_run, wall, rules, request, pass_through, patterns, approves_all)
         finally:
             wall.launcher.close()
 
@@ -219,10 +225,9 @@ async def _run(
     rules: Policy,
     request: CommandRequest,
     pass_through: bool,  # noqa: FBT001 - trio.run
-    literals: Sequence[Literal],
+    patterns: "_Patterns",
     approves_all: bool,  # noqa: FBT001 - as above
 ) -> Trial:
-    patterns = _Patterns(literals)
     async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
         # Beside the command: its programs take their time, too.
         nursery.start_soon(patterns.load)
@@ -265,22 +270,25 @@ async def _run(
 def _make_egress(wall: Wall, rules: Policy) -> EgressServer | None:
     if not any(plan.network == "domains" for plan in wall.bundle.profiles.values()):
         return None
-    # `try` is run in loops, and most profiles have no proxy: its code is not loaded for them.
     from guardhouse.runner.egress import EgressService, rules_of_bundle
 
     return EgressService(rules_of_bundle(wall.bundle), policy=rules, environment=wall.tags, log=None)
 
 
 class _Patterns:
-    """The redaction, which takes a quarter of a second to read: waited for by whoever needs it first."""
+    """The redaction, which takes a quarter of a second to compile: waited for by whoever needs it first.
 
-    def __init__(self, literals: Sequence[Literal]) -> None:
+    Its text is read at once, by who we are then; the event must be made inside the event loop.
+    """
+
+    def __init__(self, literals: Sequence[Literal], patterns: tuple[str, str]) -> None:
         self._literals = literals
+        self._patterns = patterns
         self._is_loaded = trio.Event()
         self._redaction: Redaction | None = None
 
     async def load(self) -> None:
-        self._redaction = await trio.to_thread.run_sync(make_redaction, self._literals)
+        self._redaction = await trio.to_thread.run_sync(make_redaction, self._literals, self._patterns)
         self._is_loaded.set()
 
     async def ready(self) -> Redaction:

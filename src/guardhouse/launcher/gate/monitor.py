@@ -92,7 +92,10 @@ class _Monitor:
 
     def serve(self) -> NoReturn:
         while True:
-            received = self._sock.recv(16)
+            try:
+                received = self._sock.recv(16)
+            except ConnectionResetError:
+                received = b""  # init was killed before it had read what we sent it
             if received != ATTACH:
                 # Closed, or not the handshake: the slot is gone or not ours. Leaving kills what is followed.
                 os._exit(_EXIT_CLOSED if not received else _EXIT_BROKEN)
@@ -102,11 +105,11 @@ class _Monitor:
             tid = self._find_thread()
             ptrace.seize(tid)
             self._tree.attach(tid)
-            self._sock.send(FOLLOWED)
-            self._follow()
             try:
+                self._sock.send(FOLLOWED)
+                self._follow()
                 channel.send(self._sock, json.dumps(self._report()).encode("ascii"))
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 os._exit(_EXIT_CLOSED)  # init was killed with its command
             # Nothing is collected while a command is followed; between two there is time, and little to look at.
             gc.collect()
