@@ -31,6 +31,7 @@ from guardhouse.kernel.sealed import read_sealed  # noqa: E402
 from guardhouse.launcher import channel  # noqa: E402
 from guardhouse.launcher.cgroup import find_home  # noqa: E402
 from guardhouse.launcher.messages import Ready, render_message  # noqa: E402
+from guardhouse.launcher.number_keeper import start_number_keeper  # noqa: E402
 from guardhouse.launcher.self_confine import confine_process, plan_of  # noqa: E402
 from guardhouse.launcher.supervise import Supervisor  # noqa: E402
 from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
@@ -113,11 +114,15 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"guardhouse launcher: {error}\n")
         return _EXIT_SETUP
     sweeper = None if home is None else start_sweeper(home)
+    shows_host = any(plan.proc == "host" for plan in bundle.profiles.values())
+    numbers = start_number_keeper() if shows_host else None
     runner = socket.socket(fileno=control_fd)
     channel.send(runner, render_message(Ready(0)))
     gc.collect()
     gc.freeze()
-    Supervisor(bundle, runner, home, warm=warm, code=code, gate=gate).run()
+    Supervisor(bundle, runner, home, warm=warm, code=code, gate=gate, numbers=numbers).run()
+    if numbers is not None:
+        numbers.finish()
     if sweeper is not None:
         sweeper.finish()
     return 0

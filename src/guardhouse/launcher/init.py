@@ -37,8 +37,6 @@ __all__ = ["run_init"]
 
 _LOOPBACK: Final = "127.0.0.1"
 
-# pid_namespaces(7): the next process gets the next free number after this one.
-_FIRST_NUMBERS: Final = b"1"
 _THREAD_STACK_BYTES: Final = 256 * 1024
 _DENIED_NAMES_MAX: Final = 512  # distinct calls counted by name; there are not that many
 # RLIMIT_CPU counts for this process too. It asks to be replaced well before the limit would kill it.
@@ -220,7 +218,8 @@ class _Init:
             stdio=(stdin, stdout, stderr),
         )
         if self._place.last_pid_fd >= 0:
-            os.pwrite(self._place.last_pid_fd, _FIRST_NUMBERS, 0)
+            # pid_namespaces(7): the next process gets the next free number after this one.
+            os.pwrite(self._place.last_pid_fd, str(self._place.first_number - 1).encode("ascii"), 0)
         self._running = _Running(self._vessel, program)
         self._running.signals, self._early_signals = self._early_signals, []
         if self._place.plan.network == "domains":

@@ -58,6 +58,7 @@ class Place:
         masks: out: what keeps the view's masks on; None where none is to be kept.
         mount_table_fd: out: tells of changes of the view's mounts; -1 where nobody watches.
         last_pid_fd: out: where the pid namespace's last number can be set; -1 where that is not needed or not there.
+        first_number: the one that a command's first child gets there; 0 where it does not matter.
     """
 
     bundle: Bundle
@@ -69,6 +70,7 @@ class Place:
     private_parts: tuple[PrivatePart, ...] = field(default=())
     gate_fd: int = field(default=-1)
     last_pid_fd: int = field(default=-1)
+    first_number: int = field(default=0)
     watches_masks: bool = field(default=False)
     masks: MaskWatch | None = field(default=None)
     mount_table_fd: int = field(default=-1)
@@ -131,10 +133,10 @@ def _map_user(place: Place) -> None:
 def _open_last_pid(place: Place) -> None:
     """Open the pid namespace's counter where the view will show the host's /proc.
 
-    There a program that looks itself up by its own number (procps: ps, top, w) finds the host's process of that number,
-    or none and fails. So every command begins at the lowest numbers, which a host always has (kernel threads).
+    There a program that looks itself up by its own number (procps: ps) finds the host's process of that number, or none
+    and fails. So every command begins at a row of numbers that the launcher keeps taken (`number_keeper`).
     """
-    if place.plan.proc != "host":
+    if place.plan.proc != "host" or not place.first_number:
         return
     try:
         place.last_pid_fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)

@@ -173,9 +173,18 @@ def missing_layers(plan: ProfilePlan, home: CgroupHome | None, *, has_gate: bool
 
 
 def make_slot(
-    bundle: Bundle, plan: ProfilePlan, home: CgroupHome | None, *, gate: "ExecJudge | None", now_s: float
+    bundle: Bundle,
+    plan: ProfilePlan,
+    home: CgroupHome | None,
+    *,
+    gate: "ExecJudge | None",
+    now_s: float,
+    first_number: int = 0,
 ) -> Slot:
     """Clone an init process for ``plan``, with a monitor beside it when there is a gate; it prepares itself meanwhile.
+
+    Args:
+        first_number: that a command's first child gets, where its view has the host's /proc; 0: the namespace's own.
 
     Raises:
         SetupError: no cgroup or no namespaces; the message names the layer first.
@@ -201,6 +210,7 @@ def make_slot(
         pids_in_cgroup=group is not None and group.bounds_pids,
         gate_fd=-1 if gate_theirs is None else gate_theirs.fileno(),
         watches_masks=True,
+        first_number=first_number,
     )
     try:
         pid, pidfd = namespaces.clone_process(

@@ -38,6 +38,7 @@ from guardhouse.launcher.messages import (
     parse_message,
     render_message,
 )
+from guardhouse.launcher.number_keeper import NumberKeeper
 from guardhouse.launcher.outcome import lost_outcome, make_outcome
 from guardhouse.launcher.slots import Slot, make_slot, missing_layers
 from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
@@ -80,8 +81,10 @@ class Supervisor:
         warm: tuple[str, ...],
         code: WorkerCode,
         gate: "ExecJudge | None",
+        numbers: NumberKeeper | None,
     ) -> None:
         self._bundle = bundle
+        self._numbers = numbers
         self._runner = runner
         self._home = home
         self._code = code
@@ -253,7 +256,9 @@ class Supervisor:
         return self._new_slot(profile, now_s)
 
     def _new_slot(self, profile: str, now_s: float) -> Slot:
-        slot = make_slot(self._bundle, self._bundle.profiles[profile], self._home, gate=self._gate, now_s=now_s)
+        plan = self._bundle.profiles[profile]
+        first_number = self._numbers.first_number() if self._numbers is not None and plan.proc == "host" else 0
+        slot = make_slot(self._bundle, plan, self._home, gate=self._gate, now_s=now_s, first_number=first_number)
         self._slots[slot.control.fileno()] = slot
         self._by_pidfd[slot.pidfd] = slot
         self._epoll.register(slot.control.fileno(), select.EPOLLIN)
