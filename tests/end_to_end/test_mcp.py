@@ -238,4 +238,7 @@ async def test_only_what_the_token_may(system: LocalSystem) -> None:
             assert "forbidden" in refused.content[0].text
         wrong = await owner.post("/mcp", json={}, headers={"authorization": "Bearer ght_wrong"})
         assert wrong.status_code == 401
-        assert "resource_metadata=" in wrong.headers["www-authenticate"]
+        named = wrong.headers["www-authenticate"].partition('resource_metadata="')[2].partition('"')[0]
+        metadata = (await owner.get(named)).json()
+        assert metadata["resource"].endswith("/mcp")
+        assert "tasks:run" in metadata["scopes_supported"]

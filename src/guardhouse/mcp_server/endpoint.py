@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from guardhouse.mcp_server.caller import CALLER, Caller
+from guardhouse.mcp_server.caller import CALLER, TOOL_SCOPES, Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 
-__all__ = ["MCP_PATH", "McpEndpoint"]
+__all__ = ["MCP_PATH", "METADATA_PATH", "McpEndpoint"]
 
 MCP_PATH: Final = "/mcp"
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
@@ -48,6 +48,9 @@ class McpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse whoever it is from."""
         request = Request(scope, receive)
+        if request.url.path == METADATA_PATH:
+            await self._metadata()(scope, receive, send)
+            return
         try:
             caller = await self._caller(request)
         except HubRefused as error:
@@ -77,6 +80,16 @@ class McpEndpoint:
             with trio.CancelScope(shield=True):
                 await hub.aclose()
         return Caller(found["id"], frozenset(found["scopes"]))
+
+    def _metadata(self) -> Response:
+        """Return what a protected resource says of itself (RFC 9728); it names no authorization server as there is none."""
+        body = {
+            "resource": f"{self._public_url}{MCP_PATH}",
+            "resource_name": "Guardhouse",
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": sorted({*TOOL_SCOPES.values(), "approvals:read", "approvals:decide"}),
+        }
+        return Response(msgspec.json.encode(body), media_type="application/json")
 
     def _refuse(self, error: HubRefused) -> Response:
         headers = {}
