@@ -82,7 +82,7 @@ class McpEndpoint:
         return Caller(found["id"], frozenset(found["scopes"]))
 
     def _metadata(self) -> Response:
-        """Return what a protected resource says of itself (RFC 9728); it names no authorization server as there is none."""
+        """Return what a protected resource says of itself (RFC 9728); there is no authorization server to name yet."""
         body = {
             "resource": f"{self._public_url}{MCP_PATH}",
             "resource_name": "Guardhouse",
