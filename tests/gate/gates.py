@@ -1,6 +1,7 @@
 """A real launcher with the exec gate in front of a workspace, and the same wall without the gate beside it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -149,3 +150,8 @@ def build_tools(directory: Path) -> tuple[str, str]:
     subprocess.run([compiler, "-O1", "-pthread", "-o", dynamic, TOOL_SOURCE], check=True)
     done = subprocess.run([compiler, "-static", "-O1", "-pthread", "-o", static, TOOL_SOURCE], capture_output=True)
     return str(dynamic), str(static if done.returncode == 0 else dynamic)
+
+
+def without_numbers(output: str) -> str:
+    """Return what bash said of a job without its process number: each launcher keeps a row of numbers of its own."""
+    return re.sub(r"(line \d+:) +\d+ ", r"\1 NUMBER ", output)
