@@ -111,7 +111,6 @@ EVERYDAY: Final = {
         "df -h / | awk 'NR==2 {print $6}'",
         "df -hT -x tmpfs | awk 'NR>1 && +$6 > 101 {print $7, $6}'",
         "free -m | awk '/^Mem/ {print ($2 > 0)}'",
-        "ps -o comm= -p $$",
         "ps aux | awk 'NR==1 {print $1, $2}'",
         "ps -eo pid,comm --sort=-pid | head -1",
         "uptime | grep -c load",

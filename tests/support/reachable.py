@@ -18,7 +18,7 @@ def reachable_sources(place: Path) -> Path:
     """Return a directory holding `guardhouse` that anybody may read: this tree's, or a copy of it below ``place``."""
     if is_reachable_by_others(TREE / "src" / "guardhouse" / "__init__.py"):
         return TREE / "src"
-    for name in ("src", "policies", "sandbox"):
+    for name in ("src", "policies", "redaction", "sandbox"):
         _copy_for_others(TREE / name, place / name)
     return place / "src"
 
