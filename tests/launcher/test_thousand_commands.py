@@ -138,17 +138,26 @@ def one_of(title: str, *, parent: int | None = None) -> Process:
 
 
 def of_the_command() -> list[Process]:
-    """Return the processes of the tree: sleepers, hoarders and their shell."""
-    return [p for p in below(os.getpid()).values() if p.role.startswith(("sleep N", "pythonN -I -c"))]
+    """Return the processes of the tree: sleepers and hoarders in a slot, not what another test left to this process."""
+    everybody = below(os.getpid())
+    found = [p for p in everybody.values() if p.role.startswith(("sleep N", "pythonN -I -c"))]
+    return [process for process in found if _slot_of(process, everybody) is not None]
+
+
+def _slot_of(process: Process, everybody: dict[int, Process]) -> Process | None:
+    """Return pid 1 of the slot that a process is in."""
+    while process.role != "guardhouse-init":
+        if process.parent not in everybody:
+            return None
+        process = everybody[process.parent]
+    return process
 
 
 def init_pid() -> int:
     """Return pid 1 of the command's slot; a former slot may still be about to end."""
-    everybody = below(os.getpid())
-    process = of_the_command()[0]
-    while process.role != "guardhouse-init":
-        process = everybody[process.parent]
-    return process.pid
+    slot = _slot_of(of_the_command()[0], below(os.getpid()))
+    assert slot is not None
+    return slot.pid
 
 
 def monitor_pid() -> int:
