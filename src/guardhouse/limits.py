@@ -60,6 +60,8 @@ PLAIN_RESULTS_REMEMBERED: Final = 64
 READ_MAX_BYTES: Final = 16 * 1024 * 1024
 WRITE_MAX_BYTES: Final = 23 * 1024 * 1024
 EDIT_MAX_BYTES: Final = 16 * 1024 * 1024
+# What `stat` reads for a checksum: as large a file as an upload can make, a few seconds' work.
+STAT_CHECKSUM_MAX_BYTES: Final = 2 * 1024 * 1024 * 1024
 LIST_MAX_ENTRIES: Final = 100_000
 GLOB_MAX_MATCHES: Final = 100_000
 GREP_MAX_MATCHES: Final = 10_000
@@ -161,8 +163,11 @@ GATE_MAX_REPORT_BYTES: Final = 512 * 1024
 FETCH_BODY_MAX_BYTES: Final = 5 * 1024 * 1024
 FETCH_RATIO_MAX: Final = 200
 FETCH_RATIO_FREE_BYTES: Final = 1024 * 1024
-# All that a server may send for one answer: the body as sent, its headers (h11 takes 100 KiB) and framing.
-FETCH_RECEIVED_MAX_BYTES: Final = FETCH_BODY_MAX_BYTES + 1024 * 1024
+# What the operator may raise it to: a page's text of up to twice the size must fit one frame of the worker.
+FETCH_BODY_CEILING_BYTES: Final = 16 * 1024 * 1024
+FETCH_BODY_FLOOR_BYTES: Final = 1024
+# What a server may send besides the body as sent: its headers (h11 takes 100 KiB) and framing.
+FETCH_FRAMING_MAX_BYTES: Final = 1024 * 1024
 FETCH_REDIRECTS_MAX: Final = 10
 FETCH_URL_MAX_CHARS: Final = 8_192
 FETCH_ERROR_EXCERPT_CHARS: Final = 1_000

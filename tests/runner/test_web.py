@@ -64,3 +64,21 @@ async def test_without_rules_the_customary_ports_alone() -> None:
             await service(OPEN, client, networks=("127.0.0.1/32",)).fetch(
                 WebfetchArgs(url="http://127.0.0.1:8000/private")
             )
+
+
+async def test_the_operator_bounds_a_page() -> None:
+    """A page within the operator's bound comes, one byte more is refused, whatever the default is."""
+    with serving(answering(b"x" * 2_000)) as port:
+        async with client_of() as (client, _):
+            for bound, code in ((2_000, None), (1_999, "too_large")):
+                web = WebService(
+                    load_policy(RULED % port, name="p"), client=client, files=Unbounded(),
+                    bounds=FetchBounds(networks=("127.0.0.1/32",), max_bytes=bound),
+                )  # fmt: skip
+                asked = WebfetchArgs(url=f"http://127.0.0.1:{port}/public", format="text")
+                if code is None:
+                    assert len((await web.fetch(asked)).content) == bound
+                    continue
+                with pytest.raises(FetchRefused, match=r"exceeds 1999 bytes limit.*--fetch-max-size") as caught:
+                    await web.fetch(asked)
+                assert caught.value.code == code

@@ -135,9 +135,9 @@ class FilesWorker:
         args = wire.GrepArgs(pattern=text, include=_texts(include), **_path(path), **more)
         return self.ask("grep", args, wire.GrepResult)[0]
 
-    def stat(self, path: PathText) -> wire.StatResult:
-        """Describe one file."""
-        return self.ask("stat", wire.StatArgs(**_path(path)), wire.StatResult)[0]
+    def stat(self, path: PathText, checksum: bool = False) -> wire.StatResult:
+        """Describe one file; ``checksum`` asks for its SHA-256 too."""
+        return self.ask("stat", wire.StatArgs(**_path(path), checksum=checksum), wire.StatResult)[0]
 
     def move(self, path: PathText, target: PathText, overwrite: bool = False) -> wire.SuccessResult:
         """Rename."""

@@ -1,6 +1,7 @@
 """Read, write and edit: offsets, sizes, atomicity, modes, checksums, parts."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
@@ -19,8 +20,11 @@ from guardhouse.workspace import (
     Workspace,
     WorkspaceRefusal,
     edit_file,
+    hash_file,
+    make_rules,
     read_file,
     remove_path,
+    stat_path,
     usage,
     write_file,
     write_part,
@@ -316,3 +320,31 @@ def test_a_quota_is_not_counted_for_each_write(workspace: Workspace, monkeypatch
     now[0] += 1.0
     write_file(workspace, "g", b"x", admit=quota.admit)
     assert len(walks) == 2
+
+
+def test_stat_gives_a_checksum_when_asked(workspace: Workspace, tmp_path: Path) -> None:
+    """A regular file's SHA-256; of a link, a directory, what is too large or changed meanwhile none, and why."""
+    (tmp_path / "f").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("f")
+    (tmp_path / "d").mkdir()
+
+    def hashed(path: str, **more: object) -> tuple[str | None, str | None]:
+        told = hash_file(workspace, path, stat_path(workspace, path), **more)
+        return told.checksum, told.why_none
+
+    assert hashed("f") == (hashlib.sha256(b"content").hexdigest(), None)
+    for path, more, why in (("link", {}, "symlink"), ("d", {}, "directory"), ("f", {"max_bytes": 6}, "at most 6")):
+        checksum, why_none = hashed(path, **more)
+        assert checksum is None
+        assert why in str(why_none)
+    grown = hashed("f", tick=lambda: (tmp_path / "f").write_bytes(b"content and more"))
+    assert grown[0] is None
+    assert "changed" in str(grown[1])
+
+
+def test_a_checksum_needs_the_right_to_read(workspace: Workspace, tmp_path: Path) -> None:
+    """What the rules keep from being read is not hashed either."""
+    (tmp_path / "f").write_bytes(b"content")
+    described = stat_path(workspace, "f")
+    ruled = dataclasses.replace(workspace, rules=make_rules(read_deny=("f",), write_allow=(), write_deny=()))
+    assert code_of(hash_file, ruled, "f", described) is Code.RULE

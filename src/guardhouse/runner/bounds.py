@@ -8,12 +8,14 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from guardhouse.limits import FETCH_BODY_CEILING_BYTES, FETCH_BODY_FLOOR_BYTES, FETCH_BODY_MAX_BYTES
 from guardhouse.wire.operations import WEBFETCH_TIMEOUT_MAX_S
 
 __all__ = [
     "FetchBounds",
     "WorkspaceBounds",
     "parse_age",
+    "parse_fetch_size",
     "parse_fetch_timeout",
     "parse_file_count",
     "parse_networks",
@@ -53,10 +55,12 @@ class FetchBounds:
     Attributes:
         networks: CIDR networks that may be reached although they are private.
         timeout_s: the longest that one page may take, whatever its task asks for.
+        max_bytes: the largest page, in bytes as decoded.
     """
 
     networks: tuple[str, ...] = ()
     timeout_s: float = WEBFETCH_TIMEOUT_MAX_S
+    max_bytes: int = FETCH_BODY_MAX_BYTES
 
 
 def parse_age(text: str) -> float:
@@ -123,3 +127,15 @@ def parse_fetch_timeout(text: str) -> float:
     if not 1 <= seconds <= WEBFETCH_TIMEOUT_MAX_S:
         raise ValueError(f"is out of range; write 1 to {WEBFETCH_TIMEOUT_MAX_S:g} seconds")
     return seconds
+
+
+def parse_fetch_size(text: str) -> int:
+    """Return the bytes of a page's bound, from 1k to 16M.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    size = parse_size(text)
+    if not FETCH_BODY_FLOOR_BYTES <= size <= FETCH_BODY_CEILING_BYTES:
+        raise ValueError("is out of range; write 1k to 16M")
+    return size

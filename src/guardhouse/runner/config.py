@@ -20,6 +20,7 @@ from guardhouse.runner.bounds import (
     FetchBounds,
     WorkspaceBounds,
     parse_age,
+    parse_fetch_size,
     parse_fetch_timeout,
     parse_file_count,
     parse_networks,
@@ -190,6 +191,7 @@ def resolve_config(
         fetch_bounds=FetchBounds(
             networks=value("fetch_network", parse_networks, ()),
             timeout_s=value("fetch_timeout", parse_fetch_timeout, FetchBounds().timeout_s),
+            max_bytes=value("fetch_max_size", parse_fetch_size, FetchBounds().max_bytes),
         ),
         tags=optional("tag", _tags),
         approval_timeout_s=value("approval_timeout", _approval_timeout, APPROVAL_TIMEOUT_DEFAULT_S),

@@ -205,6 +205,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         default="120",
     ),
     Setting(
+        name="fetch_max_size",
+        purpose="The largest web page (500k, 5M; at most 16M), in bytes as decoded; a larger one is refused.",
+        default="5M",
+    ),
+    Setting(
         name="mcp_profile",
         purpose="What a local MCP server (stdio) may touch: the name of a sandbox profile or the path of a file.",
         default="mcp_server; a rule for its command may name another",

@@ -27,7 +27,7 @@ class WebService:
     def __init__(
         self, policy: Policy, *, client: FetchClient, files: FilesService, bounds: FetchBounds = _DEFAULT_BOUNDS
     ) -> None:
-        """``bounds`` are the operator's: private networks that may be reached, and the longest time."""
+        """``bounds`` are the operator's: private networks that may be reached, longest time, largest page."""
         self._policy = policy
         self._client = client
         self._files = files
@@ -72,4 +72,5 @@ class WebService:
         return UrlGrant(
             any_port=decision.rule is not None and rule_names_port(decision.rule.match, port),
             networks=self._bounds.networks,
+            max_bytes=self._bounds.max_bytes,
         )

@@ -336,10 +336,11 @@ class EditResult(Result, frozen=True, kw_only=True):
 
 
 class StatArgs(Args, frozen=True, kw_only=True):
-    """Describe one file (of ours)."""
+    """Describe one file (of ours); with ``checksum`` also by the SHA-256 of what it holds."""
 
     path: Path
     path_b64: bytes | None = None
+    checksum: bool = False
 
     @property
     def path_bytes(self) -> bytes:
@@ -348,7 +349,10 @@ class StatArgs(Args, frozen=True, kw_only=True):
 
 
 class StatResult(Result, frozen=True, kw_only=True):
-    """What a file is; ``mode`` is the permission bits, ``modified_s`` Unix seconds."""
+    """What a file is; ``mode`` is the permission bits, ``modified_s`` Unix seconds.
+
+    ``checksum`` is ``sha256:<hex>``, where it was asked for; where there is none, ``notes`` say why.
+    """
 
     path: str
     path_b64: bytes | None = None
@@ -358,6 +362,7 @@ class StatResult(Result, frozen=True, kw_only=True):
     modified_s: float = 0.0
     target: str | None = None
     checksum: _Digest | None = None
+    notes: _Notes = ()
 
 
 class MoveArgs(Args, frozen=True, kw_only=True):

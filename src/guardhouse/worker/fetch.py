@@ -21,13 +21,13 @@ import msgspec
 
 from guardhouse import __version__
 from guardhouse.errors import PeerError, SetupError
-from guardhouse.limits import FETCH_BODY_MAX_BYTES, FETCH_ERROR_EXCERPT_CHARS
+from guardhouse.limits import FETCH_ERROR_EXCERPT_CHARS
 from guardhouse.wire.operations import WEBFETCH_TIMEOUT_MAX_S
 from guardhouse.worker import protocol
 from guardhouse.worker.fetch_address import parse_networks
 from guardhouse.worker.fetch_connection import Deadline, PinnedBackend, load_authorities, resolve
 from guardhouse.worker.fetch_content import MediaType, check_is_text, decode_text, expand_body, parse_media_type
-from guardhouse.worker.fetch_protocol import FetchRefused, HopArgs, HopResult, failure_of
+from guardhouse.worker.fetch_protocol import FetchRefused, HopArgs, HopResult, failure_of, too_large
 from guardhouse.worker.fetch_text import Rendered, html_to_markdown, html_to_text
 from guardhouse.worker.fetch_url import FetchUrl, check_port, decide_redirect, parse_fetch_url
 
@@ -128,13 +128,19 @@ def fetch_hop(args: HopArgs, deadline: Deadline, loaded: Loaded) -> tuple[HopRes
     url = parse_fetch_url(args.url)
     check_port(url, any_port=args.any_port)
     addresses = resolve(url, parse_networks(args.networks))
-    with _answer(url, args.format, PinnedBackend(addresses, deadline), loaded) as answer:
+    backend = PinnedBackend(addresses, deadline, max_bytes=args.max_bytes)
+    with _answer(url, args.format, backend, loaded) as answer:
         headers = _headers(answer)
         location = headers.get("location")
         if decide_redirect(url, answer.status, location, hops=0) is not None:
             return HopResult(status=answer.status, location=location), b""
         media = parse_media_type(headers.get("content-type"))
-        body = expand_body(answer.iter_stream(), encoding=headers.get("content-encoding"), url=url.text)
+        body = expand_body(
+            answer.iter_stream(),
+            encoding=headers.get("content-encoding"),
+            url=url.text,
+            max_bytes=args.max_bytes,
+        )
     if not 200 <= answer.status < 300:
         raise _status_error(url, answer, media, body)
     media = check_is_text(media, body, url=url.text)
@@ -143,11 +149,8 @@ def fetch_hop(args: HopArgs, deadline: Deadline, loaded: Loaded) -> tuple[HopRes
     rendered = _render(decoded.text, media, args.format, url)
     deadline.remaining_s()
     content = rendered.text.encode("utf-8", "replace")
-    if len(content) > _EXPANSION_MAX * FETCH_BODY_MAX_BYTES:
-        raise FetchRefused(
-            f"response too large (exceeds 5MB limit): {url.text[:200]!r} as {args.format} has {len(content)} bytes",
-            code="too_large",
-        )
+    if len(content) > _EXPANSION_MAX * args.max_bytes:
+        raise too_large(f"{url.text[:200]!r} as {args.format} has {len(content)} bytes", max_bytes=args.max_bytes)
     result = HopResult(
         status=answer.status,
         content_type=headers.get("content-type", "")[:200],

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from guardhouse.errors import PeerError, SetupError
-from guardhouse.limits import FETCH_WORKER_REQUESTS_MAX, FETCH_WORKERS_MAX
+from guardhouse.limits import FETCH_BODY_MAX_BYTES, FETCH_WORKER_REQUESTS_MAX, FETCH_WORKERS_MAX
 from guardhouse.wire.operations import WebfetchArgs
 from guardhouse.worker import protocol
 from guardhouse.worker.fetch_protocol import DISABLED, FetchRefused, HopArgs, HopResult, error_of
@@ -31,10 +31,12 @@ class UrlGrant:
     Attributes:
         any_port: the rule that allows the URL names its port.
         networks: CIDR networks that may be reached although they are private.
+        max_bytes: the largest body, decoded.
     """
 
     any_port: bool = False
     networks: tuple[str, ...] = ()
+    max_bytes: int = FETCH_BODY_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class FetchClient:
                 format=args.output_format,  # type: ignore[arg-type]  # the wire's pattern admits these three
                 networks=grant.networks,
                 any_port=grant.any_port,
+                max_bytes=grant.max_bytes,
             )
             result, content = await self._ask(hop, scope.deadline - trio.current_time())
             target = decide_redirect(url, result.status, result.location, hops=hops)

@@ -16,9 +16,9 @@ from typing import Any, Final
 import httpcore2
 
 from guardhouse.egress.address import Network
-from guardhouse.limits import FETCH_CONNECT_TIMEOUT_S, FETCH_RECEIVED_MAX_BYTES
+from guardhouse.limits import FETCH_BODY_MAX_BYTES, FETCH_CONNECT_TIMEOUT_S, FETCH_FRAMING_MAX_BYTES
 from guardhouse.worker.fetch_address import check_addresses
-from guardhouse.worker.fetch_protocol import FetchRefused
+from guardhouse.worker.fetch_protocol import FetchRefused, too_large
 from guardhouse.worker.fetch_url import FetchUrl
 
 __all__ = ["Deadline", "PinnedBackend", "load_authorities", "resolve"]
@@ -80,11 +80,12 @@ def resolve(url: FetchUrl, networks: Sequence[Network]) -> tuple[str, ...]:
 
 
 class PinnedBackend(httpcore2.NetworkBackend):
-    """Connects to the given addresses, whatever host it is asked for."""
+    """Connects to the given addresses, whatever host it is asked for; takes bodies of up to ``max_bytes``."""
 
-    def __init__(self, addresses: Sequence[str], deadline: Deadline) -> None:
+    def __init__(self, addresses: Sequence[str], deadline: Deadline, *, max_bytes: int = FETCH_BODY_MAX_BYTES) -> None:
         self._addresses = addresses
         self._deadline = deadline
+        self._max_bytes = max_bytes
 
     def connect_tcp(
         self,
@@ -108,7 +109,7 @@ class PinnedBackend(httpcore2.NetworkBackend):
                 sock.close()
                 failures.append(f"{address}: {error.strerror or error}")
                 continue
-            return _BoundedStream(sock, self._deadline)
+            return _BoundedStream(sock, self._deadline, self._max_bytes)
         self._deadline.remaining_s()
         raise FetchRefused(f"webfetch failed: cannot connect to {host}: {'; '.join(failures)}", code="connect_failed")
 
@@ -116,20 +117,19 @@ class PinnedBackend(httpcore2.NetworkBackend):
 class _BoundedStream(httpcore2.NetworkStream):
     """One connection whose waits end at the deadline and whose bytes are counted."""
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+    def __init__(self, sock: socket.socket, deadline: Deadline, max_bytes: int) -> None:
         self._sock = sock
         self._deadline = deadline
+        self._max_bytes = max_bytes
         self._received = 0
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline is ours
         """Receive; raises FetchRefused at the deadline and beyond the bound."""
-        if self._received >= FETCH_RECEIVED_MAX_BYTES:
-            raise FetchRefused(
-                f"response too large (exceeds 5MB limit): the server sent {self._received} bytes", code="too_large"
-            )
+        if self._received >= self._max_bytes + FETCH_FRAMING_MAX_BYTES:
+            raise too_large(f"the server sent {self._received} bytes", max_bytes=self._max_bytes)
         self._sock.settimeout(self._deadline.remaining_s())
         try:
-            data = self._sock.recv(min(max_bytes, FETCH_RECEIVED_MAX_BYTES))
+            data = self._sock.recv(min(max_bytes, self._max_bytes))
         except TimeoutError:
             self._deadline.remaining_s()
             raise

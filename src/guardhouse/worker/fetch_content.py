@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse.limits import FETCH_BODY_MAX_BYTES, FETCH_RATIO_FREE_BYTES, FETCH_RATIO_MAX
-from guardhouse.worker.fetch_protocol import FetchRefused
+from guardhouse.worker.fetch_protocol import FetchRefused, too_large
 
 __all__ = ["Decoded", "MediaType", "check_is_text", "decode_text", "expand_body", "parse_media_type"]
 
@@ -107,14 +107,16 @@ def _is_binary(start: bytes) -> bool:
     return any(byte < 0x20 and byte not in b"\t\n\v\f\r\x1b" for byte in start)
 
 
-def expand_body(chunks: Iterable[bytes], *, encoding: str | None, url: str) -> bytes:
-    """Return a body as it was before its Content-Encoding; stops reading where a bound is passed.
+def expand_body(
+    chunks: Iterable[bytes], *, encoding: str | None, url: str, max_bytes: int = FETCH_BODY_MAX_BYTES
+) -> bytes:
+    """Return a body of at most ``max_bytes``, as it was before its Content-Encoding; stops reading beyond a bound.
 
     Raises:
         FetchRefused: ``too_large``, ``bomb``, or ``bad_answer`` for a damaged or unknown encoding.
     """
     name = (encoding or "identity").strip().lower()
-    expand = _Expansion(url, name)
+    expand = _Expansion(url, name, max_bytes)
     for chunk in chunks:
         expand.take(chunk)
     return expand.finish()
@@ -123,8 +125,9 @@ def expand_body(chunks: Iterable[bytes], *, encoding: str | None, url: str) -> b
 class _Expansion:
     """One body, its bounds kept at each step: nothing is expanded further than one byte beyond a bound."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, max_bytes: int) -> None:
         self._url = url[:200]
+        self._max_bytes = max_bytes
         self._name = name
         self._received = 0
         self._out = bytearray()
@@ -150,7 +153,7 @@ class _Expansion:
         data = chunk
         try:
             while data and not self._inflate.eof:
-                room = FETCH_BODY_MAX_BYTES + 1 - len(self._out)
+                room = self._max_bytes + 1 - len(self._out)
                 self._out += self._inflate.decompress(data, room)
                 data = self._inflate.unconsumed_tail
                 self._check(waiting=len(data))
@@ -170,8 +173,8 @@ class _Expansion:
                 f"{self._url!r} expands more than {FETCH_RATIO_MAX} times; it is refused as a compression bomb",
                 code="bomb",
             )
-        if size > FETCH_BODY_MAX_BYTES:
-            raise FetchRefused(f"response too large (exceeds 5MB limit): {self._url!r}", code="too_large")
+        if size > self._max_bytes:
+            raise too_large(repr(self._url), max_bytes=self._max_bytes)
 
 
 def decode_text(body: bytes, media: MediaType) -> Decoded:

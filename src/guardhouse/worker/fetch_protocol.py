@@ -10,11 +10,13 @@ import msgspec
 from msgspec import Meta
 
 from guardhouse.errors import Refusal
+from guardhouse.limits import FETCH_BODY_CEILING_BYTES, FETCH_BODY_FLOOR_BYTES, FETCH_BODY_MAX_BYTES
 from guardhouse.worker.protocol import Failure
 
-__all__ = ["DISABLED", "FetchRefused", "HopArgs", "HopResult", "error_of", "failure_of"]
+__all__ = ["DISABLED", "FetchRefused", "HopArgs", "HopResult", "error_of", "failure_of", "too_large"]
 
 _STATUS: Final = re.compile(r"http_status_(\d{3})")
+_MEGABYTE: Final = 1024 * 1024
 DISABLED: Final = "fetch_unavailable"
 
 
@@ -42,12 +44,14 @@ class HopArgs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         format: what to make of HTML.
         networks: CIDR networks that may be reached although they are private.
         any_port: a rule of the policy names this port, so ports other than 80 and 443 are accepted.
+        max_bytes: the largest body, decoded.
     """
 
     url: str
     format: Literal["markdown", "text", "html"] = "markdown"
     networks: tuple[str, ...] = ()
     any_port: bool = False
+    max_bytes: Annotated[int, Meta(ge=FETCH_BODY_FLOOR_BYTES, le=FETCH_BODY_CEILING_BYTES)] = FETCH_BODY_MAX_BYTES
 
 
 class HopResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +68,15 @@ class HopResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     location: str | None = None
     content_type: str = ""
     notes: tuple[str, ...] = ()
+
+
+def too_large(what: str, *, max_bytes: int) -> FetchRefused:
+    """Return the refusal of ``what``, which is over the operator's bound."""
+    bound = f"{max_bytes // _MEGABYTE}MB" if not max_bytes % _MEGABYTE else f"{max_bytes} bytes"
+    return FetchRefused(
+        f"response too large (exceeds {bound} limit): {what}; the host's operator sets it (--fetch-max-size)",
+        code="too_large",
+    )
 
 
 def failure_of(error: FetchRefused) -> Failure:

@@ -23,6 +23,7 @@ from guardhouse.workspace.entry import Entry, Kind, stat_path
 from guardhouse.workspace.errors import Code, WorkspaceRefusal
 from guardhouse.workspace.find import find_paths
 from guardhouse.workspace.handle import Workspace
+from guardhouse.workspace.hashed import hash_file
 from guardhouse.workspace.install import install_skill, list_skills, remove_skill
 from guardhouse.workspace.listing import list_directory
 from guardhouse.workspace.place import Place
@@ -209,11 +210,17 @@ def _list(session: Session, args: wire.ListArgs, _body: Body) -> Served:
 
 def _stat(session: Session, args: wire.StatArgs, _body: Body) -> Served:
     entry = stat_path(session.workspace, args.path_bytes)
+    checksum: str | None = None
+    notes: tuple[str, ...] = ()
+    if args.checksum:
+        hashed = hash_file(session.workspace, args.path_bytes, entry, tick=session.tick)
+        checksum = None if hashed.checksum is None else f"sha256:{hashed.checksum}"
+        notes = () if hashed.why_none is None else (f"no checksum: {hashed.why_none}",)
     return Served(
         wire.StatResult(
             path=path_as_text(entry.path), path_b64=path_b64(entry.path), kind=entry.kind.value, size=entry.size,
             mode=entry.mode, modified_s=entry.mtime_ns / 1e9,
-            target=None if entry.target is None else path_as_text(entry.target),
+            target=None if entry.target is None else path_as_text(entry.target), checksum=checksum, notes=notes,
         )
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from guardhouse.workspace.entry import Entry, Kind, stat_path
 from guardhouse.workspace.errors import Code, PathEscapesWorkspace, WorkspaceRefusal
 from guardhouse.workspace.find import Found, find_paths
 from guardhouse.workspace.handle import Method, Workspace, open_beneath, open_workspace, parse_path
+from guardhouse.workspace.hashed import Hashed, hash_file
 from guardhouse.workspace.install import InstalledSkill, install_skill, list_skills, remove_skill
 from guardhouse.workspace.listing import Listing, list_directory
 from guardhouse.workspace.read import FilePart, read_file
@@ -26,6 +27,7 @@ __all__ = [
     "Entry",
     "FilePart",
     "Found",
+    "Hashed",
     "Hit",
     "InstalledSkill",
     "Kind",
@@ -45,6 +47,7 @@ __all__ = [
     "expire_outputs",
     "expire_uploads",
     "find_paths",
+    "hash_file",
     "install_skill",
     "list_directory",
     "list_skills",
