@@ -56,6 +56,31 @@ async def test_silent_clients_are_dropped_and_a_runner_connects_meanwhile(hub, m
             await stream.aclose()
 
 
+EARLY = b"POST /mcp HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ght_no\r\nContent-Length: %d\r\n\r\n"
+
+
+async def test_an_early_answer_waits_for_a_small_body_and_keeps_the_connection(hub):
+    """A refusal that needs no body comes once the body is read: the connection then carries the next request."""
+    head = EARLY % 2
+    async with await trio.open_tcp_stream("127.0.0.1", port(hub)) as stream:
+        with trio.fail_after(30):
+            for _ in range(3):
+                await stream.send_all(head)
+                await trio.sleep(0.05)
+                await stream.send_all(b"{}")
+                answer = await stream.receive_some(65_536)
+                assert answer.startswith(b"HTTP/1.1 401")
+                assert b"connection: close" not in answer.lower()
+
+
+async def test_an_early_answer_ends_the_connection_of_a_body_that_does_not_come(hub):
+    """The answer is not held back by a client that promises more than it sends."""
+    head = EARLY % 1000
+    answer = await first_bytes(hub, head + b"{}")
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"connection: close" in answer.lower()
+
+
 async def test_client_that_does_not_read_is_dropped(hub, monkeypatch):
     """A runner that stops reading is disconnected; it holds up neither the hub nor its shutdown."""
     monkeypatch.setattr("guardhouse.hub.transport.connection.WRITE_TIMEOUT_S", 1.5)

@@ -21,6 +21,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState, ResponseSummary, WW
 from guardhouse import limits
 from guardhouse.errors import SetupError
 from guardhouse.hub.transport.connection import HubConnection
+from guardhouse.hub.transport.unread import FinishesRequests
 
 __all__ = ["Listener", "bind_listener", "serve_listener"]
 
@@ -129,7 +130,9 @@ async def serve_listener(
     """Serve ``app`` until ``stop`` returns; then accept nothing more and give requests `GRACEFUL_TIMEOUT_S`."""
     config = _hypercorn_config()
     context = WorkerContext(None)
-    handler = partial(HubConnection, ASGIWrapper(app), config, context, ConnectionState({}))
+    # Hypercorn's and Starlette's types for one and the same ASGI differ in form only.
+    finishing = cast(Any, FinishesRequests(cast(Any, app)))
+    handler = partial(HubConnection, ASGIWrapper(finishing), config, context, ConnectionState({}))
     accepting: trio.abc.Listener[trio.SocketStream] = trio.SocketListener(
         trio.socket.from_stdlib_socket(listener.socket)
     )
