@@ -20,8 +20,8 @@ lint: setup ## ruff: rules and format
 types: setup ## mypy --strict
 	@$(BIN)/mypy
 
-test: lint types ## the whole suite: lint, types, tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint types ## the whole suite: lint, types, tests (TEST_PROCESSES=1: one at a time)
+	@$(BIN)/python -m pytest -n $(or $(TEST_PROCESSES),logical) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: test ## the same as test
 
