@@ -11,6 +11,17 @@ HEARTBEAT_INTERVAL_S: Final = 30.0
 IDLE_TIMEOUT_S: Final = 60.0
 OFFLINE_AFTER_S: Final = 90.0
 
+# Degraded (SEED_FEATURES S30 to S33): the seed's three timeouts of more than 20 s, and half an hour's quiet.
+DEGRADED_TIMEOUTS: Final = 3
+DEGRADED_TIMEOUT_LONGER_THAN_S: Final = 20.0
+DEGRADED_TIMEOUTS_QUIET_S: Final = 1_800.0
+# Ours: a command starts within 0.1 s on a busy host, a slot from nothing within 0.5 s (bench/spawn).
+DEGRADED_DELAY_MS: Final = 2_000
+# Tasks beyond the runner's own --max-tasks: somebody waits for a whole round of commands.
+DEGRADED_TASKS_WAITING: Final = 8
+# Approvals expire by the minute, join signatures and provider tokens allow a minute: half of that is worth a word.
+DEGRADED_CLOCK_SKEW_MS: Final = 30_000
+
 # Reconnect: full jitter between 0 and a cap that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
 RECONNECT_FIRST_S: Final = 1.0
 RECONNECT_MAX_S: Final = 300.0

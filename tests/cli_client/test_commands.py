@@ -148,6 +148,28 @@ async def test_ctrl_c_cancels_the_command(hub, cli):
         assert (await hub.result(task))["state"] == "cancelled"
 
 
+async def test_drain_guide_and_upgrade(hub, cli):
+    """An operator drains until nothing runs, reads the upgrade's steps, and puts the environment to use again."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner, trio.open_nursery() as nursery:
+        await hub.until_online()
+        task = await hub.start("x")
+        await runner.expect("task.request")
+        over = await cli.run("env", "drain", "web-1", "--reason", "upgrade", "--wait", "--timeout", "0")
+        assert over.returncode == 1
+        assert b"1 task still run" in over.stderr
+        nursery.start_soon(runner.result, task["id"])
+        done = await cli.run("env", "drain", "web-1", "--wait", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["status"] == "draining"
+        assert b"draining" in (await cli.run("env", "list", "--status", "draining")).stdout
+        steps = (await cli.run("env", "guide", "web-1", "--section", "upgrade")).stdout.decode()
+        assert f"guardhouse env drain {created['environment']['id']} --wait" in steps
+        assert json.loads((await cli.run("env", "guide", "web-1", "--json")).stdout)["connect_url"]
+        assert b"# Runner of `web-1`" in (await cli.run("env", "guide", "web-1")).stdout
+        assert b"online" in (await cli.run("env", "undrain", "web-1")).stderr
+
+
 async def test_exec_goes_on_when_the_hub_restarts(start_hub, make_cli):
     """A hub that restarts under a following exec loses neither output nor status."""
     done: list[subprocess.CompletedProcess[bytes]] = []

@@ -27,6 +27,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PasswordChange": {"current": "x", "new": "y"},
     "PersonInvite": {"email": "a@b"},
     "PolicyPut": {"document": "x"},
+    "DrainRequest": {},
     "TeamCreate": {"name": "x"},
     "TokenCreate": {"name": "x", "scopes": ["env:read"]},
     "TaskCreate": {"environment_id": "ENVIRONMENT", "operation": "bash"},

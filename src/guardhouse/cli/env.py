@@ -6,11 +6,13 @@ from urllib.parse import quote
 import click
 
 from guardhouse.cli.client import HubClient, hub_options, print_json
+from guardhouse.cli.env_lifecycle import drain, guide, undrain
 from guardhouse.cli.env_policy import policy
 from guardhouse.cli.tables import print_facts, print_table
 
 __all__ = ["env"]
 
+STATUSES = ("pending", "online", "degraded", "draining", "offline")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _REFERENCE = click.argument("environment", metavar="ENVIRONMENT")
 
@@ -35,11 +37,12 @@ def env() -> None:
     """Create, list, show and delete environments: the places where commands run."""
 
 
-env.add_command(policy)
+for _command in (policy, drain, undrain, guide):
+    env.add_command(_command)
 
 
 @env.command("list")
-@click.option("--status", type=click.Choice(["pending", "online", "offline"]), help="Only these.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only these.")
 @click.option("--tag", help="Only those with this tag.")
 @click.option("--scope", help="'account', or a team's name or id.")
 @click.option("--text", help="Text in the name, the id or the machine's facts.")
@@ -68,7 +71,7 @@ def list_(
             _scope(one),
             ",".join(one["tags"]),
             _machine(one),
-            one["version"] or "",
+            f"{one['version'] or ''}{' (upgrade available)' if one['upgrade_available'] else ''}",
             one["last_heartbeat_ago"],
         )
         for one in found
@@ -150,6 +153,8 @@ def show(client: HubClient, *, environment: str, as_json: bool) -> None:
             ("scope", _scope(found)),
             ("tags", ", ".join(found["tags"])),
             ("version", found["version"]),
+            ("upgrade available", found["upgrade_available"]),
+            *[(one["code"].replace("_", " "), one["text"]) for one in found["conditions"]],
             ("last heartbeat", f"{found['last_heartbeat_ago']} ({found['last_heartbeat_at'] or 'none yet'})"),
             ("connected from", connection.get("remote_address")),
             ("connected at", connection.get("connected_at")),

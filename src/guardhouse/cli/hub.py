@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from guardhouse import __version__
 from guardhouse.cli.client import print_json
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.errors import SetupError
@@ -55,6 +56,8 @@ _STATE_DIR = _option(
 @_option("--queue-limit", type=click.IntRange(0), default=1_000, help="Tasks that may wait for one environment.")
 @_option("--in-flight-limit", type=click.IntRange(1), default=64, help="Tasks given to one runner at a time.")
 @_option("--retention-days", type=click.IntRange(0), default=90, help="Finished tasks are kept so long; 0: for ever.")
+@_option("--runner-version", default=__version__, help="What runners should be; older ones are shown as upgradable.")
+@_option("--install-url", metavar="URL", help="https address where hosts fetch the release from; the guide uses it.")
 @_option("--two-people", is_flag=True, help="Two different people must approve what a rule asks about.")
 @_option("--no-own-approvals", is_flag=True, help="Nobody approves what they, or a token of theirs, asked for.")
 @_option("--webhook-url", metavar="URL", help="Post here when somebody waits for an approval; https.")
@@ -87,6 +90,8 @@ def hub(
     queue_limit: int,
     in_flight_limit: int,
     retention_days: int,
+    runner_version: str,
+    install_url: str | None,
     trusted_proxies: tuple[str, ...],
     two_people: bool,
     no_own_approvals: bool,
@@ -121,6 +126,8 @@ def hub(
             queue_limit=queue_limit,
             in_flight_limit=in_flight_limit,
             retention_days=retention_days,
+            runner_version=runner_version,
+            install_url=install_url,
             trusted_proxies=parse_networks(trusted_proxies),
             approval_rules=Rules(two_people=two_people, own_requests=not no_own_approvals),
             webhook=None

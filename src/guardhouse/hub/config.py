@@ -4,11 +4,13 @@ Knows nothing of where the values came from; `guardhouse.cli.hub` reads flags an
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from guardhouse import __version__
 from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import Mail, Webhook
@@ -17,6 +19,8 @@ from guardhouse.hub.forwarded import Network
 __all__ = ["HubConfig", "parse_listen"]
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8443"
+_PLAIN_URL: Final = re.compile(r"https://[A-Za-z0-9._~:/%-]+")
+_PLAIN_VERSION: Final = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+[A-Za-z0-9.+-]*")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("json", "text")
 
@@ -37,6 +41,8 @@ class HubConfig:
         trusted_proxies: whose X-Forwarded-For is believed.
         approval_rules: who may approve what.
         webhook, mail: how people are told that somebody waits for them.
+        runner_version: what runners should be; an older one is shown as upgradable.
+        install_url: where hosts fetch the release from, https; None: people copy it there themselves.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -52,6 +58,8 @@ class HubConfig:
     queue_limit: int = 1_000
     in_flight_limit: int = 64
     retention_days: int = 90
+    runner_version: str = __version__
+    install_url: str | None = None
     audit_syslog: str | None = None
     trusted_proxies: tuple[Network, ...] = ()
     approval_rules: Rules = field(default_factory=Rules)
@@ -68,6 +76,10 @@ class HubConfig:
             )
         if self.public_url is not None:
             check_public_url(self.public_url)
+        if self.install_url is not None:
+            check_install_url(self.install_url)
+        if not _PLAIN_VERSION.fullmatch(self.runner_version):
+            raise SetupError(f"--runner-version {self.runner_version!r} is no version like {__version__}")
         for name, value, low in (
             ("queue limit", self.queue_limit, 0),
             ("in-flight limit", self.in_flight_limit, 1),
@@ -94,6 +106,15 @@ def check_public_url(url: str) -> None:
         raise SetupError(f"--public-url {url!r} is not an http:// or https:// address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SetupError(f"--public-url {url!r} must not carry a user, a query or a fragment")
+
+
+def check_install_url(url: str) -> None:
+    """Raise `SetupError` unless ``url`` is an https address that no shell, systemd or Markdown needs to quote."""
+    if not _PLAIN_URL.fullmatch(url) or not urlsplit(url).hostname:
+        raise SetupError(
+            f"--install-url {url!r} is not like https://files.example.com/guardhouse: https, and nothing in it but"
+            " letters, digits and -._~/:%"
+        )
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -1,16 +1,21 @@
-"""Pending, online or offline, with the sentence that says why. Computed when somebody looks, never stored.
+"""Pending, online, degraded, draining or offline, and the sentence that says why: computed when somebody looks.
 
-Pure: the record, what is connected now and the clock in, the status out. Runs in the hub.
+Never stored. Pure: the record, what is connected now and the clock in, the status out. Runs in the hub.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from guardhouse import limits
 from guardhouse.hub.clock import relative_time
+from guardhouse.hub.condition import Condition, Vitals, decide_conditions
 from guardhouse.hub.store.environments import EnvironmentRecord
 
-__all__ = ["ConnectedInstance", "Presence", "decide_presence"]
+__all__ = ["SELECTABLE", "ConnectedInstance", "Presence", "Status", "decide_presence"]
+
+Status = Literal["pending", "online", "degraded", "draining", "offline"]
+# Those that can be given work (S26, S198: a degraded one may be chosen).
+SELECTABLE: Final = frozenset({"online", "degraded"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +28,25 @@ class ConnectedInstance:
     last_heartbeat_ms: int | None
     tasks_in_flight: int
     draining: bool
+    vitals: Vitals = field(default_factory=Vitals)
 
 
 @dataclass(frozen=True)
 class Presence:
-    """A status and its reason. Only an online environment can be given work."""
+    """A status and its reason. Only an online or degraded environment can be given work.
 
-    status: Literal["pending", "online", "offline"]
+    ``conditions`` are what is wrong with the connected runner, also where they do not decide the status.
+    """
+
+    status: Status
     reason: str
     last_heartbeat_ms: int | None
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def is_selectable(self) -> bool:
+        """Whether it can be given work."""
+        return self.status in SELECTABLE
 
 
 def decide_presence(
@@ -51,8 +66,7 @@ def decide_presence(
         if instance.last_heartbeat_ms is None:
             status: Literal["pending", "offline"] = "pending" if record.first_seen_ms is None else "offline"
             return Presence(status, "connected, the first heartbeat has not come yet", last_ms)
-        ago = relative_time(instance.last_heartbeat_ms, now=now_ms)
-        return Presence("online", f"connected, last heartbeat {ago}", last_ms)
+        return _connected(record, instance, instance.last_heartbeat_ms, now_ms=now_ms)
     if record.first_seen_ms is None:
         return Presence("pending", "no runner has connected with this environment's token yet", None)
     ago = relative_time(last_ms, now=now_ms)
@@ -68,3 +82,22 @@ def decide_presence(
             last_ms,
         )
     return Presence("offline", f"not connected since the hub started; last heartbeat {ago}", last_ms)
+
+
+def _connected(record: EnvironmentRecord, instance: ConnectedInstance, beat_ms: int, *, now_ms: int) -> Presence:
+    """Return the status of a runner that is connected and beats."""
+    conditions = decide_conditions(instance.vitals, now_ms=now_ms)
+    if record.drain_ms is not None or instance.draining:
+        running = instance.tasks_in_flight
+        left = f"{running} task{'' if running == 1 else 's'} still run" if running else "nothing runs any more"
+        if record.drain_ms is None:
+            reason = f"the runner shuts down and takes no new tasks; {left}"
+        else:
+            since = relative_time(record.drain_ms, now=now_ms)
+            why = f" ({record.drain_reason})" if record.drain_reason else ""
+            reason = f"draining since {since}, set by {record.drain_by}{why}: takes no new tasks; {left}"
+        return Presence("draining", reason, beat_ms, conditions)
+    degrading = [one.text for one in conditions if one.degrades]
+    if degrading:
+        return Presence("degraded", f"usable, answers may be slow: {'; '.join(degrading)}", beat_ms, conditions)
+    return Presence("online", f"connected, last heartbeat {relative_time(beat_ms, now=now_ms)}", beat_ms, conditions)

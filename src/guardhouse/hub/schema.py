@@ -101,6 +101,10 @@ environments = Table(
     Column("last_heartbeat_ms", BigInteger),
     Column("disconnected_ms", BigInteger),
     Column("disconnect_reason", Text),
+    # Since when it takes no new tasks, who said so and why.
+    Column("drain_ms", BigInteger),
+    Column("drain_by", String(128)),
+    Column("drain_reason", Text),
     UniqueConstraint("account_id", "name"),
     CheckConstraint("kind IN ('byoc', 'cloud')", name="kind"),
 )

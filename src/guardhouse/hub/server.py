@@ -45,7 +45,7 @@ from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir, write_secret_file
-from guardhouse.hub.store import approvals, audit, people, tasks, tokens
+from guardhouse.hub.store import approvals, audit, environments, people, tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
 from guardhouse.mcp_server.endpoint import McpEndpoint
@@ -213,6 +213,8 @@ async def _serving(
         memberships=await database.read(people.list_memberships),
         sign_ins=await database.read(partial(people.list_sign_ins, now_ms=now_ms())),
     )
+    for record in await database.read(environments.list_drained):
+        links.set_drained(record.id, reason=record.drain_reason, drained=True)
     notifier = Notifier(database, webhook=config.webhook, mail=config.mail, public_url=public_url)
 
     def owner_of(actor: str) -> str | None:

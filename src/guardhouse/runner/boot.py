@@ -228,6 +228,7 @@ async def _serve(
                 facts=HostReporter(workspace=config.workspace),
                 handle=handle,
                 tasks_waiting=lambda: dispatcher.waiting,
+                start_delay_ms=dispatcher.take_start_delay_ms,
             )
             link.report_policy(make_report(policy, wall))
             dispatcher.link = link

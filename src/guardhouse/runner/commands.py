@@ -286,6 +286,12 @@ class CommandService:
         self._bundle = bundle
         # One judgement at a time, off the event loop: a text that is slow to read must not stop the heartbeat.
         self._judge_limiter = trio.CapacityLimiter(1)
+        self._slowest_start_s = 0.0
+
+    def take_start_delay_ms(self) -> int:
+        """Return how long the slowest start of a command took since this was asked last; 0 where none was started."""
+        slowest_s, self._slowest_start_s = self._slowest_start_s, 0.0
+        return int(slowest_s * 1000)
 
     def _judge_checked(self, text: str, requester: str | None) -> Decision:
         size_bytes = len(text.encode("utf-8", "surrogateescape"))
@@ -448,7 +454,9 @@ class CommandService:
             closing(trio.lowlevel.FdStream(err_read)) as err_stream,
         ):
             try:
+                asked_s = trio.current_time()
                 running = await self._launcher.launch(request, stdin_fd=None, stdout_fd=out_write, stderr_fd=err_write)
+                self._slowest_start_s = max(self._slowest_start_s, trio.current_time() - asked_s)
             finally:
                 os.close(out_write)
                 os.close(err_write)

@@ -130,6 +130,10 @@ class Dispatcher:
         """Commands that wait for a slot."""
         return self._command_slots.statistics().tasks_waiting
 
+    def take_start_delay_ms(self) -> int:
+        """Return how long the slowest start of a command took since this was asked last; 0 where none was started."""
+        return self.enforcement.commands.take_start_delay_ms()
+
     def handle(self, event: Event) -> None:
         """Take one event; what takes time is started in the nursery."""
         match event:

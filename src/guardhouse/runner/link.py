@@ -23,6 +23,7 @@ from guardhouse.wire.messages_files import FileResult
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
+    HubDraining,
     HubGoodbye,
     PolicyAnswer,
     PolicyReport,
@@ -93,12 +94,14 @@ class Link:
         facts: HostReport,
         handle: Callable[[Event], None],
         tasks_waiting: Callable[[], int] = lambda: 0,
+        start_delay_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """``handle`` gets every event that is not the link's own; it must not block."""
         self._session = session
         self._facts = facts
         self._handle = handle
         self._tasks_waiting = tasks_waiting
+        self._start_delay_ms = start_delay_ms
         self._wake = trio.Event()
         self._written = trio.Event()
         self._rooms: dict[str, trio.Event] = {}
@@ -344,6 +347,8 @@ class Link:
                 case HeartbeatDue():
                     if nursery is not None:
                         nursery.start_soon(self._beat, event.first)
+                case HubDraining():
+                    log.info("the hub drains this environment, or no more", drains=event.draining, reason=event.reason)
                 case HubGoodbye():
                     log.info("the hub says goodbye", reason=event.reason)
                     self.reconnect_after_s = event.reconnect_after_s or 0.0
@@ -353,7 +358,12 @@ class Link:
     async def _beat(self, first: bool) -> None:  # noqa: FBT001 - a nursery passes positional arguments only
         environment = await self._facts.environment() if first else None
         metrics = await self._facts.metrics()
-        self._session.heartbeat(metrics=metrics, environment=environment, tasks_waiting=self._tasks_waiting())
+        self._session.heartbeat(
+            metrics=metrics,
+            environment=environment,
+            tasks_waiting=self._tasks_waiting(),
+            executor_delay_ms=self._start_delay_ms(),
+        )
         self._wake.set()
 
     def _forget_room(self, task_id: str) -> None:

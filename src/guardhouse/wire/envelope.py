@@ -39,6 +39,7 @@ _TO_RUNNER: Final[tuple[type[Message], ...]] = (
     messages_v1.OutputAck,
     messages_v1.ResultAck,
     messages_v1.HubGoodbye,
+    messages_v1.HubDraining,
     messages_v1.ApprovalDecision,
     messages_v1.PolicySet,
     messages_files.FileRead,

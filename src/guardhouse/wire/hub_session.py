@@ -45,6 +45,7 @@ from guardhouse.wire.messages_v1 import (
     ApprovalWithdrawn,
     Disposition,
     HeldTask,
+    HubDraining,
     HubGoodbye,
     OutputAck,
     PolicyAnswer,
@@ -359,6 +360,13 @@ class HubSession:
         if not (self.is_v1 and self.is_ready):
             return False
         self._send(policy)
+        return True
+
+    def say_draining(self, draining: HubDraining) -> bool:
+        """Tell the runner that its environment is drained, or no more; False as for `set_policy`."""
+        if not (self.is_v1 and self.is_ready):
+            return False
+        self._send(draining)
         return True
 
     def say_goodbye(self, *, reason: str = "", reconnect_after_s: float | None = None) -> None:

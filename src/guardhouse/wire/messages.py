@@ -112,7 +112,7 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     """Sent at once after the connection stands and every 30 s.
 
     The last six are of ``guardhouse.v1``: the load from which a hub computes "degraded", and the digests of the
-    policies in force. ``executor_delay_ms`` is how long a probe of the launcher took.
+    policies in force. ``executor_delay_ms`` is how long the slowest start of a command since the last one took.
     """
 
     TYPE: ClassVar[str] = "heartbeat"

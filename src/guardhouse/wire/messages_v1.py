@@ -22,6 +22,7 @@ __all__ = [
     "ApprovalWithdrawn",
     "Disposition",
     "HeldTask",
+    "HubDraining",
     "HubGoodbye",
     "OutputAck",
     "PolicyAnswer",
@@ -191,6 +192,18 @@ class HubGoodbye(Message, frozen=True, kw_only=True):
 
     reason: Text = ""
     reconnect_after_s: Seconds | None = None
+
+
+class HubDraining(Message, frozen=True, kw_only=True):
+    """Hub to runner: an operator takes the environment out of use, or puts it back. Running tasks end normally.
+
+    For the runner's own record: the hub sends no new task, so there is nothing to refuse.
+    """
+
+    TYPE: ClassVar[str] = "hub.draining"
+
+    draining: bool
+    reason: Text = ""
 
 
 class ApprovalGate(StrEnum):

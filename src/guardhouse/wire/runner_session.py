@@ -44,6 +44,7 @@ from guardhouse.wire.messages_v1 import (
     ApprovalRequest,
     ApprovalWithdrawn,
     Disposition,
+    HubDraining,
     HubGoodbye,
     OutputAck,
     PolicyAnswer,
@@ -259,7 +260,7 @@ class RunnerSession:
                 return self._on_result_ack(message)
             case ApprovalDecision():
                 return [message] if self._approvals.pop(message.approval_id, None) is not None else []
-            case PolicySet() | McpCall() | HubGoodbye() | FileRead() | FileWrite():
+            case PolicySet() | McpCall() | HubGoodbye() | HubDraining() | FileRead() | FileWrite():
                 return [message]
             case _:
                 raise InvariantError(f"no rule for {message.TYPE} towards a runner")

@@ -19,6 +19,7 @@ __all__ = [
     "create_team",
     "delete_environment",
     "environment_not_found",
+    "environment_view",
     "find_environment",
     "list_environments",
     "list_teams",
@@ -46,10 +47,17 @@ async def find_environment(call: Call, reference: str) -> EnvironmentRecord:
     return record
 
 
-def _view(call: Call, record: EnvironmentRecord) -> schemas.Environment:
+def environment_view(call: Call, record: EnvironmentRecord) -> schemas.Environment:
+    """Return an environment as it is now."""
     at_ms = now_ms()
     instance = call.services.links.instance(record.id)
-    return views.environment_view(record, call.services.presence(record, at_ms=at_ms), instance, now_ms=at_ms)
+    return views.environment_view(
+        record,
+        call.services.presence(record, at_ms=at_ms),
+        instance,
+        now_ms=at_ms,
+        offered_version=call.services.config.runner_version,
+    )
 
 
 async def list_environments(call: Call) -> Reply:
@@ -79,7 +87,8 @@ async def list_environments(call: Call) -> Reply:
     more = len(found) > query.limit
     return Reply(
         schemas.EnvironmentList(
-            environments=[_view(call, row) for row in page], next_cursor=page[-1].shown_name if more else None
+            environments=[environment_view(call, row) for row in page],
+            next_cursor=page[-1].shown_name if more else None,
         )
     )
 
@@ -132,7 +141,9 @@ async def create_environment(call: Call) -> Reply:
     services.credentials.add_runner_token(token)
     services.links.forget_known()
     return Reply(
-        schemas.EnvironmentCreated(environment=_view(call, record), token=secret, connect_url=services.connect_url),
+        schemas.EnvironmentCreated(
+            environment=environment_view(call, record), token=secret, connect_url=services.connect_url
+        ),
         status=201,
     )
 
@@ -155,7 +166,7 @@ def _mint_runner_token(call: Call, environment_id: str, at_ms: int) -> tuple[str
 
 async def show_environment(call: Call) -> Reply:
     """Answer one environment."""
-    return Reply(_view(call, await find_environment(call, call.path["environment"])))
+    return Reply(environment_view(call, await find_environment(call, call.path["environment"])))
 
 
 async def update_environment(call: Call) -> Reply:
@@ -185,7 +196,7 @@ async def update_environment(call: Call) -> Reply:
     call.services.links.forget_known()
     if record is None:
         raise environment_not_found(call.path["environment"])
-    return Reply(_view(call, record))
+    return Reply(environment_view(call, record))
 
 
 async def delete_environment(call: Call) -> Reply:
@@ -209,6 +220,8 @@ async def delete_environment(call: Call) -> Reply:
 
     await services.database.write(remove)
     services.links.forget_known()
+    services.links.drained.pop(found.id, None)
+    services.board.timeouts.forget([found.id])
     services.links.close(found.id, reason="the environment was deleted")
     await services.board.lose_environment(found.id, reason="the environment was deleted")
     return Reply(None, status=204)

@@ -14,9 +14,9 @@ from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.authorize import Principal
-from guardhouse.hub.clock import iso_time
+from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import NotVisible, check_sees_work, reach_of
-from guardhouse.hub.store import audit
+from guardhouse.hub.store import audit, environments
 
 __all__ = ["EVENT_STREAM", "EventQuery", "stream_events"]
 
@@ -66,7 +66,7 @@ async def _stream(call: Call, after: int) -> AsyncIterator[bytes]:
             for number, environment_id, connected in services.links.presence_since(seen_presence):
                 seen_presence = number
                 if await _sees(call, call.actor, environment_id, ()):
-                    yield _event("presence", {"environment": environment_id, "connected": connected}, None)
+                    yield _event("presence", await _presence(call, environment_id, connected=connected), None)
             if records:
                 continue
             with trio.move_on_after(KEEPALIVE_S) as waiting:
@@ -91,6 +91,16 @@ async def _sees(call: Call, actor: Principal, environment_id: str, asked_by: tup
     except NotVisible:
         return False
     return True
+
+
+async def _presence(call: Call, environment_id: str, *, connected: bool) -> dict[str, Any]:
+    """Return how an environment is now; several changes in a row may be told by the last state."""
+    facts: dict[str, Any] = {"environment": environment_id, "connected": connected}
+    record = await call.services.database.read(partial(environments.find_environment, id_or_name=environment_id))
+    if record is not None:
+        found = call.services.presence(record, at_ms=now_ms())
+        facts |= {"status": found.status, "status_reason": found.reason}
+    return facts
 
 
 def _facts(record: AuditRecord) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from guardhouse.hub.api import (
     tokens,
 )
 from guardhouse.hub.api.door import Call, Reply, Route
+from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
 from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Access, Scope
 from guardhouse.hub.concerns import Concern
@@ -639,4 +640,5 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="audit",
         replies={200: schemas.AuditKey},
     ),
+    *LIFECYCLE_ROUTES,
 )

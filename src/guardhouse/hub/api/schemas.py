@@ -80,7 +80,7 @@ ScopeName = Literal[
     "approvals:decide",
     "admin",
 ]
-Status = Literal["pending", "online", "offline"]
+Status = Literal["pending", "online", "degraded", "draining", "offline"]
 State = Literal["queued", "sent", "accepted", "running", "succeeded", "failed", "cancelled", "timed_out", "lost"]
 
 
@@ -139,11 +139,28 @@ class Instance(Output, frozen=True):
     draining: bool
 
 
+class EnvironmentCondition(Output, frozen=True):
+    """One thing that is wrong with a connected runner; where it ``degrades``, the status says so."""
+
+    code: Literal["delay", "backlog", "timeouts", "clock_skew", "missing_layers"]
+    text: str
+    degrades: bool
+
+
+class EnvironmentDrain(Output, frozen=True):
+    """Since when an operator lets an environment take no new tasks."""
+
+    since: str
+    by: str | None
+    reason: str | None
+
+
 class Environment(Output, frozen=True):
     """A place where commands run, and what is known of the runner there.
 
     ``status_reason`` is a sentence; ``last_heartbeat_ago`` is how people say it. ``machine`` is what the runner
-    told of its host, ``connection`` is there while a runner is connected.
+    told of its host, ``connection`` is there while a runner is connected. ``upgrade_available`` is the version to
+    upgrade to, null where the runner's is as new.
     """
 
     id: str
@@ -162,6 +179,9 @@ class Environment(Output, frozen=True):
     last_heartbeat_at: str | None
     last_heartbeat_ago: str
     connection: Instance | None
+    conditions: list[EnvironmentCondition]
+    drain: EnvironmentDrain | None
+    upgrade_available: str | None
     created_at: str
     created_by: str
 

@@ -10,6 +10,7 @@ import msgspec
 from guardhouse.hub.api import schemas, schemas_people
 from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.clock import iso_time, relative_time
+from guardhouse.hub.condition import newer_version
 from guardhouse.hub.presence import ConnectedInstance, Presence
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.people import PersonRecord
@@ -25,9 +26,14 @@ def _time(at_ms: int) -> str:
 
 
 def environment_view(
-    record: EnvironmentRecord, presence: Presence, instance: ConnectedInstance | None, *, now_ms: int
+    record: EnvironmentRecord,
+    presence: Presence,
+    instance: ConnectedInstance | None,
+    *,
+    now_ms: int,
+    offered_version: str,
 ) -> schemas.Environment:
-    """Return an environment as the list and the page show it."""
+    """Return an environment as the list and the page show it; ``offered_version`` is what its runner could be."""
     return schemas.Environment(
         id=record.id,
         name=record.shown_name,
@@ -39,7 +45,7 @@ def environment_view(
         tags=list(record.tags),
         status=presence.status,
         status_reason=presence.reason,
-        selectable=presence.status == "online",
+        selectable=presence.is_selectable,
         version=record.version,
         machine=record.machine,
         metrics=record.metrics,
@@ -55,6 +61,16 @@ def environment_view(
             tasks_in_flight=instance.tasks_in_flight,
             draining=instance.draining,
         ),
+        conditions=[
+            schemas.EnvironmentCondition(code=cast(Any, one.code), text=one.text, degrades=one.degrades)
+            for one in presence.conditions
+        ],
+        drain=None
+        if record.drain_ms is None
+        else schemas.EnvironmentDrain(since=_time(record.drain_ms), by=record.drain_by, reason=record.drain_reason),
+        upgrade_available=offered_version
+        if record.protocol == "guardhouse.v1" and newer_version(record.version, offered_version)
+        else None,
         created_at=_time(record.created_ms),
         created_by=record.created_by,
     )

@@ -5,6 +5,7 @@ the commit, the sender writes what the session queued. The receiver waits when t
 slows the runner's command instead of filling the hub's memory. Runs in the hub.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Final, Literal, cast
 
@@ -19,6 +20,7 @@ from guardhouse import limits
 from guardhouse.errors import PeerError
 from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.condition import Vitals, decide_conditions
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.file_calls import FileCalls
@@ -36,13 +38,14 @@ from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
 from guardhouse.values import Stream
 from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
+from guardhouse.wire.messages import Heartbeat, TaskRequest
 from guardhouse.wire.messages import Message as WireMessage
-from guardhouse.wire.messages import TaskRequest
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
     ApprovalRequest,
     ApprovalWithdrawn,
+    HubDraining,
     PolicyAnswer,
     PolicyReport,
     RunnerDraining,
@@ -111,6 +114,7 @@ class RunnerLink:
         self._remote_address = remote_address
         self._connected_ms = now_ms()
         self._last_heartbeat_ms: int | None = None
+        self._vitals = Vitals()
         self._held: set[str] = set()
         self._unstored: list[OutputReceived | OutputGap | ResultReceived] = []
         self._unstored_bytes = 0
@@ -154,7 +158,13 @@ class RunnerLink:
             last_heartbeat_ms=self._last_heartbeat_ms,
             tasks_in_flight=self._board.in_flight(self._environment.id),
             draining=self._session.is_draining,
+            vitals=self._vitals_now(),
         )
+
+    def _vitals_now(self) -> Vitals:
+        report, (timeouts, timed_out_ms) = self.policies.report, self._board.timeouts.of(self._environment.id)
+        missing = report.missing_layers if report is not None else ()
+        return replace(self._vitals, missing_layers=missing, timeouts=timeouts, timed_out_ms=timed_out_ms)
 
     def holds(self, task_id: str) -> bool:
         """Whether the runner was given the task on this connection, or goes on with it."""
@@ -187,6 +197,11 @@ class RunnerLink:
         """Queue the environment's policy, or its withdrawal; a runner that cannot be told now is told by its report."""
         self.policies.send(policy)
         self._to_send.set()
+
+    def send_draining(self, draining: HubDraining) -> None:
+        """Queue the word that an operator drains the environment, or no more; a plain runner knows none."""
+        if self._session.say_draining(draining):
+            self._to_send.set()
 
     async def is_alive(self, *, within_s: float) -> bool:
         """Ping the runner."""
@@ -276,6 +291,7 @@ class RunnerLink:
                 await self._on_hello(event)
             case RunnerDraining():
                 self._log.info("runner_draining", reason=event.reason, deadline_s=event.deadline_s)
+                self._links.note_change(self._environment.id)
             case RunnerGoodbye():
                 self._end_reason = f"the runner said goodbye: {event.reason or 'no reason given'}"
             case PolicyReport():
@@ -293,6 +309,7 @@ class RunnerLink:
                 self._warn(event.error)
             case WentOffline():
                 self._log.warning("runner_silent", seconds=limits.OFFLINE_AFTER_S)
+                self._links.note_change(self._environment.id)
             case _:
                 self._log.debug("message_unused", type=type(event).__name__)
 
@@ -323,6 +340,7 @@ class RunnerLink:
         first_ever = self._last_heartbeat_ms is None
         self._last_heartbeat_ms = now_ms()
         info = heartbeat.environment
+        before, self._vitals = self._vitals, self._heard_vitals(heartbeat, self._last_heartbeat_ms)
         facts = HeartbeatFacts(
             environment_id=self._environment.id,
             at_ms=self._last_heartbeat_ms,
@@ -342,6 +360,20 @@ class RunnerLink:
                 self._log.warning("heartbeat_not_written", error=str(error))
         else:
             self._links.heartbeat(facts)
+        if first_ever or self._conditions(before) != self._conditions(self._vitals):
+            self._links.note_change(self._environment.id)
+
+    def _heard_vitals(self, heartbeat: Heartbeat, at_ms: int) -> Vitals:
+        # A plain runner's frames say when they were sent, too, but nothing of ours was promised about that.
+        skew_ms = self._session.peer_time_ms - at_ms if self._session.is_v1 else None
+        return Vitals(
+            tasks_waiting=heartbeat.tasks_waiting,
+            executor_delay_ms=heartbeat.executor_delay_ms,
+            clock_skew_ms=skew_ms,
+        )
+
+    def _conditions(self, vitals: Vitals) -> frozenset[str]:
+        return frozenset(one.code for one in decide_conditions(vitals, now_ms=now_ms()))
 
     async def _on_hello(self, hello: RunnerHello) -> None:
         stored = await self._board.stored(self._environment.id, [task.task_id for task in hello.tasks])
@@ -361,6 +393,9 @@ class RunnerLink:
                 case _:
                     await self._take(event)
         await self._board.resume(self._environment.id)
+        draining = self._links.drained.get(self._environment.id)
+        if draining is not None:
+            self.send_draining(draining)
 
     # Storing.
 

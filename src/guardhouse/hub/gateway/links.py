@@ -19,7 +19,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
 from guardhouse.hub.store.policies import EnvironmentPolicy
 from guardhouse.hub.tasks.board import Runner
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
-from guardhouse.wire.messages_v1 import ApprovalDecision
+from guardhouse.wire.messages_v1 import ApprovalDecision, HubDraining
 
 __all__ = ["AlreadyConnected", "Link", "Links"]
 
@@ -53,6 +53,10 @@ class Link(Runner, Protocol):
     def tell(self, decision: ApprovalDecision) -> None:
         """Queue what people said to a question of its runner."""
 
+    def send_draining(self, draining: HubDraining) -> None:
+        """Tell its runner that an operator drains the environment, or no more."""
+        ...
+
     async def ask_file(self, call: FileRead | FileWrite) -> FileResult:
         """Ask its runner for one part of a file."""
         ...
@@ -80,6 +84,8 @@ class Links:
         # Counts runners that come and go; the newest of them, for whoever follows.
         self.presence_number = 0
         self._presence: deque[tuple[int, str, bool]] = deque(maxlen=PRESENCE_KEPT)
+        # Environments that an operator drains, with what their runners are told.
+        self.drained: dict[str, HubDraining] = {}
         self.transfers = 0  # files that are on their way, of all environments
 
     def __len__(self) -> int:
@@ -180,8 +186,24 @@ class Links:
         self._presence.append((self.presence_number, environment_id, connected))
         self._database.nudge()
 
+    def note_change(self, environment_id: str) -> None:
+        """Wake who follows: the environment's status may be another now, though nobody came or went."""
+        self._note_presence(environment_id, connected=environment_id in self._links)
+
+    def set_drained(self, environment_id: str, *, reason: str | None, drained: bool) -> None:
+        """Note that an operator drains an environment, or no more, and tell its runner where one listens."""
+        word = HubDraining(draining=drained, reason=reason or "")
+        if drained:
+            self.drained[environment_id] = word
+        else:
+            self.drained.pop(environment_id, None)
+        link = self._links.get(environment_id)
+        if link is not None:
+            link.send_draining(word)
+        self.note_change(environment_id)
+
     def presence_since(self, number: int) -> list[tuple[int, str, bool]]:
-        """Return which runners came (True) and went (False) after ``number``, the last thousands of them at most."""
+        """Return which runners came or changed (True) and went (False) after ``number``: the last thousands at most."""
         if number >= self.presence_number:
             return []
         return [one for one in self._presence if one[0] > number]

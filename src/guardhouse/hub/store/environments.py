@@ -32,11 +32,13 @@ __all__ = [
     "delete_environment",
     "find_environment",
     "insert_environment",
+    "list_drained",
     "list_environments",
     "reach_conditions",
     "record_disconnect",
     "record_heartbeat",
     "record_heartbeats",
+    "set_drain",
     "update_environment",
 ]
 
@@ -65,6 +67,10 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_heartbeat_ms: int | None
     disconnected_ms: int | None
     disconnect_reason: str | None
+    # Since when it takes no new tasks, who said so and why; None: it takes them.
+    drain_ms: int | None = None
+    drain_by: str | None = None
+    drain_reason: str | None = None
 
     @property
     def shown_name(self) -> str:
@@ -298,3 +304,21 @@ def record_disconnect(connection: Connection, environment_id: str, *, at_ms: int
         .where(environments.c.id == environment_id)
         .values(disconnected_ms=at_ms, disconnect_reason=reason)
     )
+
+
+def set_drain(
+    connection: Connection, environment_id: str, *, at_ms: int | None, by: str | None, reason: str | None
+) -> EnvironmentRecord | None:
+    """Store since when an environment takes no new tasks, None for one that does, and return the record."""
+    connection.execute(
+        update(environments)
+        .where(environments.c.id == environment_id)
+        .values(drain_ms=at_ms, drain_by=by, drain_reason=reason)
+    )
+    return find_environment(connection, environment_id)
+
+
+def list_drained(connection: Connection) -> list[EnvironmentRecord]:
+    """Return the environments that take no new tasks."""
+    query = _query().where(environments.c.drain_ms.is_not(None))
+    return [_record(row) for row in connection.execute(query).mappings()]

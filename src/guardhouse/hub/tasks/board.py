@@ -8,7 +8,7 @@ crash leaves exactly one. Knows connections only as `Runner`. Runs in the hub.
 import hashlib
 import secrets
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from guardhouse import limits
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.condition import TimeoutStreaks
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.store import approvals, audit
@@ -82,6 +83,10 @@ class Runner(Protocol):
 class Runners(Protocol):
     """Who is connected."""
 
+    @property
+    def drained(self) -> Mapping[str, object]:
+        """Environments, by id, that get no new tasks for now."""
+
     def find(self, environment_id: str) -> Runner | None:
         """Return the environment's runner, connected now, or None."""
 
@@ -117,6 +122,7 @@ class TaskBoard:
         self._away_since_s: dict[str, float] = {}
         self._nursery: trio.Nursery | None = None
         self.instance_id = mint_id("hub")
+        self.timeouts = TimeoutStreaks()
         # Told the id of each task that has got its end.
         self.on_end: list[Callable[[str], None]] = []
 
@@ -276,13 +282,19 @@ class TaskBoard:
         return (
             runner is not None
             and runner.is_ready
+            and environment_id not in self._runners.drained
             and not self._queues[environment_id]
             and self.in_flight(environment_id) < self._in_flight_limit
         )
 
     def _check_may_queue(self, asked: TaskRequested, runner: Runner | None) -> None:
-        if (runner is None or not runner.is_ready) and asked.queue_s <= 0:
-            why = "is not connected" if runner is None else "takes no tasks now (starting or draining)"
+        is_drained = asked.environment.id in self._runners.drained
+        if (runner is None or not runner.is_ready or is_drained) and asked.queue_s <= 0:
+            why = "takes no tasks now (starting or draining)"
+            if is_drained:
+                why = "is drained by an operator and takes no new tasks"
+            elif runner is None:
+                why = "is not connected"
             raise ApiError(
                 409,
                 "environment_unavailable",
@@ -340,6 +352,8 @@ class TaskBoard:
             while queue:
                 runner = self._runners.find(environment_id)
                 if runner is None or not runner.is_ready or self.in_flight(environment_id) >= self._in_flight_limit:
+                    return
+                if environment_id in self._runners.drained:
                     return
                 live = queue.popleft()
                 if live.record.is_finished:
@@ -594,6 +608,13 @@ class TaskBoard:
             **values,
         )
         self._drop(live)
+        if end.state in {TaskState.TIMED_OUT, TaskState.SUCCEEDED}:
+            self.timeouts.note(
+                live.record.environment_id,
+                timed_out=end.state is TaskState.TIMED_OUT,
+                limit_ms=live.record.timeout_ms,
+                at_ms=end.at_ms,
+            )
         live.end()
         for tell in self.on_end:
             tell(task_id)
