@@ -13,6 +13,8 @@ __all__ = ["import_everything"]
 
 # What the runner may need after boot: decisions, messages, its own modules and the clients of its workers.
 _PACKAGES: Final = ("guardhouse.policy", "guardhouse.redaction", "guardhouse.wire", "guardhouse.runner")
+# The parser worker's alone: bashlex builds its tables anew at each import, a fifth of a second.
+_NEVER_HERE: Final = frozenset({"guardhouse.policy.shell.bashlex_reader"})
 _MODULES: Final = ("guardhouse.worker.client", "guardhouse.launcher.client", "tree_sitter", "tree_sitter_bash")
 
 
@@ -23,4 +25,5 @@ def import_everything() -> None:
     for package_name in _PACKAGES:
         package = importlib.import_module(package_name)
         for found in pkgutil.walk_packages(package.__path__, prefix=f"{package_name}."):
-            importlib.import_module(found.name)
+            if found.name not in _NEVER_HERE:
+                importlib.import_module(found.name)
