@@ -10,9 +10,9 @@ import contextlib
 import ctypes
 import os
 import signal
-from dataclasses import dataclass
+import struct
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse.errors import SetupError
 from guardhouse.kernel.syscalls import ARCHITECTURE
@@ -92,8 +92,7 @@ class StopKind(Enum):
     SIGNAL = "signal"
 
 
-@dataclass(frozen=True, slots=True)
-class ExecEntry:
+class ExecEntry(NamedTuple):
     """Arguments of execve or execveat at its entry, as addresses in the tracee. ``dirfd`` is None for execve."""
 
     path: int
@@ -254,21 +253,24 @@ _EXECVEAT: Final = {"x86_64": 322, "aarch64": 281}.get(ARCHITECTURE, -1)
 
 
 _WORDS: Final = {"x86_64": _X86_64_WORDS, "aarch64": _AARCH64_WORDS}.get(ARCHITECTURE, 0)
-_REGISTERS: Final = (ctypes.c_uint64 * max(1, _WORDS))()
-_REGISTERS_VECTOR: Final = _Iovec(ctypes.addressof(_REGISTERS), _WORDS * 8)
+# Read and written as bytes: unpacking them at once is quicker than asking an array for each.
+_REGISTERS: Final = bytearray(8 * max(1, _WORDS))
+_REGISTERS_IN_C: Final = (ctypes.c_char * len(_REGISTERS)).from_buffer(_REGISTERS)
+_REGISTERS_LAYOUT: Final = struct.Struct(f"<{max(1, _WORDS)}Q")
+_REGISTERS_VECTOR: Final = _Iovec(ctypes.addressof(_REGISTERS_IN_C), _WORDS * 8)
 _REGISTERS_VECTOR_ADDRESS: Final = ctypes.addressof(_REGISTERS_VECTOR)
 _REGISTERS_VECTOR_POINTER: Final = ctypes.byref(_REGISTERS_VECTOR)
 
 
-def _registers(tid: int) -> "ctypes.Array[ctypes.c_uint64]":
-    """Return the registers; the next call overwrites them."""
+def _registers(tid: int) -> tuple[int, ...]:
+    """Return the registers, and leave them in `_REGISTERS`."""
     if not _WORDS:
         raise SetupError(f"the exec gate knows no registers of {ARCHITECTURE}; use x86_64 or aarch64")
     _REGISTERS_VECTOR.length = _WORDS * 8
     # SAFE: the kernel writes at most the vector's length into the array; both live as long as this module.
     if _QUICK_PTRACE(_GETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_POINTER) == -1:
         _call(_GETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_ADDRESS)
-    return _REGISTERS
+    return _REGISTERS_LAYOUT.unpack(_REGISTERS)
 
 
 def exec_entry(tid: int) -> ExecEntry | None:
@@ -284,21 +286,22 @@ def exec_entry(tid: int) -> ExecEntry | None:
     else:
         number, arguments = words[8], (words[0], words[1], words[2], words[3], words[4])
     if number == _EXECVE:
-        return ExecEntry(path=arguments[0], argv=arguments[1], dirfd=None, flags=0)
+        return ExecEntry(arguments[0], arguments[1], None, 0)
     if number == _EXECVEAT:
         dirfd = ctypes.c_int(arguments[0] & 0xFFFFFFFF).value
-        return ExecEntry(path=arguments[1], argv=arguments[2], dirfd=dirfd, flags=arguments[4] & 0xFFFFFFFF)
+        return ExecEntry(arguments[1], arguments[2], dirfd, arguments[4] & 0xFFFFFFFF)
     return None
 
 
 def refuse_system_call(tid: int, code: int) -> None:
     """Make the system call that ``tid`` is stopped at the entry of do nothing and return ``-code`` (an errno)."""
-    words = _registers(tid)
+    words = list(_registers(tid))
     if ARCHITECTURE == "x86_64":
         words[_ORIG_RAX] = (1 << 64) - 1
         words[_RAX] = (1 << 64) - code
     else:
         words[0] = (1 << 64) - code
+    _REGISTERS_LAYOUT.pack_into(_REGISTERS, 0, *words)
     # SAFE: the kernel reads the vector's length of the array; both live as long as this module.
     _call(_SETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_ADDRESS)
     if ARCHITECTURE == "aarch64":

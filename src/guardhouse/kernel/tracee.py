@@ -26,7 +26,9 @@ _IOVECS: Final = 1024
 _BUFFER: Final = bytearray(_BUFFER_BYTES)
 _BUFFER_IN_C: Final = (ctypes.c_char * _BUFFER_BYTES).from_buffer(_BUFFER)
 _LOCAL: Final = (ctypes.c_uint64 * 2)(ctypes.addressof(_BUFFER_IN_C), _BUFFER_BYTES)
+_VIEW: Final = memoryview(_BUFFER)
 _REMOTE: Final = bytearray(16 * _IOVECS)
+_PAIR: Final = struct.Struct("<QQ")
 _REMOTE_IN_C: Final = (ctypes.c_char * (16 * _IOVECS)).from_buffer(_REMOTE)
 
 _READV = ctypes.CDLL(None, use_errno=True)["process_vm_readv"]
@@ -74,11 +76,13 @@ def read_memory(tid: int, address: int, length: int) -> bytes:
     count = 0
     end = address + length
     while address < end:
-        step = min(end, (address // _PAGE + 1) * _PAGE)
-        struct.pack_into("<QQ", _REMOTE, 16 * count, address, step - address)
+        step = (address // _PAGE + 1) * _PAGE
+        if step > end:
+            step = end
+        _PAIR.pack_into(_REMOTE, 16 * count, address, step - address)
         count += 1
         address = step
-    return bytes(_BUFFER[: _read(tid, count)])
+    return bytes(_VIEW[: _read(tid, count)])
 
 
 def read_string(tid: int, address: int, *, limit_bytes: int) -> bytes:
@@ -206,8 +210,9 @@ class Stack(NamedTuple):
 # include/uapi/linux/auxvec.h
 _AT_NULL: Final = 0
 _AT_EXECFN: Final = 31
-# Pointers and auxiliary vector of an everyday environment and argument list; a longer one takes another look.
-_TABLES_FIRST_BYTES: Final = 2 * 1024
+# Pointers, auxiliary vector, up to 8 KiB of nothing and the strings of an everyday environment and argument list: one
+# look. A longer one takes another.
+_STACK_FIRST_BYTES: Final = 12 * 1024
 _NULL: Final = bytes(_WORD)
 # Pairs of words; more than the kernel has kinds of.
 _VECTOR_MAX_PAIRS: Final = 64
@@ -225,7 +230,7 @@ def new_stack(tid: int, *, limit_bytes: int) -> Stack:
         ValueError: not the stack of a 64-bit program that has just been loaded.
     """
     top = ptrace.stack_pointer(tid)
-    length = _TABLES_FIRST_BYTES
+    length = _STACK_FIRST_BYTES
     while True:
         raw = read_memory(tid, top, length)
         tables = _parse_tables(raw)
@@ -243,8 +248,11 @@ def new_stack(tid: int, *, limit_bytes: int) -> Stack:
         raise ValueError("strings of the new program that are not where the kernel puts them")
     if last - first > limit_bytes:
         raise OSError(errno.E2BIG, f"more than {limit_bytes} bytes of arguments and environment")
-    strings = read_memory(tid, first, (last // _PAGE + 1) * _PAGE - first)
+    strings = raw[first - top :]
     end = strings.find(b"\0", last - first)
+    if end < 0:
+        strings = read_memory(tid, first, (last // _PAGE + 1) * _PAGE - first)
+        end = strings.find(b"\0", last - first)
     if end < 0:
         strings = read_memory(tid, first, last - first + _PATH_MAX)
         end = strings.find(b"\0", last - first)

@@ -65,6 +65,13 @@ _BYTES_A_CHAR: Final = 6
 _BYTES_AN_ODD_CHAR: Final = 12
 _ELF_32: Final = b"\x7fELF\x01"  # elf(5), EI_CLASS
 _SIGNAL_RECORD_BYTES: Final = 128  # signalfd(2)
+# Every stop is compared with these, and asking the class for a member costs more than the comparison.
+_SIGNAL: Final = StopKind.SIGNAL
+_NEW_CHILD: Final = StopKind.NEW_CHILD
+_ATTACHED: Final = StopKind.ATTACHED
+_EXEC_ENTRY: Final = StopKind.EXEC_ENTRY
+_EXEC: Final = StopKind.EXEC
+_GROUP_STOP: Final = StopKind.GROUP_STOP
 EXPIRED: Final = Answer(allows=False, why="it needed a person's approval, and nobody answered in time")
 ENDING: Final = Answer(allows=False, why="it needed a person's approval, and the command was stopped before that came")
 
@@ -102,8 +109,11 @@ class _Monitor:
             self._tree = ProcessTree()
             self._refused, self._refused_bytes, self._left_out = [], 0, 0
             self._started_s = time.monotonic()
-            tid = self._find_thread()
-            ptrace.seize(tid)
+            try:
+                tid = self._find_thread()
+                ptrace.seize(tid)
+            except (FileNotFoundError, ProcessLookupError):
+                os._exit(_EXIT_CLOSED)  # init was killed after it had asked
             self._tree.attach(tid)
             try:
                 self._sock.send(FOLLOWED)
@@ -115,37 +125,44 @@ class _Monitor:
             gc.collect()
 
     def _find_thread(self) -> int:
-        """Return the one thread of init beside its first: the one that asked and now waits."""
+        """Return the one thread of init beside its first: the one that asked and now waits.
+
+        Raises:
+            ProcessLookupError: init is being killed.
+        """
         others = [int(name) for name in os.listdir(f"/proc/{self._init_pid}/task") if int(name) != self._init_pid]
+        if not others:
+            raise ProcessLookupError(errno.ESRCH, f"init {self._init_pid} has no thread beside its first any more")
         if len(others) != 1:
             raise InvariantError(f"init {self._init_pid} has {len(others)} threads beside its first, expected one")
         return others[0]
 
     def _follow(self) -> None:
-        tree = self._tree
+        tree, questions = self._tree, self._questions
+        wait_any, classify, continue_tracee = ptrace.wait_any, ptrace.classify, ptrace.continue_tracee
         while not tree.is_empty:
             try:
-                waits = tree.lost_children or self._questions.is_waiting
-                tid, status, usage = self._next_stop() if waits else ptrace.wait_any()
+                waits = tree.has_lost_children or questions.is_waiting
+                tid, status, usage = self._next_stop() if waits else wait_any()
             except ChildProcessError:
                 return
-            kind, number = ptrace.classify(status)
-            if kind is StopKind.SIGNAL:
-                ptrace.continue_tracee(tid, deliver=number)
-            elif kind is StopKind.NEW_CHILD:
+            kind, number = classify(status)
+            if kind is _SIGNAL:
+                continue_tracee(tid, deliver=number)
+            elif kind is _NEW_CHILD:
                 self._new_child(tid)
-            elif kind is StopKind.ATTACHED:
+            elif kind is _ATTACHED:
                 if tree.first_stop(tid):
-                    ptrace.continue_tracee(tid)
-            elif kind is StopKind.EXEC_ENTRY:
+                    continue_tracee(tid)
+            elif kind is _EXEC_ENTRY:
                 self._judge_entry(tid)
-            elif kind is StopKind.EXEC:
+            elif kind is _EXEC:
                 self._judge_exec(tid)
-            elif kind is StopKind.GROUP_STOP:
+            elif kind is _GROUP_STOP:
                 # As job control asked.
                 ptrace.listen(tid)
             else:
-                if self._questions.is_waiting:
+                if questions.is_waiting:
                     self._let_go(tid)
                 tree.ended(
                     tid,

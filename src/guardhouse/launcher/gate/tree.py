@@ -69,6 +69,11 @@ class ProcessTree:
         return not self._program and not self._early
 
     @property
+    def has_lost_children(self) -> bool:
+        """Whether there are `lost_children`; asked at every stop."""
+        return bool(self._lost)
+
+    @property
     def lost_children(self) -> tuple[int, ...]:
         """Children that wait to be named since before a thread ended: the one that ended may have been their parent."""
         return tuple(self._lost)
