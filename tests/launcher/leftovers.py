@@ -28,6 +28,10 @@ from tests.support.platform_stub import Peer, PlatformStub, open_stub
 from tests.support.runner_process import RunnerProcess, make_directory, remove_directory, start_runner
 
 TOKEN = "wnt_census"
+ROUNDS_MAX = 10
+# Pages that the monitor shares with the launcher become its own one by one, fewer each time. A single object of 60
+# bytes kept for each program would be 290 KiB a round of the long form, for ever.
+SETTLED_KIB = 128
 EXECS = 5000 if "GUARDHOUSE_LEAK_COMMANDS" in os.environ else 600
 COMMANDS = int(os.environ.get("GUARDHOUSE_LEAK_COMMANDS", "100"))
 TIMES_EACH = int(os.environ.get("GUARDHOUSE_LEAK_TIMES", "3"))
@@ -179,7 +183,10 @@ async def ended_with(bench: Bench, task_id: str, words: str) -> None:
 
 
 async def by_time_limit(bench: Bench) -> None:
-    await ended_with(bench, await bench.begin_tree(timeout=1), '"timed_out": true')
+    """Of however much of the tree is there by then: nobody can say that a busy host starts all of it in time."""
+    task_id = await bench.peer.ask("bash", {"command": TREE, "timeout": 1})
+    await ended_with(bench, task_id, '"timed_out": true')
+    bench.census.note_launchers()
 
 
 async def by_cancel(bench: Bench) -> None:
@@ -368,7 +375,7 @@ async def check_nothing_is_left_over(directory: Path) -> None:
 
 
 async def check_many_programs_in_one_command_leave_nothing_in_the_monitor(directory: Path) -> None:
-    """The exec gate's monitor has the same descriptors after them, and no more memory after a second time."""
+    """The exec gate's monitor has the same descriptors after them, and its memory stops growing with more of them."""
     account, uid = account_of_nobody_else(directory)
     with subreaper():
         async with open_stub(TOKEN) as stub:
@@ -378,14 +385,14 @@ async def check_many_programs_in_one_command_leave_nothing_in_the_monitor(direct
                 monitor = one_of("guardhouse-monitor", parent=launcher().pid).pid
                 text = f"for ((n = 0; n < {EXECS}; n++)); do /bin/true; done; echo $n"
                 seen = [figures_of(monitor)]
-                for _ in range(3):
+                while len(seen) < 3 or (seen[-1][1] > seen[-2][1] + SETTLED_KIB and len(seen) < ROUNDS_MAX):
                     assert (await bench.run(text, timeout=300))["result"]["stdout"] == f"{EXECS}\n"
                     await bench.run("true")
                     seen.append(figures_of(monitor))
             bench.census.reap()
     tell(f"{EXECS} programs a command, monitor's (descriptors, KiB): {seen}")
     assert len({descriptors for descriptors, _ in seen}) == 1
-    assert seen[3][1] <= seen[1][1] + 512, seen
+    assert seen[-1][1] <= seen[-2][1] + SETTLED_KIB, seen
 
 
 def figures_of(pid: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def test_nothing_is_left_over() -> None:
     run("everything")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_many_programs_in_one_command_leave_nothing_in_the_monitor() -> None:
-    """The exec gate's monitor has the same descriptors after them, and no more memory after a second time."""
+    """The exec gate's monitor has the same descriptors after them, and its memory stops growing with more of them."""
     run("monitor")

@@ -20,6 +20,10 @@ _INLINE: Final = b"J"
 _IN_MEMORY: Final = b"M"
 _DESCRIPTORS_MAX: Final = 5  # three of a command, one body, one to spare
 _CREDENTIALS: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
+# As plain numbers: combining members of `socket.MsgFlag` costs more than the system call that they are for.
+_NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
+_CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_CUT_SHORT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _INT_BYTES: Final = array.array("i").itemsize
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_DESCRIPTORS_MAX * _INT_BYTES) + socket.CMSG_SPACE(_CREDENTIALS.size)
 
@@ -72,7 +76,7 @@ def send(sock: socket.socket, body: bytes, descriptors: tuple[int, ...] = (), *,
         if as_pid:
             credentials = _CREDENTIALS.pack(as_pid, os.getuid(), os.getgid())
             ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials))
-        sock.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
+        sock.sendmsg([payload], ancillary, _NO_SIGNAL)
     finally:
         if memory is not None:
             os.close(memory)
@@ -86,9 +90,7 @@ def receive(sock: socket.socket) -> Received | None:
             descriptors are closed.
         OSError: as recvmsg(2) says.
     """
-    payload, ancillary, flags, _ = sock.recvmsg(
-        limits.LAUNCH_DATAGRAM_MAX_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-    )
+    payload, ancillary, flags, _ = sock.recvmsg(limits.LAUNCH_DATAGRAM_MAX_BYTES, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
     descriptors = array.array("i")
     pid = 0
     for level, kind, data in ancillary:
@@ -102,7 +104,7 @@ def receive(sock: socket.socket) -> Received | None:
     if not payload and not received.descriptors:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & _CUT_SHORT:
             raise PeerError("launch datagram is too long or carries too many descriptors", code="oversized")
         if payload[:1] == _IN_MEMORY:
             received.body = _read_memory(received)

@@ -276,6 +276,15 @@ _KINDS: Final[dict[str, type]] = {
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+# Made once: `json.dumps` and `json.loads` with options make a new one each time.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def render_message(message: Message) -> bytes:
     """Return the JSON body of ``message``."""
     # One level by hand, not `asdict`: it copies every list and string container below as well.
@@ -285,7 +294,7 @@ def render_message(message: Message) -> bytes:
         if isinstance(value, LaunchRequest | CommandOutcome):
             value = {key: getattr(value, key) for key in type(value).__slots__}
         body[name] = value
-    return json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(body).encode("ascii")
 
 
 def parse_message(body: bytes) -> Message:
@@ -299,7 +308,7 @@ def parse_message(body: bytes) -> Message:
             f"launch message of {len(body)} bytes, the limit is {limits.LAUNCH_BODY_MAX_BYTES}", code="oversized"
         )
     try:
-        raw = json.loads(body, parse_constant=_refuse_constant)
+        raw = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"launch message is not JSON: {error}") from error
     if not isinstance(raw, dict):
@@ -417,10 +426,6 @@ def _encode(text: str, what: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise PeerError(f"{what} holds a lone surrogate that stands for no byte") from error
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not a JSON number")
 
 
 def _parse_reason(text: str) -> StopReason:

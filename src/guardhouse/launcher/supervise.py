@@ -96,7 +96,9 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}  # by pidfd
         self._dead: list[Slot] = []  # buried, group still busy
         self._jobs: dict[int, _Job] = {}
+        self._missing: dict[str, dict[str, str]] = {}  # by profile: `missing_layers`
         self._answers: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._waits_to_answer = False  # the runner's socket was full: the kernel tells when it is not
         self._open = True
         self._epoll = select.epoll()
         os.set_blocking(runner.fileno(), False)
@@ -220,7 +222,10 @@ class Supervisor:
         if plan is None or profile in WORKER_PROFILES.values():
             known = ", ".join(sorted(set(self._bundle.profiles) - set(WORKER_PROFILES.values())))
             return "request", f"unknown profile {profile!r}; this launcher has {known}"
-        for layer, why in missing_layers(plan, self._home, has_gate=self._gate is not None).items():
+        if profile not in self._missing:
+            # Neither the plan nor the host's controllers change while this process lives.
+            self._missing[profile] = missing_layers(plan, self._home, has_gate=self._gate is not None)
+        for layer, why in self._missing[profile].items():
             return layer, why
         if len(self._jobs) >= limits.LAUNCH_SLOTS_MAX:
             return "launcher", f"{limits.LAUNCH_SLOTS_MAX} commands run already; wait for one to end"
@@ -237,7 +242,9 @@ class Supervisor:
             try:
                 channel.send(self._runner, body, descriptors)
             except BlockingIOError:
-                self._epoll.modify(self._runner.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                if not self._waits_to_answer:
+                    self._waits_to_answer = True
+                    self._epoll.modify(self._runner.fileno(), select.EPOLLIN | select.EPOLLOUT)
                 return
             except (BrokenPipeError, ConnectionResetError):
                 self._open = False
@@ -245,7 +252,9 @@ class Supervisor:
             self._answers.popleft()
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._epoll.modify(self._runner.fileno(), select.EPOLLIN)
+        if self._waits_to_answer:
+            self._waits_to_answer = False
+            self._epoll.modify(self._runner.fileno(), select.EPOLLIN)
 
     # Slots
 
