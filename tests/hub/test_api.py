@@ -5,6 +5,7 @@ import re
 
 import httpx2
 import pytest
+from tests.support.runner_stub import connect_v1
 
 from guardhouse.hub.api.door import Door
 from guardhouse.hub.api.routes import ROUTES
@@ -310,3 +311,29 @@ async def test_health_and_landing(hub):
     page = await hub.http.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert f"{hub.url}/api/v1" in page.text
+
+
+async def test_tasks_are_found_by_what_really_ran(hub):
+    """A search looks at the programs that the exec gate saw, not only at the text that was asked for."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        for command, argv in (("./deploy.sh", ["curl", "http://192.0.2.1/x"]), ("curl --help", ["curl", "--help"])):
+            task = await hub.start(command, session_id="s-1")
+            asked = await runner.expect("task.request")
+            execs = {"ran": [{"argv": ["bash", "-c", command]}, {"argv": argv}], "refused": []}
+            await runner.result(asked["task_id"], result={"stdout": "", "stderr": "", "exit_code": 0, "execs": execs})
+            await hub.result(task["id"])
+
+    async def found(**query: str) -> list[str]:
+        reply = await hub.http.get("/api/v1/tasks", params=query)
+        assert reply.status_code == 200, reply.text
+        return [one["command"] for one in reply.json()["tasks"]]
+
+    assert await found(executed="192.0.2.1") == ["./deploy.sh"]
+    assert await found(text="192.0.2.1") == []
+    assert await found(executed="CURL") == ["curl --help", "./deploy.sh"]
+    assert await found(executed="%") == []
+    assert len(await found(session_id="s-1", operation="bash", since="2020-01-01T00:00:00Z")) == 2
+    assert await found(until="2020-01-01T00:00:00Z") == []
+    assert (await hub.http.get("/api/v1/tasks", params={"since": "yesterday"})).status_code == 400

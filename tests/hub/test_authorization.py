@@ -6,6 +6,7 @@ The handlers are replaced, the doors are real: what is looked at is who comes th
 import re
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -31,6 +32,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "TeamCreate": {"name": "x"},
     "TokenCreate": {"name": "x", "scopes": ["env:read"]},
     "TaskCreate": {"environment_id": "ENVIRONMENT", "operation": "bash"},
+    "FanoutCreate": {"environments": ["ENVIRONMENT"], "operation": "bash", "args": {"command": "x"}},
+    "ScheduleCreate": {"environment_id": "ENVIRONMENT", "operation": "bash", "run_at": "2026-01-01T00:00:00Z"},
     "EnvironmentCreate": {"scope": {"kind": "team", "team": "TEAM"}},
 }
 
@@ -45,7 +48,11 @@ PEOPLE: dict[Concern, dict[str, int]] = {
     # The account is the only boundary of where something runs (SEED_FEATURES S213).
     Concern.RUN_IN_ENVIRONMENT: {"team": 0, "other": 0, "account": 0},
     Concern.RUN_IN_PATH: {"team": 0, "other": 0, "account": 0},
+    Concern.RUN_IN_MANY: {"team": 0, "other": 0, "account": 0},
     Concern.SEE_TASK: {"team": 0, "other": 404, "account": 0},
+    # A fan-out names many environments: who asked for it sees it, and who sees everything.
+    Concern.SEE_FANOUT: {"team": 404, "other": 404, "account": 404},
+    Concern.SEE_SCHEDULE: {"team": 0, "other": 404, "account": 0},
     Concern.SEE_APPROVAL: {"team": 0, "other": 404, "account": 0},
     Concern.DECIDE_APPROVAL: {"team": 0, "other": 404, "account": 0},
     Concern.DECIDE_GRANT: {"team": 0, "other": 404, "account": 0},
@@ -61,7 +68,10 @@ NARROWED: dict[Concern, int] = {
     Concern.CREATE_ENVIRONMENT: 403,
     Concern.RUN_IN_ENVIRONMENT: 404,
     Concern.RUN_IN_PATH: 404,
+    Concern.RUN_IN_MANY: 404,
     Concern.SEE_TASK: 404,
+    Concern.SEE_FANOUT: 404,
+    Concern.SEE_SCHEDULE: 404,
     Concern.SEE_APPROVAL: 404,
     Concern.DECIDE_APPROVAL: 404,
     Concern.DECIDE_GRANT: 404,
@@ -106,10 +116,16 @@ async def doors(hub):
                 approvals.append(approval["id"])
                 if answer is not None:
                     await hub.http.post(f"/api/v1/approvals/{approval['id']}/approve", json=answer)
+            asked = {"environments": [f"{where}-env"], "operation": "bash", "args": {"command": "x"}}
+            fanout = (await hub.http.post("/api/v1/fanouts", json=asked)).json()
+            later = {"environment_id": f"{where}-env", "operation": "bash", "args": {"command": "x"}}
+            scheduled = await hub.http.post("/api/v1/schedules", json={**later, "run_at": _in_an_hour()})
             grants = (await hub.http.get("/api/v1/approval-grants")).json()["grants"]
             things[where] = {
                 "environment": created["environment"]["id"],
                 "task": task["id"],
+                "fanout": fanout["id"],
+                "schedule": scheduled.json()["id"],
                 "approval": approvals[0],
                 "grant": next(one["id"] for one in grants if one["environment_id"] == created["environment"]["id"]),
                 "token": (await hub.http.get("/api/v1/tokens")).json()["tokens"][0]["id"],
@@ -127,6 +143,8 @@ async def doors(hub):
                 text = dict(BODIES.get(route.body.__name__, {}))
                 if text.get("environment_id"):
                     text["environment_id"] = known["environment"]
+                if text.get("environments"):
+                    text["environments"] = [known["environment"]]
                 if "scope" in text:
                     text["scope"] = {"kind": "team", "team": team["id"]} if where != "account" else {"kind": "account"}
                 body = text
@@ -141,6 +159,10 @@ async def doors(hub):
         yield knock, things
 
 
+def _in_an_hour() -> str:
+    return (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+
+
 async def _the_question(hub, where: str, rule: str) -> dict[str, Any]:
     async def pending() -> dict[str, Any] | None:
         found = (await hub.http.get("/api/v1/approvals", params={"state": "pending"})).json()["approvals"]
@@ -150,9 +172,9 @@ async def _the_question(hub, where: str, rule: str) -> dict[str, Any]:
 
 
 async def test_every_route_that_names_a_thing_says_what_it_is_about():
-    """A path with an environment, task, approval, grant or token in it has its concern in the table."""
+    """A path that names an environment, task, approval, token and so on has its concern in the table."""
     for route in ROUTES:
-        named = set(re.findall(r"\{(environment|task|approval|grant|token)\}", route.path))
+        named = set(re.findall(r"\{(environment|task|fanout|schedule|approval|grant|token)\}", route.path))
         assert not named or route.concern is not Concern.NOTHING, name(route)
         if route.access in {Access.PUBLIC, Access.AUTHENTICATED}:
             assert route.concern is Concern.NOTHING, name(route)
@@ -264,8 +286,13 @@ async def test_lists_hold_what_one_may_see(hub, doors):
     ) as http:
         environments = (await http.get("/api/v1/environments")).json()["environments"]
         assert [one["name"] for one in environments] == ["account-env"]
-        listed = (await http.get("/api/v1/tasks")).json()["tasks"]
-        assert [one["id"] for one in listed] == [things["account"]["task"]]
+        listed = (await http.get("/api/v1/tasks", params={"text": "x"})).json()["tasks"]
+        assert {one["environment_name"] for one in listed} == {"account-env"}
+        assert things["account"]["task"] in {one["id"] for one in listed}
+        assert (await http.get("/api/v1/fanouts")).json()["fanouts"] == []
+        scheduled = (await http.get("/api/v1/schedules")).json()["schedules"]
+        assert [one["id"] for one in scheduled] == [things["account"]["schedule"]]
+        assert (await http.get("/api/v1/schedules", params={"environment": "team-env"})).status_code == 404
         assert {one["environment_name"] for one in (await http.get("/api/v1/approvals")).json()["approvals"]} == {
             "account-env"
         }

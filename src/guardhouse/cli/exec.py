@@ -13,6 +13,7 @@ from guardhouse.cli.client import ClientError, HubClient, HubUnreachable, hub_op
 from guardhouse.cli.exec_tree import refusal_lines
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.follow import close_quietly, exit_status, follow_output, write_bytes
+from guardhouse.cli.schedule import SCHEDULES_PATH, parse_at
 from guardhouse.cli.task import task_path, wait_for
 from guardhouse.egress.record import refused_lines
 
@@ -35,6 +36,16 @@ BROKEN_PIPE = 141
     metavar="SECONDS",
     help="Let it wait so long for a runner that is not connected.",
 )
+@click.option("--at", metavar="TIME", help="Start it then, or +90s, +10m, +2h, +1d from now; prints the schedule's id.")
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(1, 86_400),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --at: how late it may start when the environment is away at its time.",
+)
 @click.option("--detach", is_flag=True, help="Print the task's id and do not wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming.")
 @hub_options
@@ -50,6 +61,8 @@ def exec_(
     profile: str | None,
     with_stdin: bool,
     queue_s: float,
+    at: str | None,
+    grace_s: float,
     detach: bool,
     as_json: bool,
 ) -> None:
@@ -70,6 +83,9 @@ def exec_(
         args["workdir"] = workdir
     if with_stdin:
         args["stdin"] = _read_stdin()
+    if at is not None:
+        _schedule(client, environment, args, profile=profile, at=at, grace_s=grace_s, as_json=as_json)
+        return
     body = {
         "environment_id": environment,
         "operation": "bash",
@@ -87,6 +103,33 @@ def exec_(
             click.echo(created["id"])
         return
     sys.exit(_attend(client, created["id"], as_json=as_json))
+
+
+def _schedule(
+    client: HubClient,
+    environment: str,
+    args: dict[str, Any],
+    *,
+    profile: str | None,
+    at: str,
+    grace_s: float,
+    as_json: bool,
+) -> None:
+    body = {
+        "environment_id": environment,
+        "operation": "bash",
+        "args": args,
+        "run_at": parse_at(at),
+        "grace_s": grace_s,
+        "profile": profile,
+        "idempotency_key": f"exec-{uuid.uuid4()}",
+    }
+    made = client.request("POST", SCHEDULES_PATH, body=body)
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(made["id"])
+        click.echo(f"guardhouse: starts at {made['run_at']} in {made['environment_name']}", err=True)
 
 
 STDIN_MAX_BYTES = 16 * 1024 * 1024

@@ -22,6 +22,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "hub": ("guardhouse.cli.hub", "hub", "Serve environments, tasks and the REST API."),
     "env": ("guardhouse.cli.env", "env", "Create, list, show and delete environments."),
     "exec": ("guardhouse.cli.exec", "exec_", "Run a command in an environment and return its exit status."),
+    "fanout": ("guardhouse.cli.fanout", "fanout", "Run a command in many environments, so many at a time."),
+    "schedule": ("guardhouse.cli.schedule", "schedule", "List and cancel tasks that start later."),
     "cp": ("guardhouse.cli.copy", "cp", "Copy a file of any size from an environment or to it."),
     "task": ("guardhouse.cli.task", "task", "List tasks, show output and results, cancel."),
     "token": ("guardhouse.cli.token", "token", "Create, list and revoke API tokens."),

@@ -53,6 +53,7 @@ def print_task(found: dict[str, Any]) -> None:
             ("output note", found["output_note"]),
             ("cancelled", found["cancel_reason"]),
             ("asked by", found["requested_by"]),
+            ("part of", found["origin"]),
             ("created", found["created_at"]),
             ("sent", found["sent_at"]),
             ("started", found["started_at"]),
@@ -125,11 +126,31 @@ def run(
 @click.option("--env", "environment", help="Only those of this environment.")
 @click.option("--state", help="Only those in this state.")
 @click.option("--text", help="Text in the command.")
+@click.option("--executed", help="Text in what really ran, or was refused at its exec.")
+@click.option("--operation", help="Only this operation.")
+@click.option("--session", "session_id", help="Only those of this session.")
+@click.option("--origin", help="Only those of this fan-out or schedule.")
+@click.option("--asked-by", help="Only those that this token or person (id) asked for.")
+@click.option("--since", metavar="TIME", help="Asked for at this time or later, ISO 8601 with its zone.")
+@click.option("--until", metavar="TIME", help="Asked for before this time.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @_JSON
 @hub_options
 def list_(
-    client: HubClient, *, environment: str | None, state: str | None, text: str | None, limit: int, as_json: bool
+    client: HubClient,
+    *,
+    environment: str | None,
+    state: str | None,
+    text: str | None,
+    executed: str | None,
+    operation: str | None,
+    session_id: str | None,
+    origin: str | None,
+    asked_by: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """List tasks, newest first."""
     found: list[dict[str, Any]] = []
@@ -139,6 +160,13 @@ def list_(
             "environment": environment,
             "state": state,
             "text": text,
+            "executed": executed,
+            "operation": operation,
+            "session_id": session_id,
+            "origin": origin,
+            "asked_by": asked_by,
+            "since": since,
+            "until": until,
             "cursor": cursor,
             "limit": min(500, limit - len(found)),
         }

@@ -199,6 +199,9 @@ class Credentials:
             raise AuthenticationFailed("API token unknown, expired or revoked")
         self._guesses.note_right(source, digest)
         self._tokens_used_ms[record.id] = now_ms
+        return self._of_token(record, person)
+
+    def _of_token(self, record: ApiTokenRecord, person: PersonRecord | None) -> Principal:
         scopes = frozenset(Scope(scope) for scope in record.scopes)
         if person is not None:
             own = ROLE_SCOPES[Role(person.role)]
@@ -213,6 +216,32 @@ class Credentials:
             teams=self._memberships.get(person.id, frozenset()) if person is not None else frozenset(),
             environments=None if record.environments is None else frozenset(record.environments),
             tags=None if record.tags is None else frozenset(record.tags),
+        )
+
+    def standing(self, actor_id: str, *, now_ms: int) -> Principal:
+        """Return what a token or a person may do now, by id: for what they asked to be done later.
+
+        Raises:
+            AuthenticationFailed: the token was revoked or is over, or the person was disabled.
+        """
+        token = next((record for record in self._api.values() if record.id == actor_id), None)
+        person_id = token.person_id if token is not None else actor_id
+        person = self._people.get(person_id) if person_id is not None else None
+        is_gone = person is None if person_id is not None else False
+        if is_gone or (person is not None and person.disabled_ms is not None):
+            raise AuthenticationFailed(f"{actor_id} is no valid token or person any more")
+        if token is not None:
+            if _is_over(token.expires_ms, now_ms):
+                raise AuthenticationFailed(f"token {token.name!r} has expired")
+            return self._of_token(token, person)
+        if person is None:
+            raise AuthenticationFailed(f"{actor_id} is no valid token or person any more")
+        return Principal(
+            id=person.id,
+            name=person.name,
+            scopes=ROLE_SCOPES[Role(person.role)],
+            person=person,
+            teams=self._memberships.get(person.id, frozenset()),
         )
 
     def signed_in(self, secret: str, *, now_ms: int, address: str | None) -> Principal:

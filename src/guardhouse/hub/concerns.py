@@ -21,6 +21,7 @@ __all__ = [
     "check_edits",
     "check_runs",
     "check_sees",
+    "check_sees_fanout",
     "check_sees_work",
     "check_token",
     "reach_of",
@@ -36,7 +37,10 @@ class Concern(StrEnum):
     CREATE_ENVIRONMENT = "create an environment in the scope of the body"
     RUN_IN_ENVIRONMENT = "run in the environment of the body"
     RUN_IN_PATH = "run in the environment of the path"
+    RUN_IN_MANY = "run in each environment that the body names, or that has its tags"
     SEE_TASK = "see the task of the path"
+    SEE_FANOUT = "see the fan-out of the path"
+    SEE_SCHEDULE = "see the schedule of the path"
     SEE_APPROVAL = "see the approval of the path"
     DECIDE_APPROVAL = "decide the approval of the path"
     DECIDE_GRANT = "end the grant of the path"
@@ -134,6 +138,16 @@ def check_sees_work(principal: Principal, environment: EnvironmentRecord | None,
         check_sees(principal, environment)
     elif not reach_of(principal).is_everything:
         raise NotVisible("it ran in an environment that is deleted")
+
+
+def check_sees_fanout(principal: Principal, *, asked_by: str) -> None:
+    """Refuse unless ``principal`` asked for the fan-out or sees everything: it names many environments.
+
+    Raises:
+        NotVisible: neither.
+    """
+    if principal.id != asked_by and not reach_of(principal).is_everything:
+        raise NotVisible("a fan-out of somebody else")
 
 
 def check_token(principal: Principal, *, person_id: str | None, created_by: str) -> None:

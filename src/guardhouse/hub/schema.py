@@ -275,10 +275,13 @@ tasks = Table(
     Column("stdout_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("stderr_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("output_note", Text),
+    # The id of the fan-out or schedule that started it; NULL for one that somebody asked for by itself.
+    Column("origin", String(40)),
     UniqueConstraint("created_by", "idempotency_key"),
     Index("ix_tasks_created_ms", "created_ms"),
     Index("ix_tasks_environment_id_created_ms", "environment_id", "created_ms"),
     Index("ix_tasks_state", "state"),
+    Index("ix_tasks_origin", "origin"),
 )
 
 task_output = Table(

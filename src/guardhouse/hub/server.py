@@ -45,8 +45,10 @@ from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir, write_secret_file
-from guardhouse.hub.store import approvals, audit, environments, people, tasks, tokens
+from guardhouse.hub.store import approvals, audit, environments, fanouts, people, schedules, tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.fanouts import Fanouts
+from guardhouse.hub.tasks.schedules import Schedules
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
 from guardhouse.mcp_server.endpoint import McpEndpoint
 from guardhouse.mcp_server.server import build_server
@@ -221,6 +223,7 @@ async def _serving(
         owner = credentials.token_owner(actor)
         return owner.id if owner is not None else None
 
+    board = TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit)
     services = Services(
         config=config,
         database=database,
@@ -228,7 +231,9 @@ async def _serving(
         desk=ApprovalDesk(database, links, rules=config.approval_rules, owner_of=owner_of, notify=notifier.enqueue),
         sealer=sealer,
         links=links,
-        board=TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit),
+        board=board,
+        fanouts=Fanouts(database, board, links, credentials),
+        schedules=Schedules(database, board, links, credentials),
         audit=keeper,
         passwords=Passwords(),
         lockout=Lockout(),
@@ -252,6 +257,9 @@ async def _serving(
         await services.board.start(background)
         await services.desk.start()
         services.board.on_end.append(services.desk.task_ended)
+        await services.fanouts.start(background)
+        await services.schedules.start()
+        background.start_soon(services.schedules.run)
         background.start_soon(services.desk.run)
         background.start_soon(notifier.run)
         background.start_soon(services.board.run)
@@ -358,7 +366,12 @@ async def _delete_old_tasks(database: Database, retention_days: int) -> None:
             deleted = await database.write(
                 partial(tasks.delete_old_tasks, before_ms=before_ms, limit=RETENTION_BATCH), durable=False
             )
-            await database.write(partial(approvals.delete_old_approvals, before_ms=before_ms), durable=False)
+            for delete in (
+                approvals.delete_old_approvals,
+                fanouts.delete_old_fanouts,
+                schedules.delete_old_schedules,
+            ):
+                await database.write(partial(delete, before_ms=before_ms), durable=False)
         except StoreUnavailable as error:
             _log.warning("retention_failed", error=str(error))
             deleted = 0

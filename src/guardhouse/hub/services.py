@@ -14,6 +14,8 @@ from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.fanouts import Fanouts
+from guardhouse.hub.tasks.schedules import Schedules
 
 __all__ = ["Services"]
 
@@ -35,6 +37,8 @@ class Services:
     passwords: Passwords
     lockout: Lockout
     desk: ApprovalDesk
+    fanouts: Fanouts
+    schedules: Schedules
     is_stopping: bool = False
     event_streams: int = 0
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.api.schemas_runs import CHILDREN_MAX
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.concerns import (
     Concern,
@@ -13,10 +14,12 @@ from guardhouse.hub.concerns import (
     check_edits,
     check_runs,
     check_sees,
+    check_sees_fanout,
     check_sees_work,
     check_token,
+    reach_of,
 )
-from guardhouse.hub.store import approvals, environments, teams, tokens
+from guardhouse.hub.store import approvals, environments, fanouts, schedules, teams, tokens
 
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
@@ -54,11 +57,17 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
             return await _run(call, call.body.environment_id)
         case Concern.RUN_IN_PATH:
             return await _run(call, call.path["environment"])
+        case Concern.RUN_IN_MANY:
+            return await _run_in_many(call)
         case Concern.CREATE_ENVIRONMENT:
             await _create(call)
             return call
         case Concern.SEE_TASK:
             return await _task(call)
+        case Concern.SEE_FANOUT:
+            return await _fanout(call)
+        case Concern.SEE_SCHEDULE:
+            return await _schedule(call)
         case Concern.SEE_APPROVAL | Concern.DECIDE_APPROVAL:
             return await _approval(call, concern)
         case Concern.DECIDE_GRANT:
@@ -95,6 +104,28 @@ async def _run(call: "Call", reference: str) -> "Call":
     return replace(call, environment=found)
 
 
+async def _run_in_many(call: "Call") -> "Call":
+    """Named ones are bounded as one alone is; tags choose among those that the caller sees."""
+    tags, named = call.body.tags, call.body.environments
+    if bool(tags) == bool(named):
+        raise ApiError(400, "invalid_body", "give either tags or environments", hint="see /api/v1/openapi.json")
+    if named:
+        found = {}
+        for reference in named:
+            environment = (await _run(call, reference)).environment
+            if environment is not None:
+                found[environment.id] = environment.shown_name
+        return replace(call, environments=tuple(found.items()))
+    chosen = await call.services.database.read(
+        partial(fanouts.environments_with_tags, tags=tags, reach=reach_of(call.actor), limit=CHILDREN_MAX + 1)
+    )
+    if len(chosen) > CHILDREN_MAX:
+        raise ApiError(
+            400, "too_many_environments", f"over {CHILDREN_MAX} environments have these tags", hint="add a tag"
+        )
+    return replace(call, environments=tuple(chosen))
+
+
 async def _create(call: "Call") -> None:
     wanted = call.body.scope.team
     team = None
@@ -117,6 +148,37 @@ async def _task(call: "Call") -> "Call":
     except NotVisible as error:
         raise task_not_found(task_id) from error
     return replace(call, task=record)
+
+
+async def _fanout(call: "Call") -> "Call":
+    fanout_id = call.path["fanout"]
+    missing = ApiError(
+        404, "fanout_not_found", f"no fan-out {fanout_id!r}", hint="'guardhouse fanout list' shows the newest"
+    )
+    record = await call.services.fanouts.record(fanout_id)
+    if record is None:
+        raise missing
+    try:
+        check_sees_fanout(call.actor, asked_by=record.created_by)
+    except NotVisible as error:
+        raise missing from error
+    return replace(call, fanout=record)
+
+
+async def _schedule(call: "Call") -> "Call":
+    schedule_id = call.path["schedule"]
+    missing = ApiError(
+        404, "schedule_not_found", f"no schedule {schedule_id!r}", hint="'guardhouse schedule list' shows them"
+    )
+    record = await call.services.database.read(partial(schedules.find_schedule, schedule_id=schedule_id))
+    if record is None:
+        raise missing
+    environment = await call.services.links.lookup(record.environment_id)
+    try:
+        check_sees_work(call.actor, environment, asked_by=(record.created_by,))
+    except NotVisible as error:
+        raise missing from error
+    return replace(call, schedule=record)
 
 
 async def _approval(call: "Call", concern: Concern) -> "Call":

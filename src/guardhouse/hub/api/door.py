@@ -31,6 +31,8 @@ from guardhouse.hub.forwarded import client_address
 from guardhouse.hub.store import people
 from guardhouse.hub.store.approvals import ApprovalRecord
 from guardhouse.hub.store.environments import EnvironmentRecord
+from guardhouse.hub.store.fanouts import FanoutRecord
+from guardhouse.hub.store.schedules import ScheduleRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.wire.json_text import parse_json
 
@@ -70,6 +72,10 @@ class Call:
     environment: EnvironmentRecord | None = None
     task: TaskRecord | None = None
     approval: ApprovalRecord | None = None
+    fanout: FanoutRecord | None = None
+    schedule: ScheduleRecord | None = None
+    # Id and shown name of each, where the body is about many.
+    environments: tuple[tuple[str, str], ...] = ()
 
     @property
     def actor(self) -> Principal:

@@ -18,7 +18,7 @@ from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import NotVisible, check_sees_work, reach_of
 from guardhouse.hub.store import audit, environments
 
-__all__ = ["EVENT_STREAM", "EventQuery", "stream_events"]
+__all__ = ["EVENT_STREAM", "KEEPALIVE_S", "STREAMS_MAX", "STREAM_MAX_S", "EventQuery", "render_event", "stream_events"]
 
 EVENT_STREAM = "text/event-stream"
 STREAMS_MAX = 200
@@ -62,11 +62,11 @@ async def _stream(call: Call, after: int) -> AsyncIterator[bytes]:
             for record in records:
                 after = record.seq
                 if await _may_hear(call, call.actor, record):
-                    yield _event(record.action, _facts(record), record.seq)
+                    yield render_event(record.action, _facts(record), number=record.seq)
             for number, environment_id, connected in services.links.presence_since(seen_presence):
                 seen_presence = number
                 if await _sees(call, call.actor, environment_id, ()):
-                    yield _event("presence", await _presence(call, environment_id, connected=connected), None)
+                    yield render_event("presence", await _presence(call, environment_id, connected=connected))
             if records:
                 continue
             with trio.move_on_after(KEEPALIVE_S) as waiting:
@@ -114,7 +114,8 @@ def _facts(record: AuditRecord) -> dict[str, Any]:
     }
 
 
-def _event(name: str, facts: dict[str, Any], number: int | None) -> bytes:
+def render_event(name: str, facts: dict[str, Any], *, number: int | None = None) -> bytes:
+    """Return one server-sent event; ``number`` is what a client that comes back begins behind."""
     data = msgspec.json.encode(facts)
     head = f"id: {number}\n".encode() if number is not None else b""
     return head + f"event: {name}\n".encode() + b"data: " + data + b"\n\n"

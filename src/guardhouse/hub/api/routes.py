@@ -24,6 +24,7 @@ from guardhouse.hub.api import (
 )
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
+from guardhouse.hub.api.routes_runs import RUN_ROUTES
 from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Access, Scope
 from guardhouse.hub.concerns import Concern
@@ -641,4 +642,5 @@ ROUTES: Final[tuple[Route, ...]] = (
         replies={200: schemas.AuditKey},
     ),
     *LIFECYCLE_ROUTES,
+    *RUN_ROUTES,
 )

@@ -26,13 +26,18 @@ __all__ = [
     "EnvironmentUpdate",
     "Health",
     "Input",
+    "Key",
     "Name",
     "NoQuery",
     "Output",
     "OutputQuery",
+    "Page",
     "Readiness",
+    "Reference",
     "RunnerToken",
     "Self",
+    "Tag",
+    "Tags",
     "Task",
     "TaskCreate",
     "TaskList",
@@ -40,6 +45,7 @@ __all__ = [
     "Team",
     "TeamCreate",
     "TeamList",
+    "Text",
     "Token",
     "TokenCreate",
     "TokenCreated",
@@ -62,14 +68,14 @@ Name = Annotated[
 _NameOrBlank = Annotated[
     str, Meta(max_length=128, pattern=rf"^([^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?{_END}")
 ]
-_Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.:/-]*{_END}")]
-_Tags = Annotated[list[_Tag], Meta(max_length=64)]
-_Reference = Annotated[str, Meta(min_length=1, max_length=128, description="an id or a name")]
-_Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=rf"^[\x21-\x7e]+{_END}")]
-_Text = Annotated[str, Meta(max_length=256)]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.:/-]*{_END}")]
+Tags = Annotated[list[Tag], Meta(max_length=64)]
+Reference = Annotated[str, Meta(min_length=1, max_length=128, description="an id or a name")]
+Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=rf"^[\x21-\x7e]+{_END}")]
+Text = Annotated[str, Meta(max_length=256)]
 _Offset = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 _Wait = Annotated[float, Meta(ge=0, le=120, description="seconds to wait for the result; 0 answers at once")]
-_Page = Annotated[int, Meta(ge=1, le=500)]
+Page = Annotated[int, Meta(ge=1, le=500)]
 ScopeName = Literal[
     "env:read",
     "env:write",
@@ -100,7 +106,7 @@ class EnvironmentScope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whom an environment belongs to: the account, or one team of it."""
 
     kind: Literal["account", "team"] = "account"
-    team: _Reference | None = None
+    team: Reference | None = None
 
 
 class EnvironmentCreate(Input, frozen=True):
@@ -108,25 +114,25 @@ class EnvironmentCreate(Input, frozen=True):
 
     name: _NameOrBlank | None = None
     scope: EnvironmentScope = EnvironmentScope()
-    tags: _Tags = []
+    tags: Tags = []
 
 
 class EnvironmentUpdate(Input, frozen=True):
     """What may change later; the scope cannot."""
 
     name: Name | None = None
-    tags: _Tags | None = None
+    tags: Tags | None = None
 
 
 class EnvironmentQuery(Input, frozen=True):
     """Which environments, and which page of them."""
 
     status: Status | None = None
-    tag: _Text | None = None
-    scope: _Text | None = None
-    text: _Text | None = None
-    cursor: _Text | None = None
-    limit: _Page = 100
+    tag: Text | None = None
+    scope: Text | None = None
+    text: Text | None = None
+    cursor: Text | None = None
+    limit: Page = 100
 
 
 class Instance(Output, frozen=True):
@@ -246,13 +252,13 @@ class TaskCreate(Input, frozen=True):
     belong together: an approval "for this session" covers them.
     """
 
-    environment_id: _Reference
+    environment_id: Reference
     operation: Annotated[str, Meta(min_length=1, max_length=64)]
     args: dict[str, Any] = {}
-    idempotency_key: _Key | None = None
+    idempotency_key: Key | None = None
     queue_s: Annotated[float, Meta(ge=0, le=86_400)] = 0
     profile: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    session_id: _Key | None = None
+    session_id: Key | None = None
 
 
 class WaitQuery(Input, frozen=True):
@@ -262,13 +268,25 @@ class WaitQuery(Input, frozen=True):
 
 
 class TaskQuery(Input, frozen=True):
-    """Which tasks, and which page of them; ``text`` is looked for in the command."""
+    """Which tasks, and which page of them.
 
-    environment: _Text | None = None
+    ``text`` is looked for in the command, ``executed`` in what really ran or was refused at its exec. ``origin`` is a
+    fan-out or schedule, ``asked_by`` the id of a token or person; ``since`` and ``until`` are ISO 8601 and bound
+    when it was asked for.
+    """
+
+    environment: Text | None = None
     state: State | None = None
-    text: _Text | None = None
-    cursor: _Text | None = None
-    limit: _Page = 100
+    text: Text | None = None
+    executed: Text | None = None
+    operation: Text | None = None
+    session_id: Text | None = None
+    origin: Text | None = None
+    asked_by: Text | None = None
+    since: Text | None = None
+    until: Text | None = None
+    cursor: Text | None = None
+    limit: Page = 100
 
 
 class Task(Output, frozen=True):
@@ -293,6 +311,7 @@ class Task(Output, frozen=True):
     cancel_reason: str | None
     requested_by: str
     session_id: str | None
+    origin: str | None
     trace_id: str
     protocol: str | None
     timeout_s: float
@@ -342,8 +361,8 @@ class TokenCreate(Input, frozen=True):
     name: Name
     scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=8)]
     expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
-    environments: Annotated[list[_Reference], Meta(min_length=1, max_length=100)] | None = None
-    tags: Annotated[list[_Tag], Meta(min_length=1, max_length=64)] | None = None
+    environments: Annotated[list[Reference], Meta(min_length=1, max_length=100)] | None = None
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=64)] | None = None
 
 
 class Token(Output, frozen=True):
@@ -400,18 +419,18 @@ class AuditQuery(Input, frozen=True):
     """
 
     before: Annotated[int, Meta(ge=1, le=2**53 - 1)] | None = None
-    limit: _Page = 100
-    actor: _Text | None = None
-    person: _Text | None = None
-    action: _Text | None = None
-    target: _Text | None = None
-    environment: _Text | None = None
-    task: _Text | None = None
-    command: _Text | None = None
-    executed: _Text | None = None
-    text: _Text | None = None
-    since: _Text | None = None
-    until: _Text | None = None
+    limit: Page = 100
+    actor: Text | None = None
+    person: Text | None = None
+    action: Text | None = None
+    target: Text | None = None
+    environment: Text | None = None
+    task: Text | None = None
+    command: Text | None = None
+    executed: Text | None = None
+    text: Text | None = None
+    since: Text | None = None
+    until: Text | None = None
 
 
 class AuditExportQuery(Input, frozen=True):

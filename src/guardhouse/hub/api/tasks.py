@@ -6,9 +6,11 @@ import trio
 
 from guardhouse.hub.api import schemas, views
 from guardhouse.hub.api.concern import environment_not_found, task_not_found
+from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.environments import find_environment
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.clock import parse_time
 from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.tasks import TaskRecord
@@ -82,7 +84,14 @@ async def list_tasks(call: Call) -> Reply:
             environment_id=environment_id,
             state=query.state,
             text=query.text,
-            before=_parse_cursor(query.cursor),
+            executed=query.executed,
+            operation=query.operation,
+            session_id=query.session_id,
+            origin=query.origin,
+            asked_by=query.asked_by,
+            since_ms=_time("since", query.since),
+            until_ms=_time("until", query.until),
+            before=parse_cursor(query.cursor),
             limit=query.limit + 1,
             reach=reach_of(call.actor),
         )
@@ -92,18 +101,18 @@ async def list_tasks(call: Call) -> Reply:
     return Reply(
         schemas.TaskList(
             tasks=[views.task_view(record, whole=False) for record in page],
-            next_cursor=f"{page[-1].created_ms}.{page[-1].id}" if more else None,
+            next_cursor=render_cursor(page[-1].created_ms, page[-1].id) if more else None,
         )
     )
 
 
-def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
+def _time(name: str, text: str | None) -> int | None:
+    if text is None:
         return None
-    at, _, task_id = cursor.partition(".")
-    if not (at.isascii() and at.isdigit() and len(at) <= 15 and task_id):
-        raise ApiError(400, "invalid_query", f"cursor {cursor!r} is none of ours", hint="use next_cursor as it came")
-    return int(at), task_id
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise ApiError(400, "invalid_query", f"{name}: {error}", hint="for example 2026-11-22T09:00:00Z") from error
 
 
 async def show_task(call: Call) -> Reply:

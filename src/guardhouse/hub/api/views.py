@@ -100,6 +100,7 @@ def task_view(record: TaskRecord, *, whole: bool) -> schemas.Task:
         cancel_reason=record.cancel_reason,
         requested_by=record.created_by,
         session_id=record.session_id,
+        origin=record.origin,
         trace_id=record.trace_id,
         protocol=record.protocol,
         timeout_s=record.timeout_ms / 1000,

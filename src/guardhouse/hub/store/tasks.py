@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
 from guardhouse.hub.reach import EVERYTHING, Reach
-from guardhouse.hub.schema import ACCOUNT_ID, environments, task_output, tasks
+from guardhouse.hub.schema import ACCOUNT_ID, audit_events, environments, task_output, tasks
 from guardhouse.hub.store.environments import reach_conditions
 from guardhouse.hub.store.prepared import PreparedStatement
 from guardhouse.values import Stream
@@ -96,6 +96,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     output_note: str | None = None
+    origin: str | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -175,6 +176,13 @@ def list_tasks(
     environment_id: str | None = None,
     state: str | None = None,
     text: str | None = None,
+    executed: str | None = None,
+    operation: str | None = None,
+    session_id: str | None = None,
+    origin: str | None = None,
+    asked_by: str | None = None,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
     before: tuple[int, str] | None = None,
     limit: int,
     reach: Reach = EVERYTHING,
@@ -183,6 +191,8 @@ def list_tasks(
 
     Args:
         text: found in the command, letter case aside.
+        executed: found in what really ran, or was refused at its exec, as the audit log has it; letter case aside.
+        since_ms, until_ms: bounds of when they were asked for, the second not included (Unix ms).
         before: creation time (Unix ms) and id of the last one that the reader has.
         reach: only those that ran in environments that the caller sees, and its own.
     """
@@ -196,6 +206,21 @@ def list_tasks(
         wanted.append(tasks.c.state == state)
     if text:
         wanted.append(tasks.c.command.icontains(text, autoescape=True))
+    if executed:
+        ran = select(audit_events.c.task).where(audit_events.c.executed.icontains(executed, autoescape=True))
+        wanted.append(tasks.c.id.in_(ran))
+    for column, value in (
+        (tasks.c.operation, operation),
+        (tasks.c.session_id, session_id),
+        (tasks.c.origin, origin),
+        (tasks.c.created_by, asked_by),
+    ):
+        if value is not None:
+            wanted.append(column == value)
+    if since_ms is not None:
+        wanted.append(tasks.c.created_ms >= since_ms)
+    if until_ms is not None:
+        wanted.append(tasks.c.created_ms < until_ms)
     if before is not None:
         at_ms, task_id = before
         wanted.append((tasks.c.created_ms < at_ms) | and_(tasks.c.created_ms == at_ms, tasks.c.id < task_id))

@@ -38,7 +38,7 @@ from guardhouse.wire.messages_v1 import RejectCode, TaskAccepted, TaskRejected
 from guardhouse.wire.messages_v1 import TaskState as RunnerTaskState
 from guardhouse.wire.session import StoredState, StoredTask
 
-__all__ = ["Runner", "Runners", "TaskBoard", "TaskRequested"]
+__all__ = ["ENVELOPE_BYTES", "Runner", "Runners", "TaskBoard", "TaskRequested", "command_summary"]
 
 _log = structlog.get_logger("guardhouse.hub.tasks")
 
@@ -105,6 +105,8 @@ class TaskRequested:
     requested_by: str
     address: str | None
     session_id: str | None = None
+    # The fan-out or schedule that it is a part of.
+    origin: str | None = None
 
 
 class TaskBoard:
@@ -206,7 +208,7 @@ class TaskBoard:
                 session_id=asked.session_id,
                 requested_by=asked.requested_by,
                 args=args,
-                command=_summary(asked.operation, asked.args),
+                command=command_summary(asked.operation, asked.args),
                 state=TaskState.SENT if sent else TaskState.QUEUED,
                 idempotency_key=asked.idempotency_key,
                 request_digest=digest,
@@ -218,6 +220,7 @@ class TaskBoard:
                 created_ms=at_ms,
                 queue_until_ms=at_ms + int(asked.queue_s * 1000) if asked.queue_s > 0 else None,
                 sent_ms=at_ms if sent else None,
+                origin=asked.origin,
             ),
             is_stored=False,
         )
@@ -239,6 +242,7 @@ class TaskBoard:
                 profile=asked.profile,
                 environment_name=asked.environment.name,
                 requested_by=asked.requested_by,
+                origin=asked.origin,
             )
 
         try:
@@ -637,12 +641,12 @@ class TaskBoard:
 
 
 def _command(operation: str, args: dict[str, Any]) -> str:
-    """Return the whole of what `_summary` shortens: what the audit log keeps."""
+    """Return the whole of what `command_summary` shortens: what the audit log keeps."""
     command = args.get("command")
-    return command if operation == "bash" and isinstance(command, str) else _summary(operation, args)
+    return command if operation == "bash" and isinstance(command, str) else command_summary(operation, args)
 
 
-def _summary(operation: str, args: dict[str, Any]) -> str:
+def command_summary(operation: str, args: dict[str, Any]) -> str:
     """Return what lists show and search finds: the command, path, pattern or address that the operation is about."""
     for key in ("command", "path", "pattern", "url", "skill_name", "tool_name"):
         value = args.get(key)
