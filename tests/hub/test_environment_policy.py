@@ -116,6 +116,87 @@ async def test_a_bad_document(hub: Any, document: str, says: str) -> None:
     assert (await hub.http.get(PATH)).status_code == 404
 
 
+SHARED = {"account": "/api/v1/policy", "team": "/api/v1/teams/payments/policy"}
+
+
+async def test_account_and_team(hub: Any) -> None:
+    """Both go to the runners concerned, at once and when they come; each layer has its own answer and withdrawal."""
+    await hub.http.post("/api/v1/teams", json={"name": "payments"})
+    token = (await hub.environment(scope={"kind": "team", "team": "payments"}))["token"]
+    other = (await hub.environment("other"))["token"]
+    async with connect_v1(hub.url, token) as runner, connect_v1(hub.url, other, memory_id="mem_2") as beside:
+        for one in (runner, beside):
+            await one.send("policy.report", {"hub_policies": []})
+        account = (await hub.http.put(SHARED["account"], json={"document": NARROW})).json()
+        assert account["states"] == {"pending": 2, "in_force": 0, "refused": 0}
+        for one in (runner, beside):
+            sent = await one.expect("policy.set", within_s=30)
+            assert (sent["layer"], sent["policy_id"]) == ("account", account["policy_id"])
+        team = (await hub.http.put(SHARED["team"], json={"document": NARROW})).json()
+        assert (await runner.expect("policy.set", within_s=30))["layer"] == "team"
+        await runner.send("policy.answer", {"policy_id": account["policy_id"], "accepted": True, "layer": "account"})
+        error = {"policy_id": team["policy_id"], "accepted": False, "error": "it widens: rm", "layer": "team"}
+        await runner.send("policy.answer", error)
+
+        async def answered() -> Any:
+            found = (await hub.http.get("/api/v1/environments/web-1/policies")).json()["policies"]
+            return found if all(one["state"] != "pending" for one in found) else None
+
+        found = await hub.until(answered, within_s=30)
+        assert [(one["layer"], one["state"]) for one in found] == [("account", "in_force"), ("team", "refused")]
+        shown = (await hub.http.get(SHARED["team"])).json()
+        assert (shown["states"]["refused"], shown["refusals"][0]["error"]) == (1, "it widens: rm")
+        assert (await hub.http.delete(SHARED["account"])).status_code == 204
+        for one in (runner, beside):
+            gone = await one.expect("policy.set", within_s=30)
+            assert (gone["layer"], gone.get("policy")) == ("account", None)
+            await one.send("policy.answer", {"policy_id": gone["policy_id"], "accepted": True, "layer": "account"})
+    async with connect_v1(hub.url, token, memory_id="mem_3") as runner:
+        held = {"layer": "account", "policy_id": account["policy_id"], "digest": account["digest"]}
+        await runner.send("policy.report", {"hub_policies": [held]})
+        # It still holds what was withdrawn meanwhile; the team's it has refused, and its own policy is the same.
+        gone = await runner.expect("policy.set", within_s=30)
+        assert (gone["layer"], gone.get("policy")) == ("account", None)
+        await runner.send("policy.report", {"hub_policies": [], "policy_digest": "changed"})
+        assert (await runner.expect("policy.set", within_s=30))["policy_id"] == team["policy_id"]
+    events = (await hub.http.get("/api/v1/audit", params={"limit": 50})).json()["events"]
+    assert {"account.policy.set", "account.policy.withdraw", "team.policy.set", "environment.policy.withdrawn"} <= {
+        event["action"] for event in events
+    }
+
+
+async def test_a_runner_without_layers(hub: Any) -> None:
+    """A runner of an older version would take any policy for its environment's: it is sent none of another layer."""
+    token = (await hub.environment())["token"]
+    await hub.http.put(SHARED["account"], json={"document": NARROW})
+    async with connect_v1(hub.url, token) as runner:
+        await runner.send("policy.report", {})
+
+        async def refused() -> Any:
+            found = (await hub.http.get(SHARED["account"])).json()
+            return found if found["states"]["refused"] else None
+
+        assert "bring it to this hub's version" in (await hub.until(refused, within_s=30))["refusals"][0]["error"]
+        stored = await put(hub)
+        assert (await runner.expect("policy.set", within_s=30))["policy_id"] == stored["policy_id"]
+
+
+async def test_no_longer_proved(hub: Any) -> None:
+    """A runner whose own policy has changed reports that it still holds what it can no longer prove: refused, held."""
+    token = (await hub.environment())["token"]
+    stored = await put(hub)
+    held = {"layer": "environment", "policy_id": stored["policy_id"], "digest": stored["digest"]}
+    async with connect_v1(hub.url, token) as runner:
+        await runner.send("policy.report", {"hub_policies": [held]})
+        await until_state(hub, "in_force")
+        await runner.send("policy.report", {"hub_policies": [{**held, "unproved": "it permits more: rm"}]})
+        assert (await until_state(hub, "refused"))["error"] == "it permits more: rm"
+        (one,) = (await hub.http.get("/api/v1/environments/web-1/policies")).json()["policies"]
+        assert (one["held"], one["state"]) == (True, "refused")
+        await runner.send("policy.report", {"hub_policies": [held]})
+        await until_state(hub, "in_force")
+
+
 async def test_with_a_real_runner(hub: Any) -> None:
     """In force in both gates, in answers, across a restart; a wider one is refused with a witness; withdrawn."""
     token = (await hub.environment())["token"]

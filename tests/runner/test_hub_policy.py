@@ -8,20 +8,27 @@ import pytest
 from guardhouse.errors import SetupError
 from guardhouse.policy import Policy, decide, dump_policy, load_policy
 from guardhouse.policy.shell import read_command
-from guardhouse.runner.hub_policy import HubPolicy, hold_stored
+from guardhouse.runner.hub_policy import HubPolicy, NarrowingProofs
+from guardhouse.runner.hub_policy_files import hold_stored
 from guardhouse.runner.rules import load_rules, make_judge
 from guardhouse.values import Verdict
-from guardhouse.wire.messages_v1 import PolicyAnswer, PolicySet
+from guardhouse.wire.messages_v1 import HubPolicyHeld, PolicyAnswer, PolicyLayer, PolicySet
 
 LOCAL = load_policy('permission: {bash: {"ls *": allow, "id": allow}}', name="local.yaml")
 NARROW = load_policy('permission: {bash: {"ls *": allow}}', name="hub policy")
 
 
-def message(policy: Policy | None, *, policy_id: str = "pol_1", **changes: object) -> PolicySet:
+def message(
+    policy: Policy | None,
+    *,
+    policy_id: str = "pol_1",
+    layer: PolicyLayer = PolicyLayer.ENVIRONMENT,
+    **changes: object,
+) -> PolicySet:
     if policy is None:
-        return PolicySet(policy_id=policy_id)
+        return PolicySet(policy_id=policy_id, layer=layer)
     data = {**dump_policy(policy), **changes}
-    return PolicySet(policy_id=policy_id, policy=json.dumps(data), digest=policy.digest)
+    return PolicySet(policy_id=policy_id, policy=json.dumps(data), digest=policy.digest, layer=layer)
 
 
 class Host:
@@ -32,15 +39,22 @@ class Host:
         self.profile = profile
         self.fails = False
         self.answers: list[PolicyAnswer] = []
+        self.local = LOCAL
         self.in_force = LOCAL
+        self.proofs = NarrowingProofs(directory, profile=profile)
         self.hub_policy = HubPolicy(
-            directory, profile=profile, local=lambda: self.in_force, reload=self.reload, answer=self.answers.append
+            directory,
+            profile=profile,
+            proofs=self.proofs,
+            local=lambda: self.in_force,
+            reload=self.reload,
+            answer=self.answers.append,
         )
 
     async def reload(self) -> None:
         if self.fails:
             raise SetupError("no launcher can be had")
-        self.in_force = hold_stored(LOCAL, self.directory, profile=self.profile)
+        self.in_force = hold_stored(self.local, self.directory, profile=self.profile)
 
     async def take(self, sent: PolicySet) -> PolicyAnswer:
         await self.hub_policy.take(sent)
@@ -73,6 +87,45 @@ async def test_one_takes_the_place_of_another(host: Host) -> None:
     other = load_policy("permission: {bash: {id: allow}}", name="hub policy")
     assert (await host.take(message(other, policy_id="pol_2"))).accepted
     assert (host.verdict("id"), host.verdict("ls")) == (Verdict.ALLOW, Verdict.DENY)
+
+
+async def test_layers_hold_together(host: Host) -> None:
+    """A policy for the account, one for the team and one for the environment: what is allowed, all must allow."""
+    host.local = host.in_force = load_policy('permission: {bash: {"*": allow}}', name="local.yaml")
+    texts = {
+        PolicyLayer.ENVIRONMENT: '{"*": allow, "id": deny}',
+        PolicyLayer.ACCOUNT: '{"*": allow, "ls": ask}',
+        PolicyLayer.TEAM: '{"*": allow, "ls": deny, "pwd": ask}',
+    }
+    for layer, rules in texts.items():
+        sent = load_policy(f"permission: {{bash: {rules}}}", name=f"{layer} policy")
+        answer = await host.take(message(sent, policy_id=f"pol_{layer}", layer=layer))
+        assert answer == PolicyAnswer(policy_id=f"pol_{layer}", accepted=True, layer=layer)
+    assert [host.verdict(text) for text in ("id", "ls", "pwd")] == [Verdict.DENY, Verdict.DENY, Verdict.ASK]
+    assert [layer.name for layer in host.in_force.layers[1:]] == ["pol_account", "pol_team", "pol_environment"]
+    assert [held.layer for held in host.proofs.held(host.in_force)] == list(PolicyLayer)
+    said = decide(host.in_force, "id").as_json()["narrowing"]
+    assert said["name"] == "pol_account+pol_team+pol_environment"
+    assert [one["digest"] for one in said["policies"]] == [one.digest for one in host.in_force.layers[1:]]
+    assert (await host.take(message(None, layer=PolicyLayer.TEAM))).accepted
+    assert [host.verdict(text) for text in ("id", "ls")] == [Verdict.DENY, Verdict.ASK]
+
+
+async def test_proved_anew_after_a_reload(host: Host) -> None:
+    """A local policy that permits less makes the hub's unproved: it still holds, and the report says why."""
+    assert (await host.take(message(NARROW))).accepted
+    assert host.proofs.held(host.in_force) == (
+        HubPolicyHeld(layer=PolicyLayer.ENVIRONMENT, policy_id="pol_1", digest=NARROW.digest),
+    )
+    host.local = load_policy('permission: {bash: {"ls": allow, "id": allow}}', name="local.yaml")
+    await host.reload()
+    (held,) = host.proofs.held(host.in_force)
+    assert "permits more than this host's own policy" in held.unproved
+    # Dropped, it would give back what the hub has taken away; kept, it can give nothing.
+    assert [host.verdict(text) for text in ("id", "ls", "ls -l")] == [Verdict.DENY, Verdict.ALLOW, Verdict.DENY]
+    host.local = LOCAL
+    await host.reload()
+    assert host.proofs.held(host.in_force)[0].unproved == ""
 
 
 async def test_what_widens_is_refused(host: Host) -> None:

@@ -35,9 +35,25 @@ _NAME_OR_PATH: Final = re.compile(r"[^\s:{}\[\]\"'#]+")
 _STATUS: Final = {Verdict.ALLOW: ExitCode.OK, Verdict.DENY: ExitCode.DENIED}
 
 
-@click.group()
+class _WithHub(click.Group):
+    """The group with `hub`, whose module needs an HTTP client that the other commands do not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in alphabetical order."""
+        return sorted((*super().list_commands(ctx), "hub"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import `hub` when it is asked for."""
+        if cmd_name == "hub":
+            from guardhouse.cli.policy_hub import hub
+
+            return hub
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_WithHub)
 def policy() -> None:
-    """Check, explain, test, format, compare, sign and learn policies."""
+    """Check, explain, test, format, compare, sign and learn policies; narrow those of runners."""
 
 
 def read_policy(name_or_path: str, *, with_examples: bool = True) -> Policy:

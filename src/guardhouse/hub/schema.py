@@ -34,9 +34,10 @@ __all__ = [
     "audit_checkpoints",
     "audit_events",
     "audit_positions",
-    "environment_policies",
     "environment_tags",
     "environments",
+    "hub_policies",
+    "hub_policy_answers",
     "notifications",
     "one_time_links",
     "people",
@@ -117,22 +118,34 @@ environment_tags = Table(
     Index("ix_environment_tags_tag", "tag"),
 )
 
-# The one policy that narrows what an environment's own allows; the runner's answer beside it.
-environment_policies = Table(
-    "environment_policies",
+# The policies that narrow what runners' own allow: at most one of the account, of each team, of each environment.
+hub_policies = Table(
+    "hub_policies",
     METADATA,
-    Column("environment_id", String(40), ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True),
-    Column("policy_id", String(40), nullable=False),
+    Column("policy_id", String(40), primary_key=True),
+    Column("layer", String(16), nullable=False),
+    Column("environment_id", String(40), ForeignKey("environments.id", ondelete="CASCADE"), unique=True),
+    Column("team_id", String(40), ForeignKey("teams.id", ondelete="CASCADE"), unique=True),
     # As a person wrote it, and as the runner gets it.
     Column("document", Text, nullable=False),
     Column("dumped", Text, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("set_ms", BigInteger, nullable=False),
     Column("set_by", String(40), nullable=False),
+    CheckConstraint("layer IN ('account', 'team', 'environment')", name="layer"),
+)
+
+# What each runner said of them last.
+hub_policy_answers = Table(
+    "hub_policy_answers",
+    METADATA,
+    Column("environment_id", String(40), ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True),
+    Column("policy_id", String(40), ForeignKey("hub_policies.policy_id", ondelete="CASCADE"), primary_key=True),
     Column("state", String(16), nullable=False),
-    Column("answered_ms", BigInteger),
+    Column("answered_ms", BigInteger, nullable=False),
     Column("error", Text),
-    CheckConstraint("state IN ('pending', 'in_force', 'refused')", name="state"),
+    CheckConstraint("state IN ('in_force', 'refused')", name="state"),
+    Index("ix_hub_policy_answers_policy_id", "policy_id"),
 )
 
 runner_tokens = Table(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardhouse.errors import Refusal
+from guardhouse.policy.in_force import PolicyId, policies_as_json
 from guardhouse.policy.model import Rule
 from guardhouse.values import Verdict
 
@@ -110,8 +111,8 @@ class Decision:
     parts that were judged beside the commands. ``profile`` is the wall that the winning rules ask for (None: the
     runner's default) and ``timeout_s`` the shortest time limit among them.
 
-    ``narrowing`` is the name and digest of the policy in force next to this one, ``shadow`` what one that decides
-    nothing would have said (shadow.py); None where there is none.
+    ``narrowing`` has name and digest of each policy in force next to this one, ``shadow`` what one that decides
+    nothing would have said (shadow.py), None where there is none.
 
     `UNDECIDED` must go to gate two; where there is none it counts as `DENY`. `ASK` may hold undecided parts too:
     ``needs_gate_two`` tells, and a person's yes does not replace the exec gate.
@@ -126,7 +127,7 @@ class Decision:
     concerns: tuple[Concern, ...] = ()
     profile: str | None = None
     timeout_s: float | None = None
-    narrowing: tuple[str, str] | None = None
+    narrowing: tuple[PolicyId, ...] = ()
     shadow: Mapping[str, Any] | None = None
 
     @property
@@ -156,16 +157,13 @@ class Decision:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data; docs/policy_language.md, "JSON", names every key."""
-        policies = {"policy": {"name": self.policy_name, "digest": self.policy_digest}}
-        if self.narrowing is not None:
-            policies["narrowing"] = {"name": self.narrowing[0], "digest": self.narrowing[1]}
         return {
             "verdict": self.verdict.value,
             "command": self.command,
             "because": self.because,
             "commands": [command.as_json() for command in self.commands],
             "concerns": [concern.as_json() for concern in self.concerns],
-            **policies,
+            **policies_as_json((self.policy_name, self.policy_digest), self.narrowing),
             "profile": self.profile,
             "timeout_s": self.timeout_s,
             **({} if self.shadow is None else {"shadow": dict(self.shadow)}),

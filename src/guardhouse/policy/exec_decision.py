@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from guardhouse.policy.decision import strictest
 from guardhouse.policy.language import SEPARATOR
 from guardhouse.policy.model import GATED, INHERIT, Children, Context, Policy, Rule
-from guardhouse.policy.narrowing import both_must_allow
+from guardhouse.policy.narrowing import all_must_allow
 from guardhouse.policy.reordered import respelled_rules
 from guardhouse.policy.rulebook import action_of, rulebook_of
 from guardhouse.policy.subjects import without_dots
@@ -36,7 +36,7 @@ class ExecDecision:
         return self if self.children == other.children == INHERIT else replace(self, children=GATED)
 
 
-@both_must_allow
+@all_must_allow
 def decide_exec(
     policy: Policy,
     argv: tuple[str, ...],

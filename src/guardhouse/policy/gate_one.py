@@ -41,7 +41,7 @@ def decide(
     context: Context = Context(),  # noqa: B008 - frozen, without state
     reader: ShellReader = read_command,
 ) -> Decision:
-    """Decide a shell text under a policy, the one that narrows it, and its shadow, which decides nothing.
+    """Decide a shell text under a policy, those that narrow it, and its shadow, which decides nothing.
 
     Args:
         command_text: what ``bash -c`` would be given.
@@ -51,13 +51,13 @@ def decide(
     # execve(2) ends the text at a NUL: bash would run another text than the one judged.
     reading = None if "\0" in command_text else reader(command_text)
     decision = _decide_reading(policy, command_text, reading, context)
-    if policy.narrowing is not None:
-        other = _decide_reading(policy.narrowing, command_text, reading, context)
+    for layer in policy.layers[1:]:
+        other = _decide_reading(layer, command_text, reading, context)
         profile, clash = _narrowest_profile({one.profile for one in (decision, other) if one.profile is not None})
         decision = join_decisions(decision, other, profile=profile, clash=clash)
     if policy.shadow is not None:
         shadow = _decide_reading(policy.shadow, command_text, reading, context)
-        decision = replace(decision, shadow=shadow_record(decision, shadow))
+        decision = replace(decision, shadow=shadow_record(decision.verdict, policy.shadow, shadow))
     return decision
 
 

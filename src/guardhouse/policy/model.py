@@ -179,8 +179,8 @@ class Policy:
     workspace and the wall (docs/policy_language.md, "Operations").
 
     ``narrowing`` is a second policy in force next to this one: what is allowed must be allowed by both (a hub's, see
-    narrowing.py). ``shadow`` is one that is judged and recorded and decides nothing (shadow.py). Neither is part of
-    the digest, which names this document.
+    narrowing.py); it may have one next to it in turn. ``shadow`` is one that is judged and recorded and decides
+    nothing (shadow.py). Neither is part of the digest, which names this document.
     """
 
     name: str
@@ -192,8 +192,8 @@ class Policy:
 
     @property
     def layers(self) -> tuple["Policy", ...]:
-        """Return every policy that has to allow: this one, and the one that narrows it."""
-        return (self,) if self.narrowing is None else (self, self.narrowing)
+        """Return every policy that has to allow: this one, the one that narrows it, the one that narrows that one."""
+        return (self,) if self.narrowing is None else (self, *self.narrowing.layers)
 
     def has_section(self, operation: str) -> bool:
         """Tell whether any policy in force has rules for an operation."""

@@ -1,12 +1,12 @@
-"""Two policies in force at once: the host's own and one that narrows it. What is allowed, both must allow.
+"""Several policies in force at once: the host's own and those that narrow it. What is allowed, all must allow.
 
-Asking both is what makes a policy from a hub harmless: whatever it says, it can only take away. That it would permit
+Asking all is what makes a policy from a hub harmless: whatever it says, it can only take away. That it would permit
 nothing more by itself either is proved beforehand (`compare.check_narrowing`), so that whoever sent it is told what it
 will not do.
 Knows no hub. Pure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -15,7 +15,7 @@ from guardhouse.policy.decision import Decision, strictest
 from guardhouse.policy.model import Policy
 from guardhouse.values import Verdict
 
-__all__ = ["both_must_allow", "join_decisions"]
+__all__ = ["all_must_allow", "chain", "join_decisions"]
 
 
 class _Judged(Protocol):
@@ -33,20 +33,29 @@ P = ParamSpec("P")
 D = TypeVar("D", bound=_Judged)
 
 
-def both_must_allow(decide: Callable[Concatenate[Policy, P], D]) -> Callable[Concatenate[Policy, P], D]:
-    """Have a function asked about the policy and about the one that narrows it: the stricter answer holds."""
+def chain(local: Policy, others: Sequence[Policy]) -> Policy:
+    """Return ``local`` with ``others`` in force next to it, in their order; what they hold next to them is dropped."""
+    narrowing = None
+    for policy in reversed(others):
+        narrowing = replace(policy, narrowing=narrowing)
+    return replace(local, narrowing=narrowing)
+
+
+def all_must_allow(decide: Callable[Concatenate[Policy, P], D]) -> Callable[Concatenate[Policy, P], D]:
+    """Have a function asked about the policy and about those that narrow it: the strictest answer holds."""
 
     @wraps(decide)
-    def ask_both(policy: Policy, /, *args: P.args, **kwargs: P.kwargs) -> D:
-        own = decide(policy, *args, **kwargs)
-        if policy.narrowing is None:
-            return own
-        other = decide(policy.narrowing, *args, **kwargs)
-        if own.verdict is other.verdict:
-            return own.joined(other)
-        return own if strictest(own.verdict, other.verdict) is own.verdict else other
+    def ask_all(policy: Policy, /, *args: P.args, **kwargs: P.kwargs) -> D:
+        answer = decide(policy, *args, **kwargs)
+        for layer in policy.layers[1:]:
+            other = decide(layer, *args, **kwargs)
+            if answer.verdict is other.verdict:
+                answer = answer.joined(other)
+            elif strictest(answer.verdict, other.verdict) is other.verdict:
+                answer = other
+        return answer
 
-    return ask_both
+    return ask_all
 
 
 def join_decisions(own: Decision, other: Decision, *, profile: str | None, clash: str | None) -> Decision:
@@ -64,7 +73,7 @@ def join_decisions(own: Decision, other: Decision, *, profile: str | None, clash
         shown,
         policy_name=own.policy_name,
         policy_digest=own.policy_digest,
-        narrowing=(other.policy_name, other.policy_digest),
+        narrowing=(*own.narrowing, (other.policy_name, other.policy_digest)),
         profile=profile,
         timeout_s=min(limits_s, default=None),
     )

@@ -1,25 +1,43 @@
 """A second policy judged beside the one in force, and recorded: to see what a change would do before it does it.
 
-The shadow never decides anything. A policy carries its shadow (`Policy.shadow`), and every decision on a command text
-then holds what the shadow would have said. Pure.
+The shadow never decides anything. A policy carries its shadow (`Policy.shadow`), and every decision, on a command text
+or on another operation, then holds what the shadow would have said. Pure.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
-from guardhouse.policy.decision import Decision
+from guardhouse.policy.model import Policy, Rule
+from guardhouse.values import Verdict
 
 __all__ = ["shadow_record"]
 
 
-def shadow_record(decision: Decision, shadow: Decision) -> dict[str, Any]:
-    """Return what a decision's record holds of the shadow's: plain JSON data.
+class _Judged(Protocol):
+    @property
+    def verdict(self) -> Verdict:
+        """The answer."""
+        ...
 
-    ``differs`` tells whether the shadow's verdict is another one.
+    @property
+    def because(self) -> str:
+        """Why, in one sentence."""
+        ...
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule behind it, where one is."""
+        ...
+
+
+def shadow_record(verdict: Verdict, policy: Policy, shadow: _Judged) -> dict[str, Any]:
+    """Return what a decision's record holds of what ``shadow``, by ``policy``, says: plain JSON data.
+
+    ``verdict`` is that of the decision; ``differs`` tells whether the shadow's verdict is another one.
     """
     return {
-        "policy": {"name": shadow.policy_name, "digest": shadow.policy_digest},
+        "policy": {"name": policy.name, "digest": policy.digest},
         "verdict": shadow.verdict.value,
-        "differs": decision.verdict is not shadow.verdict,
+        "differs": verdict is not shadow.verdict,
         "because": shadow.because,
         "rule": shadow.rule.says() if shadow.rule else None,
     }

@@ -30,7 +30,8 @@ from guardhouse.runner.enforcement import Enforcement, enforce, make_report
 from guardhouse.runner.event_loop import leaves, run_in_trio
 from guardhouse.runner.facts import HostReporter
 from guardhouse.runner.files_settings import make_files_settings
-from guardhouse.runner.hub_policy import HubPolicy, hold_stored
+from guardhouse.runner.hub_policy import HubPolicy, NarrowingProofs
+from guardhouse.runner.hub_policy_files import hold_stored
 from guardhouse.runner.identity import become, resolve_account
 from guardhouse.runner.journal import Journal, Recovered, open_journal
 from guardhouse.runner.journal_writer import JournalWriter
@@ -230,19 +231,32 @@ async def _serve(
                 tasks_waiting=lambda: dispatcher.waiting,
                 start_delay_ms=dispatcher.take_start_delay_ms,
             )
-            link.report_policy(make_report(policy, wall))
+            proofs = NarrowingProofs(config.state_directory / "journal", profile=config.profile)
+
+            async def report(policy: Policy, wall: Wall) -> None:
+                # A proof over thousands of rules takes its time, in which everything else would wait.
+                try:
+                    held = await trio.to_thread.run_sync(proofs.held, policy)
+                except SetupError as error:
+                    # They hold all the same; not named, they are sent again by the hub.
+                    log.warning("the hub's policies cannot be read again", error=str(error))
+                    held = ()
+                link.report_policy(make_report(policy, wall, held))
+
+            await report(policy, wall)
             dispatcher.link = link
             end, offline = trio.Event(), trio.Event()
 
             async def put_in_force(policy: Policy, wall: Wall) -> None:
                 before, dispatcher.enforcement = dispatcher.enforcement, await begin(policy, wall)
                 before.replace()
-                link.report_policy(make_report(policy, wall))
+                await report(policy, wall)
 
             reloader = Reloader(read, put_in_force=put_in_force)
             hub_policy = HubPolicy(
                 config.state_directory / "journal",
                 profile=config.profile,
+                proofs=proofs,
                 local=lambda: dispatcher.enforcement.policy,
                 reload=reloader.reload,
                 answer=link.answer_policy,

@@ -14,6 +14,7 @@ import trio
 
 from guardhouse.launcher.client import LauncherClient
 from guardhouse.policy import Policy
+from guardhouse.policy.in_force import chain_digest, chain_name
 from guardhouse.runner.bounds import FetchBounds
 from guardhouse.runner.commands import CommandService
 from guardhouse.runner.egress import EgressService, rules_of_bundle
@@ -25,7 +26,7 @@ from guardhouse.runner.ripgrep import Ripgrep
 from guardhouse.runner.rules import make_judge
 from guardhouse.runner.wall import Wall
 from guardhouse.runner.web import WebService
-from guardhouse.wire.messages_v1 import PolicyReport
+from guardhouse.wire.messages_v1 import HubPolicyHeld, PolicyReport
 from guardhouse.worker.fetch_client import FetchClient
 from guardhouse.worker.parser_client import ParserClient
 
@@ -143,14 +144,18 @@ async def enforce(
         nursery.cancel_scope.cancel()
 
 
-def make_report(policy: Policy, wall: Wall) -> PolicyReport:
-    """Return what the hub is told of the policy in force and of the layers that this host gives."""
+def make_report(policy: Policy, wall: Wall, held: tuple[HubPolicyHeld, ...]) -> PolicyReport:
+    """Return what the hub is told of the policy in force and of the layers that this host gives.
+
+    ``held``: the hub's own among the policies in force (`hub_policy.NarrowingProofs.held`).
+    """
     missing = tuple(sorted(name for name, why in wall.features.layers.items() if why))
     return PolicyReport(
         policy_name=Path(policy.name).name,
         policy_digest=policy.digest,
-        narrowing_id=policy.narrowing.name if policy.narrowing is not None else "",
-        narrowing_digest=policy.narrowing.digest if policy.narrowing is not None else "",
+        narrowing_id=chain_name([layer.name for layer in policy.layers[1:]]),
+        narrowing_digest=chain_digest([layer.digest for layer in policy.layers[1:]]),
+        hub_policies=held,
         shadow_digest=policy.shadow.digest if policy.shadow is not None else "",
         profiles=tuple(sorted(wall.profiles)),
         layers=tuple(sorted(wall.features.layers.keys() - set(missing))),

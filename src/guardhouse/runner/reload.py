@@ -11,6 +11,7 @@ import trio
 
 from guardhouse.errors import SetupError
 from guardhouse.policy import Policy
+from guardhouse.policy.in_force import chain_digest
 from guardhouse.runner.logs import get_logger
 from guardhouse.runner.wall import Wall
 
@@ -51,7 +52,7 @@ class Reloader:
                 "policy reloaded",
                 policy=policy.name,
                 policy_digest=policy.digest[:16],
-                narrowing_digest=policy.narrowing.digest[:16] if policy.narrowing is not None else "",
+                narrowing_digest=chain_digest([layer.digest for layer in policy.layers[1:]])[:16],
                 bundle_digest=wall.bundle.digest[:16],
             )
 

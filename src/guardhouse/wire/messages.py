@@ -190,7 +190,8 @@ class TaskResult(Message, frozen=True, kw_only=True):
 
     ``result`` is the operation's result object (`operations.parse_result` types it). ``stdout_bytes`` and
     ``stderr_bytes`` are of ``guardhouse.v1``: the length of each stream as sent, so that a gap is noticed.
-    ``error_code`` is a stable word for programs where ``error`` is for people.
+    ``error_code`` is a stable word for programs where ``error`` is for people. ``decision`` (``guardhouse.v1``) is what
+    the policy said of an operation other than a command, whose own result holds it.
     """
 
     TYPE: ClassVar[str] = "task.result"
@@ -204,6 +205,7 @@ class TaskResult(Message, frozen=True, kw_only=True):
     error_code: Name | None = None
     stdout_bytes: Count | None = None
     stderr_bytes: Count | None = None
+    decision: Any = None
 
 
 class McpServer(Struct, frozen=True, kw_only=True, omit_defaults=True):

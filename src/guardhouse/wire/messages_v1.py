@@ -24,8 +24,10 @@ __all__ = [
     "HeldTask",
     "HubDraining",
     "HubGoodbye",
+    "HubPolicyHeld",
     "OutputAck",
     "PolicyAnswer",
+    "PolicyLayer",
     "PolicyReport",
     "PolicySet",
     "RejectCode",
@@ -207,10 +209,13 @@ class HubDraining(Message, frozen=True, kw_only=True):
 
 
 class ApprovalGate(StrEnum):
-    """Who asks: gate one about a whole command text before it starts, or the exec gate about one program of it."""
+    """Who asks: gate one about a whole command text before it starts, the exec gate about one program of it, or the
+    rules of another operation (read, write, webfetch, mcp, …) before it begins.
+    """
 
     SHELL = "shell"
     EXEC = "exec"
+    OPERATION = "operation"
 
 
 class ApprovalScope(StrEnum):
@@ -225,8 +230,10 @@ class ApprovalRequest(Message, frozen=True, kw_only=True):
     """Runner to hub: a rule said ``ask``, and something waits. Sent again after a cut until decided or withdrawn.
 
     ``argv``, ``path`` and ``started_by`` are what really is about to run where the exec gate asks, and absent where
-    gate one does. ``explanation`` is gate one's decision as JSON. Texts are redacted as results are. The runner
-    denies by itself at ``expires_at_ms`` (Unix milliseconds by its own clock).
+    gate one does. ``explanation`` is gate one's decision as JSON. Of an operation ``command`` says in one line what
+    is to be done, ``path`` names the path, address or tool, and ``explanation`` holds a bounded ``preview`` beside
+    the decision. Texts are redacted as results are. The runner denies by itself at ``expires_at_ms`` (Unix milliseconds
+    by its own clock).
     """
 
     TYPE: ClassVar[str] = "approval.request"
@@ -274,11 +281,20 @@ class ApprovalWithdrawn(Message, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class PolicyLayer(StrEnum):
+    """Whom a hub's policy is for, from the widest; a runner holds at most one of each, and all must allow."""
+
+    ACCOUNT = "account"
+    TEAM = "team"
+    ENVIRONMENT = "environment"
+
+
 class PolicySet(Message, frozen=True, kw_only=True):
     """Hub to runner: hold this policy in force next to your own; without ``policy`` withdraw the one in force.
 
-    ``policy`` is JSON text, what `guardhouse.policy.dump_policy` writes, and ``digest`` its digest. `PolicyAnswer`
-    answers.
+    ``policy`` is JSON text, what `guardhouse.policy.dump_policy` writes, and ``digest`` its digest. It takes the place
+    of the one of the same ``layer``; another layer than ``environment`` goes only to a runner whose report has
+    ``hub_policies``. `PolicyAnswer` answers.
     """
 
     TYPE: ClassVar[str] = "policy.set"
@@ -286,6 +302,7 @@ class PolicySet(Message, frozen=True, kw_only=True):
     policy_id: Identifier
     policy: Annotated[str, Meta(max_length=limits.POLICY_DOCUMENT_MAX_CHARS)] | None = None
     digest: Name = ""
+    layer: PolicyLayer = PolicyLayer.ENVIRONMENT
 
 
 class PolicyAnswer(Message, frozen=True, kw_only=True):
@@ -299,13 +316,28 @@ class PolicyAnswer(Message, frozen=True, kw_only=True):
     policy_id: Identifier
     accepted: bool
     error: Text = ""
+    layer: PolicyLayer = PolicyLayer.ENVIRONMENT
+
+
+class HubPolicyHeld(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A hub's policy that a runner holds in force next to its own.
+
+    ``unproved`` is empty while it is proved to permit nothing beyond the runner's own policy, and otherwise says what
+    it would: the runner's policy has changed since. It still holds: what is allowed, both must allow.
+    """
+
+    layer: PolicyLayer
+    policy_id: Identifier
+    digest: Name
+    unproved: Text = ""
 
 
 class PolicyReport(Message, frozen=True, kw_only=True):
     """Runner to hub, after the hello and whenever it changes: which policy and protection hold here.
 
-    ``narrowing_id`` and ``narrowing_digest`` are of the hub's policy in force next to the runner's own;
-    ``shadow_digest`` of one that is judged and decides nothing.
+    ``narrowing_id`` and ``narrowing_digest`` are of the hub's policies in force next to the runner's own, as one
+    (`policy.in_force`); ``hub_policies`` has each of them, None where the runner knows no layers. ``shadow_digest`` is
+    of one that is judged and decides nothing.
     """
 
     TYPE: ClassVar[str] = "policy.report"
@@ -314,6 +346,7 @@ class PolicyReport(Message, frozen=True, kw_only=True):
     policy_digest: Name = ""
     narrowing_id: Name = ""
     narrowing_digest: Name = ""
+    hub_policies: Annotated[tuple[HubPolicyHeld, ...], Meta(max_length=len(PolicyLayer))] | None = None
     shadow_digest: Name = ""
     profiles: tuple[Name, ...] = ()
     layers: tuple[Name, ...] = ()

@@ -20,7 +20,7 @@ _V1_FIELDS: Final[dict[type[Message], tuple[str, ...]]] = {
     messages.TaskRequest: ("session_id", "requested_by", "profile"),
     messages.TaskCancel: ("reason",),
     messages.TaskOutput: ("data_b64", "seq", "offset"),
-    messages.TaskResult: ("error_code", "stdout_bytes", "stderr_bytes"),
+    messages.TaskResult: ("error_code", "stdout_bytes", "stderr_bytes", "decision"),
     messages.McpCall: (),
     messages.McpResult: (),
 }

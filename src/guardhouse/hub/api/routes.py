@@ -13,17 +13,16 @@ from guardhouse.hub.api import (
     files,
     meta,
     people,
-    policies,
     schemas,
     schemas_approvals,
     schemas_people,
-    schemas_policy,
     sign_in,
     tasks,
     tokens,
 )
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
+from guardhouse.hub.api.routes_policy import POLICY_ROUTES
 from guardhouse.hub.api.routes_runs import RUN_ROUTES
 from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Access, Scope
@@ -344,41 +343,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         replies={200: schemas.RunnerToken},
         errors=(404,),
     ),
-    Route(
-        method="GET",
-        path=f"{_ENVIRONMENT}/policy",
-        access=Scope.ENV_READ,
-        handler=policies.show_policy,
-        concern=Concern.SEE_ENVIRONMENT,
-        summary="Show the hub's policy for an environment and what its runner says of it",
-        tag="environments",
-        replies={200: schemas_policy.EnvironmentPolicyView},
-        errors=(404,),
-    ),
-    Route(
-        method="PUT",
-        path=f"{_ENVIRONMENT}/policy",
-        access=Scope.ENV_WRITE,
-        handler=policies.put_policy,
-        concern=Concern.EDIT_ENVIRONMENT,
-        summary="Have the runner hold a policy next to its own, which it must narrow",
-        tag="environments",
-        body=schemas_policy.PolicyPut,
-        body_max_bytes=schemas_policy.POLICY_BODY_MAX_BYTES,
-        replies={200: schemas_policy.EnvironmentPolicyView},
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_ENVIRONMENT}/policy",
-        access=Scope.ENV_WRITE,
-        handler=policies.withdraw_policy,
-        concern=Concern.EDIT_ENVIRONMENT,
-        summary="Withdraw the hub's policy; the runner's own holds alone again",
-        tag="environments",
-        replies={204: None},
-        errors=(404,),
-    ),
+    *POLICY_ROUTES,
     Route(
         method="GET",
         path="/api/v1/teams",

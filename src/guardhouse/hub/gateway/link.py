@@ -30,7 +30,7 @@ from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
-from guardhouse.hub.store.policies import EnvironmentPolicy
+from guardhouse.hub.store.policies import HubPolicyRecord
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.ends import decide_end, finish_and_record
@@ -47,6 +47,7 @@ from guardhouse.wire.messages_v1 import (
     ApprovalWithdrawn,
     HubDraining,
     PolicyAnswer,
+    PolicyLayer,
     PolicyReport,
     RunnerDraining,
     RunnerGoodbye,
@@ -127,7 +128,7 @@ class RunnerLink:
         self._end_reason = "the connection was cut"
         self._warnings = 0
         self._file_calls = FileCalls()
-        self.policies = PolicyCourier(session, database, environment_id=environment.id)
+        self.policies = PolicyCourier(session, database, environment=environment)
         self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
 
     # What the board and the registry see.
@@ -193,9 +194,9 @@ class RunnerLink:
             self._to_send.set()
             return await opened.wait()
 
-    def send_policy(self, policy: EnvironmentPolicy | None) -> None:
-        """Queue the environment's policy, or its withdrawal; a runner that cannot be told now is told by its report."""
-        self.policies.send(policy)
+    def send_policy(self, layer: PolicyLayer, policy: HubPolicyRecord | None) -> None:
+        """Queue a layer's policy, or its withdrawal; a runner that cannot be told now is told after its report."""
+        self.policies.send(layer, policy)
         self._to_send.set()
 
     def send_draining(self, draining: HubDraining) -> None:

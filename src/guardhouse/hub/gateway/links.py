@@ -16,10 +16,10 @@ from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments
 from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
-from guardhouse.hub.store.policies import EnvironmentPolicy
+from guardhouse.hub.store.policies import HubPolicyRecord
 from guardhouse.hub.tasks.board import Runner
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
-from guardhouse.wire.messages_v1 import ApprovalDecision, HubDraining
+from guardhouse.wire.messages_v1 import ApprovalDecision, HubDraining, PolicyLayer, PolicyReport
 
 __all__ = ["AlreadyConnected", "Link", "Links"]
 
@@ -66,8 +66,8 @@ class Link(Runner, Protocol):
         """What its runner says of its policies."""
         ...
 
-    def send_policy(self, policy: EnvironmentPolicy | None) -> None:
-        """Tell its runner the environment's policy, or that there is none."""
+    def send_policy(self, layer: PolicyLayer, policy: HubPolicyRecord | None) -> None:
+        """Tell its runner a layer's policy, or that there is none."""
         ...
 
 
@@ -104,18 +104,16 @@ class Links:
         link = self._links.get(environment_id)
         return link.instance if link is not None else None
 
-    def send_policy(self, environment_id: str, policy: EnvironmentPolicy | None) -> None:
-        """Tell the environment's runner its policy, where one is connected; one that connects later is told then."""
+    def send_policy(self, environment_id: str, layer: PolicyLayer, policy: HubPolicyRecord | None) -> None:
+        """Tell the environment's runner a policy, where one is connected; one that connects later is told then."""
         link = self._links.get(environment_id)
         if link is not None:
-            link.send_policy(policy)
+            link.send_policy(layer, policy)
 
-    def reported_policy(self, environment_id: str) -> str | None:
-        """Return the digest of the narrowing policy that the environment's runner says is in force; None: not known."""
+    def reported_policy(self, environment_id: str) -> PolicyReport | None:
+        """Return what the environment's runner said last of the policies in force; None: not connected, or nothing."""
         link = self._links.get(environment_id)
-        if link is None or link.policies.report is None:
-            return None
-        return link.policies.report.narrowing_digest
+        return None if link is None else link.policies.report
 
     async def lookup(self, reference: str) -> EnvironmentRecord | None:
         """Return an environment by id or name as it was last read: who it is, not how it is now.
