@@ -51,6 +51,34 @@ SAME = [
     "cat <(echo a) <(echo b)",
     "x=$(for i in 1 2 3; do echo $i; done); echo $x",
     "(exit 3) & (exit 4) & wait -n; wait; echo done",
+    "set -m; sh -c 'exit 6' & wait -n; echo $?; (exit 3) & wait %+; echo $?",
+    (
+        "set -m; sh -c 'kill -STOP $$; exit 8' & until jobs | grep -q Stopped; do sleep 0.02; done;"
+        " fg >/dev/null; echo $?"
+    ),
+    (
+        "ulimit -c 0; for n in 1 2 3 4 6 7 8 9 10 11 12 13 14 15 24 31;"
+        " do sh -c 'kill -'$n' $$' 2>/dev/null; echo $n $?; done"
+    ),
+    "trap 'echo child' CHLD; sh -c 'exit 2'; echo $?; (sh -c : &) ; true",
+    "exec 2>/dev/null; set -m; sleep 9 | sleep 9 & kill -TERM -- -$!; kill -TERM %1; wait %1; echo $?",
+    (
+        "python3 -c 'import os,signal\np=os.fork()\nif p==0:\n  os.kill(os.getpid(), signal.SIGSTOP); os._exit(4)\n"
+        "f=os.WUNTRACED|os.WCONTINUED\nprint(os.WIFSTOPPED(os.waitpid(p, f)[1])); os.kill(p, signal.SIGCONT)\n"
+        "s=os.waitpid(p, f)[1]\nprint(os.WIFCONTINUED(s) or s == 1024); "
+        "print(os.WIFCONTINUED(s) and os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]))'"
+    ),
+    (
+        "python3 -c 'import os,signal,time\ngot=[]\nsignal.signal(signal.SIGALRM, lambda *_: got.append(1))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\n"
+        'for _ in range(20): os.waitpid(os.spawnlp(os.P_NOWAIT, "true", "true"), 0)\n'
+        "signal.setitimer(signal.ITIMER_REAL, 0); print(len(got) > 0)'"
+    ),
+    (
+        "python3 -c 'import os,signal,subprocess as s\nsignal.pthread_sigmask(signal.SIG_BLOCK, [34, 35])\n"
+        'c="import os; [os.kill(os.getppid(), n) for n in (35, 34, 34)]"\ns.run(["python3", "-c", c])\n'
+        "print([signal.sigwaitinfo([34, 35]).si_signo for _ in range(3)])'"
+    ),
     "exec sh -c 'echo replaced; exit 5'",
     "exec 3< <(echo x); cat <&3",
     "setsid sh -c 'echo session'; echo $?",
