@@ -202,7 +202,7 @@ async def test_resources(system: LocalSystem) -> None:
             [content] = (await client.read_resource(uri)).contents
             return content.text
 
-        listed = json.loads(await read("hub://environments"))
+        listed = json.loads(await read("hub://environments"))["environments"]
         assert [each["name"] for each in listed] == [HOST]
         assert json.loads(await read(f"hub://environments/{HOST}"))["id"] == listed[0]["id"]
         ran = await client.call_tool(

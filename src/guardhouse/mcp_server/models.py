@@ -1,6 +1,6 @@
 """What the tools answer, as typed values: each becomes a tool's output schema. Knows no protocol and no HTTP."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,11 @@ __all__ = [
     "Where",
     "WriteAnswer",
 ]
+
+
+# Said in full, since clients warn of a schema that constrains nothing.
+_ANY_JSON_TYPES: Final = ["object", "array", "string", "number", "boolean", "null"]
+_AnyJson = Annotated[Any, Field(json_schema_extra={"anyOf": [{"type": each} for each in _ANY_JSON_TYPES]})]
 
 
 class _Model(BaseModel):
@@ -180,5 +185,5 @@ class McpToolAnswer(_Model):
     tool: str
     is_error: bool
     text: str
-    structured: Any = None
+    structured: _AnyJson = None
     left_out_bytes: int

@@ -27,11 +27,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
 
     @server.resource("hub://environments{?status}", title="Environments", mime_type="application/json")
     async def environments(context: Context[Any, Any], status: str | None = None) -> str:
-        """The machines that commands can run on; ``status`` is pending, online or offline."""
-        async with desk.open(context) as hub:
-            page = await _asked(hub.get("/api/v1/environments", status=status or None, limit=_PAGE))
-        names = ("id", "name", "status", "status_reason", "tags")
-        return json.dumps([{name: each[name] for name in names} for each in page["environments"]], indent=1)
+        """The machines that commands can run on, 200 of them at most; ``status`` is pending, online or offline."""
+        return await _environments(desk, context, status=status or None)
 
     @server.resource("hub://environments/{environment}", title="One environment", mime_type="application/json")
     async def environment(environment: str, context: Context[Any, Any]) -> str:
@@ -71,6 +68,18 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
             return data
         cut = f"\n[{total - len(data)} bytes more: read_file]" if total > len(data) else ""
         return fence(text, source=f"{environment}:{path}") + cut
+
+
+async def _environments(desk: Desk, context: Context[Any, Any], *, status: str | None) -> str:
+    async with desk.open(context) as hub:
+        page = await _asked(hub.get("/api/v1/environments", status=status, limit=_PAGE))
+    names = ("id", "name", "status", "status_reason", "tags")
+    found: dict[str, Any] = {
+        "environments": [{name: each[name] for name in names} for each in page["environments"]],
+    }
+    if page["next_cursor"]:
+        found["more"] = f"these are the first {_PAGE}; list_environments gives all of them in pages"
+    return json.dumps(found, indent=1)
 
 
 async def _read(hub: HubApi, context: Context[Any, Any], environment: str, path: str) -> dict[str, Any]:
