@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from tests.hub.conftest import authority, hub, start_hub
+from tests.hub.conftest import authority, hub, start_hub, store_url
 
-__all__ = ["authority", "hub", "start_hub"]
+__all__ = ["authority", "hub", "start_hub", "store_url"]
 
 COMMAND = [sys.executable, "-c", "from guardhouse.cli.main import main; main()"]
 

@@ -1,7 +1,12 @@
-"""A real hub for each test: real Hypercorn, real TLS on loopback, SQLite on disk."""
+"""A real hub for each test: real Hypercorn, real TLS on loopback, SQLite on disk and a real PostgreSQL server.
 
+Every test runs on SQLite, those of the modules in `ON_BOTH` on PostgreSQL too. With GUARDHOUSE_TEST_STORE=postgresql
+all run on that, and none on SQLite.
+"""
+
+import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +18,52 @@ import httpx2
 import pytest
 import trio
 import trustme
+from tests.support.postgresql import Cluster, find_programs, running_cluster
 
+from guardhouse.hub.backends import PostgresqlBackend
 from guardhouse.hub.config import HubConfig
+from guardhouse.hub.database import Database
 from guardhouse.hub.server import RunningHub, open_hub
+
+# What asks most of the store: SQL, transactions, what a restart finds, the audit chain.
+ON_BOTH = {"test_api", "test_approvals", "test_decisions", "test_people", "test_persistence"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "store_url" not in metafunc.fixturenames or module == "test_postgresql":
+        return
+    stores = ["sqlite"]
+    if os.environ.get("GUARDHOUSE_TEST_STORE") == "postgresql":
+        stores = ["postgresql"]
+    elif module in ON_BOTH:
+        stores.append("postgresql")
+    metafunc.parametrize("store_url", stores, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed here: initdb and postgres (Debian: postgresql)")
+    with running_cluster(programs) as cluster:
+        template = cluster.new_database(is_empty=True)
+        database = Database(PostgresqlBackend(template))
+        database.dispose()
+        cluster.keep_as_template(template)
+        yield cluster
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The address of an empty database of the test's own; None for SQLite in the state directory."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield None
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    url = cluster.new_database()
+    yield url
+    cluster.drop(url)
 
 
 @dataclass
@@ -79,7 +127,7 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def start_hub(tmp_path: Path, authority: trustme.CA) -> Any:
+def start_hub(tmp_path: Path, authority: trustme.CA, store_url: str | None) -> Any:
     """Return a function that starts a hub on the same state directory, as often as a test likes."""
 
     @asynccontextmanager
@@ -94,6 +142,7 @@ def start_hub(tmp_path: Path, authority: trustme.CA) -> Any:
             settings |= {"tls_certificate": chain, "tls_key": key}
             context = ssl.create_default_context()
             authority.configure_trust(context)
+        settings.setdefault("database", store_url)
         async with open_hub(HubConfig(state_dir=state_dir, port=listen_port, **settings)) as hub:
             token = (state_dir / "owner.token").read_text().strip()
             headers = {"authorization": f"Bearer {token}"}

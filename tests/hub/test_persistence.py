@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import httpx2
+import psycopg
 import pytest
 import trio
 from tests.support.runner_stub import connect_plain, connect_v1
@@ -217,11 +218,12 @@ async def test_secrets_are_private_and_absent_from_the_database(start_hub, tmp_p
             assert owner.encode() not in file.read_bytes()
 
 
-async def test_newer_database_is_refused(start_hub, tmp_path):
+async def test_newer_database_is_refused(start_hub, tmp_path, store_url):
     """A hub does not touch a database that a newer one has changed."""
     async with start_hub():
         pass
-    with sqlite3.connect(tmp_path / "state" / "hub.db") as connection:
+    opened = psycopg.connect(store_url) if store_url else sqlite3.connect(tmp_path / "state" / "hub.db")
+    with opened as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SetupError, match="'9999', which this version does not know"):
         async with start_hub():
@@ -261,11 +263,11 @@ async def test_full_disk_is_said_and_survived(start_hub, monkeypatch):
             assert (await hub.result(started["id"]))["exit_code"] == 4
 
 
-async def test_the_sealing_key_can_be_changed(start_hub):
+async def test_the_sealing_key_can_be_changed(start_hub, store_url):
     """Under a new key every token is shown as before, the runner's still opens, and the deed is recorded."""
     async with start_hub() as hub:
         created = await hub.environment()
-    config = HubConfig(state_dir=hub.state_dir)
+    config = HubConfig(state_dir=hub.state_dir, database=store_url)
     old = (hub.state_dir / "sealing.key").read_bytes()
     assert await trio.to_thread.run_sync(change_sealing_key, config) == 1
     assert (hub.state_dir / "sealing.key").read_bytes() != old
@@ -279,13 +281,13 @@ async def test_the_sealing_key_can_be_changed(start_hub):
 
 
 @pytest.mark.parametrize("reached_the_store", [True, False])
-async def test_a_change_of_the_sealing_key_that_was_cut_short(start_hub, reached_the_store):
+async def test_a_change_of_the_sealing_key_that_was_cut_short(start_hub, store_url, reached_the_store):
     """Whichever of the two keys opens the store is taken at the next start."""
     async with start_hub() as hub:
         created = await hub.environment()
     old = (hub.state_dir / "sealing.key").read_bytes()
     if reached_the_store:
-        await trio.to_thread.run_sync(change_sealing_key, HubConfig(state_dir=hub.state_dir))
+        await trio.to_thread.run_sync(change_sealing_key, HubConfig(state_dir=hub.state_dir, database=store_url))
         (hub.state_dir / "sealing.key").rename(hub.state_dir / "sealing.key.next")
         (hub.state_dir / "sealing.key").write_bytes(old)
         (hub.state_dir / "sealing.key").chmod(0o600)

@@ -107,6 +107,13 @@ def export(client: HubClient, *, out: BinaryIO, after: int) -> None:
 
 
 @audit.command()
+@click.option(
+    "--database",
+    envvar="GUARDHOUSE_HUB_DATABASE",
+    show_envvar=True,
+    metavar="URL",
+    help="With --state-dir: the store lies at postgresql://USER@HOST/NAME.",
+)
 @click.option("--file", "file", type=click.Path(path_type=Path), help="Verify this export.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Verify the store in this hub's state directory.")
 @click.option(
@@ -117,7 +124,13 @@ def export(client: HubClient, *, out: BinaryIO, after: int) -> None:
 @_JSON
 @click.pass_context
 def verify(
-    context: click.Context, *, file: Path | None, state_dir: Path | None, public_key: str | None, as_json: bool
+    context: click.Context,
+    *,
+    file: Path | None,
+    state_dir: Path | None,
+    database: str | None,
+    public_key: str | None,
+    as_json: bool,
 ) -> None:
     """Find changed, lost, moved, repeated and cut off records, in a file, in a store, or in what the hub exports.
 
@@ -131,7 +144,7 @@ def verify(
             fetched.flush()
             _verify(Path(fetched.name), None, public_key, as_json=as_json)
     else:
-        _verify(file, state_dir, public_key, as_json=as_json)
+        _verify(file, state_dir, public_key, as_json=as_json, database=database)
 
 
 @click.command()
@@ -141,13 +154,20 @@ def _fetch(client: HubClient, *, out: BinaryIO) -> None:
         out.write(chunk)
 
 
-def _verify(file: Path | None, state_dir: Path | None, public_key: str | None, *, as_json: bool) -> None:
+def _verify(
+    file: Path | None,
+    state_dir: Path | None,
+    public_key: str | None,
+    *,
+    as_json: bool,
+    database: str | None = None,
+) -> None:
     from guardhouse.hub.audit.chain import parse_public_key
     from guardhouse.hub.audit.export import read_export, read_store
     from guardhouse.hub.audit.verify import verify as verify_source
 
     pinned = _read_public_key(public_key)
-    source, own = read_export(file) if file is not None else read_store(state_dir or Path())
+    source, own = read_export(file) if file is not None else read_store(state_dir or Path(), database_url=database)
     chosen = pinned or own
     if chosen is None:
         raise SetupError("no public key is known: give --public-key, as 'guardhouse audit key' prints it")

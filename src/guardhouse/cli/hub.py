@@ -42,11 +42,34 @@ _STATE_DIR = _option(
     default=_default_state_dir,
     help="Database, keys and the owner's token; mode 0700.",
 )
+_DATABASE = _option(
+    "--database",
+    metavar="URL",
+    help="Keep the store at postgresql://USER@HOST/NAME instead of in the state directory.",
+)
+
+
+def _check_database(context: click.Context, database: str | None) -> None:
+    """Refuse a password where every account of the host can read it.
+
+    Raises:
+        SetupError: it stands in the arguments.
+    """
+    if database is None or context.get_parameter_source("database") is not click.core.ParameterSource.COMMANDLINE:
+        return
+    from guardhouse.hub.backends.postgresql import connection_parameters
+
+    if connection_parameters(database).get("password"):
+        raise SetupError(
+            "--database: a password in the arguments is readable for every account of this host;"
+            " put the address in GUARDHOUSE_HUB_DATABASE, or the password in a file that PGPASSFILE names"
+        )
 
 
 @click.group(invoke_without_command=True)
 @_option("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="Where to serve; port 0 takes a free one.")
 @_STATE_DIR
+@_DATABASE
 @_option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @_option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @_option("--public-url", metavar="URL", help="Where clients and runners reach the hub, if not where it listens.")
@@ -81,6 +104,7 @@ def hub(
     *,
     listen: str,
     state_dir: Path,
+    database: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     public_url: str | None,
@@ -113,8 +137,10 @@ def hub(
         return
     try:
         host, port = parse_listen(listen)
+        _check_database(context, database)
         config = HubConfig(
             state_dir=state_dir,
+            database=database,
             host=host,
             port=port,
             tls_certificate=tls_cert,
@@ -158,12 +184,15 @@ def hub(
 
 @hub.command("init")
 @_STATE_DIR
+@_DATABASE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def init(*, state_dir: Path, as_json: bool) -> None:
+@click.pass_context
+def init(context: click.Context, *, state_dir: Path, database: str | None, as_json: bool) -> None:
     """Make state directory, keys, database and the owner's token without serving."""
     from guardhouse.hub.server import initialise
 
-    initialise(HubConfig(state_dir=state_dir)).close()
+    _check_database(context, database)
+    initialise(HubConfig(state_dir=state_dir, database=database)).close()
     token_file = state_dir / "owner.token"
     if as_json:
         print_json({"state_dir": str(state_dir), "owner_token_file": str(token_file)})
@@ -173,9 +202,12 @@ def init(*, state_dir: Path, as_json: bool) -> None:
 
 @hub.command("rotate-sealing-key")
 @_STATE_DIR
-def rotate(*, state_dir: Path) -> None:
+@_DATABASE
+@click.pass_context
+def rotate(context: click.Context, *, state_dir: Path, database: str | None) -> None:
     """Seal the runner tokens under a new key. Stop the hub first; tokens stay as they are, runners notice nothing."""
     from guardhouse.hub.server import change_sealing_key
 
-    count = change_sealing_key(HubConfig(state_dir=state_dir))
+    _check_database(context, database)
+    count = change_sealing_key(HubConfig(state_dir=state_dir, database=database))
     click.echo(f"sealed {count} runner tokens under a new key; back sealing.key up anew", err=True)

@@ -31,6 +31,7 @@ class HubConfig:
 
     Attributes:
         state_dir: holds the database, the sealing key and the lock; created with mode 0700.
+        database: a PostgreSQL address that the store lies at; None for the SQLite file in ``state_dir``.
         host, port: where to listen; port 0 takes a free one.
         tls_certificate, tls_key: PEM files; both or neither.
         public_url: the base that clients and runners reach the hub at; derived from the listener when None.
@@ -47,6 +48,7 @@ class HubConfig:
     """
 
     state_dir: Path
+    database: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 8443
     tls_certificate: Path | None = None

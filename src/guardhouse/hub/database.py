@@ -1,24 +1,27 @@
-"""SQLite behind one writer and a few readers: transactions in threads, several writes in one fsync.
+"""The store behind one writer and a few readers: transactions in threads, several writes in one fsync.
 
 Every write is a function of a connection. The writer, a thread of its own, takes all that wait, runs them in one
 transaction and tells each its outcome after the commit, so that the price of an fsync is shared and the order of
-writes is the order of calls. Knows nothing of the tables. Runs in the hub.
+writes is the order of calls. Knows nothing of the tables; `guardhouse.hub.backends` knows SQLite and PostgreSQL. Runs
+in the hub.
 """
 
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 import trio
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from guardhouse.errors import GuardhouseError, SetupError
+from guardhouse.hub.backends import Backend, StoreTaken
+from guardhouse.hub.backends.interface import READERS
 from guardhouse.hub.migrate import migrate_to_newest
 
 __all__ = ["NEWS", "Database", "StoreUnavailable"]
@@ -27,8 +30,11 @@ _log = structlog.get_logger("guardhouse.hub.database")
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_MS: Final = 10_000
-READERS: Final = 4
+# What a failing disk or an unreachable server looks like; SQLite's own error comes from statements run on the driver.
+_FAILURES: Final = (OperationalError, InterfaceError, sqlite3.OperationalError)
+# A commit that was never answered is asked about for so long; then the hub ends rather than guess.
+OUTCOME_WAIT_S: Final = 30.0
+OUTCOME_POLL_S: Final = 0.25
 # One transaction takes at most so many writes, so that the first of them is not kept waiting for the last.
 BATCH_MAX: Final = 256
 # A write that nobody waits for waits this long for one that somebody does, and shares its transaction.
@@ -58,18 +64,16 @@ class _Write(Generic[T]):
 class Database:
     """An opened store. `run` must be running in a nursery while writes are made."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the database at ``path`` and bring it to the newest step.
+    def __init__(self, backend: Backend) -> None:
+        """Open or create the database of ``backend`` and bring it to the newest step.
 
         Raises:
-            SetupError: the file is no database, is damaged, or was written by a newer hub.
+            SetupError: there is none to be had, it is damaged, another hub uses it, or a newer hub wrote it.
         """
-        self._writer = _engine(path, begin="BEGIN IMMEDIATE", readers=None)
-        self._readers = _engine(path, begin="BEGIN", readers=READERS)
+        self._backend = backend
         self._reader_limit = trio.CapacityLimiter(READERS)
-        # One connection for the writer's life, and the level of PRAGMA synchronous that it was last given.
+        # One connection for the writer's life, or until it breaks.
         self._connection: Connection | None = None
-        self._level = ""
         self._pending: deque[_Write[Any]] = deque()
         # The newest number that was committed, and what wakes who waits for a higher one; of the event loop.
         self._news = 0
@@ -79,14 +83,19 @@ class Database:
         self._is_awaited = False
         self._closing = False
         try:
-            # mode 0600 before the first page is written: the directory is 0700, this is the second lock.
-            path.touch(mode=0o600, exist_ok=True)
-            with self._writer.begin() as connection:
-                migrate_to_newest(connection)
+            self._connection = backend.connect_writer()
+            with self._connection.begin():
+                migrate_to_newest(self._connection)
+                backend.take(self._connection)
         except DBAPIError as error:
+            self.dispose()
             raise SetupError(
-                f"cannot open the database {str(path)!r}: {error.orig}; restore it from a backup"
+                f"cannot open the database {backend.label}: {_reason(error)}; check that it can be reached and"
+                " written, or restore it from a backup"
             ) from error
+        except BaseException:
+            self.dispose()
+            raise
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
         """Return what ``operation`` finds in one consistent view; it must not write.
@@ -97,12 +106,19 @@ class Database:
 
         def call() -> T:
             try:
-                with self._readers.begin() as connection:
+                with self._backend.readers.begin() as connection:
                     return operation(connection)
-            except (OperationalError, sqlite3.OperationalError) as error:
-                raise StoreUnavailable(f"the store cannot be read: {_reason(error)}; check the hub's disk") from error
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                # The server was restarted since this connection was used last; the next one is new.
+                with self._backend.readers.begin() as connection:
+                    return operation(connection)
 
-        return await trio.to_thread.run_sync(call, limiter=self._reader_limit)
+        try:
+            return await trio.to_thread.run_sync(call, limiter=self._reader_limit)
+        except _FAILURES as error:
+            raise StoreUnavailable(f"the store cannot be read: {_reason(error)}; check the database") from error
 
     async def write(self, operation: Callable[[Connection], T], *, durable: bool = True) -> T:
         """Run ``operation`` in a transaction and return its value after the commit.
@@ -142,7 +158,11 @@ class Database:
         return write
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Commit what is written, until `close`; what was in line by then is committed too."""
+        """Commit what is written, until `close`; what was in line by then is committed too.
+
+        Raises:
+            StoreTaken: another hub has the store; whatever this one still remembers must not be used.
+        """
         task_status.started()
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._keep_writing, trio.lowlevel.current_trio_token())
@@ -156,10 +176,14 @@ class Database:
     def _keep_writing(self, token: trio.lowlevel.TrioToken) -> None:
         """Be the writer's thread: it stays awake between batches, and hands outcomes to the event loop."""
         while batch := self._next_batch():
-            self._commit(batch)
+            try:
+                self._commit(batch)
+            except StoreTaken:
+                self.dispose()
+                raise
             news = self._connection.info.get(NEWS, 0) if self._connection is not None else 0
             token.run_sync_soon(self._tell, batch, news)
-        self._dispose()
+        self.dispose()
 
     def _next_batch(self) -> list[_Write[Any]]:
         """Wait for what is to be written and return it, in its order; empty when all is written after `close`."""
@@ -205,15 +229,17 @@ class Database:
             await self._has_news.wait()
         return self._news
 
-    def _dispose(self) -> None:
+    def dispose(self) -> None:
+        """Close every connection, of a database that nothing is run on any more."""
         self._let_go()
-        self._readers.dispose()
-        self._writer.dispose()
+        self._backend.close()
 
     def _commit(self, batch: list[_Write[Any]]) -> None:
         if len(batch) > 1:
             try:
                 self._commit_together(batch)
+            except StoreTaken:
+                raise
             except Exception as error:  # noqa: BLE001 - each write is tried again alone and keeps its own error
                 _log.debug("batch_split", writes=len(batch), error=str(error))
             else:
@@ -221,65 +247,80 @@ class Database:
         for write in batch:
             try:
                 self._commit_together([write])
-            except (OperationalError, sqlite3.OperationalError) as error:
-                write.error = StoreUnavailable(f"the store cannot be written: {_reason(error)}; check the hub's disk")
+            except StoreTaken:
+                raise
+            except _FAILURES as error:
+                write.error = StoreUnavailable(f"the store cannot be written: {_reason(error)}; check the database")
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this write
                 write.error = error
 
     def _commit_together(self, batch: list[_Write[Any]]) -> None:
+        try:
+            self._commit_once(batch)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # Nothing of it is stored; the server that broke the connection may be there again.
+            self._commit_once(batch)
+
+    def _commit_once(self, batch: list[_Write[Any]]) -> None:
+        """Run a batch in one transaction; after an error nothing of it is stored."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._writer.connect()
-            self._level = ""
+            connection = self._connection = self._backend.connect_writer()
+        durable = any(write.durable for write in batch)
         try:
-            # Outside a transaction only: FULL syncs the log at commit, NORMAL at checkpoints (sqlite.org/pragma.html).
-            level = "FULL" if any(write.durable for write in batch) else "NORMAL"
-            if level != self._level:
-                _driver(connection).execute(f"PRAGMA synchronous={level}")
-                self._level = level
-            with connection.begin():
-                for write in batch:
-                    write.value = write.operation(connection)
+            self._backend.prepare(connection, durable=durable)
+            transaction = connection.begin()
+            mark = self._backend.mark(connection, durable=durable)
+            for write in batch:
+                write.value = write.operation(connection)
         except BaseException:
-            self._let_go()
+            self._roll_back()
             raise
+        try:
+            transaction.commit()
+        except BaseException as error:
+            self._let_go()
+            if mark is None or not isinstance(error, DBAPIError) or not self._was_committed(mark):
+                raise
+
+    def _was_committed(self, mark: str) -> bool:
+        """Return whether the server committed what it never answered; ask until it can be asked."""
+        end_s = time.monotonic() + OUTCOME_WAIT_S
+        while True:
+            try:
+                connection = self._connection = self._backend.connect_writer()
+                with connection.begin():
+                    return self._backend.outcome(connection, mark)
+            except DBAPIError as error:
+                self._let_go()
+                if time.monotonic() >= end_s:
+                    raise StoreTaken(
+                        f"the connection to {self._backend.label} broke at a commit and nobody can say since whether"
+                        f" it was stored ({_reason(error)}); the hub ends, and goes on from the store at its next start"
+                    ) from error
+            time.sleep(OUTCOME_POLL_S)
+
+    def _roll_back(self) -> None:
+        """Undo the open transaction; a connection that cannot is closed, which undoes it too."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.rollback()
+        except (DBAPIError, sqlite3.Error):
+            self._let_go()
+        else:
+            if self._connection.invalidated:
+                self._let_go()
 
     def _let_go(self) -> None:
         """Give the writer's connection back; that ends whatever a failed transaction left open."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            connection.close()
+            with suppress(DBAPIError, sqlite3.Error):
+                connection.close()
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, sqlite3.Connection):
-        raise SetupError(f"the store's driver is {type(driver).__name__}, not sqlite3")
-    return driver
-
-
-def _reason(error: Exception) -> str:
-    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
-
-
-def _engine(path: Path, *, begin: str, readers: int | None) -> Engine:
-    url = f"sqlite+pysqlite:///{path}"
-    arguments = {"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000}
-    if readers is None:
-        engine = create_engine(url, poolclass=StaticPool, connect_args=arguments)
-    else:
-        engine = create_engine(url, poolclass=QueuePool, pool_size=readers, connect_args=arguments)
-
-    def prepare(connection: sqlite3.Connection, record: object) -> None:
-        del record
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}", "temp_store=MEMORY"):
-            connection.execute(f"PRAGMA {pragma}")
-        # Deleted output is overwritten with zeros: it may hold what somebody wanted gone.
-        connection.execute("PRAGMA secure_delete=FAST")
-
-    def start(connection: Connection) -> None:
-        _driver(connection).execute(begin)
-
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", start)
-    return engine
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())

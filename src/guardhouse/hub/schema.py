@@ -1,4 +1,4 @@
-"""The hub's tables. The migrations make them; a test compares the two.
+"""The hub's tables, on SQLite and PostgreSQL. The migrations make them; a test compares the two.
 
 Times are Unix milliseconds, UTC. JSON is text that msgspec wrote. Every record names its account, and `created_by` and
 `actor` hold a prefixed id: ``usr_…`` of a person, ``tok_…`` of an API token, or ``hub`` and ``runner``. Runs in the
@@ -43,6 +43,7 @@ __all__ = [
     "people",
     "runner_tokens",
     "sign_ins",
+    "store_holders",
     "task_output",
     "tasks",
     "team_members",
@@ -61,6 +62,9 @@ METADATA = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+# A number that grows for years. In SQLite only INTEGER PRIMARY KEY is the row's own number, of 64 bits anyway.
+_GROWING: Final = BigInteger().with_variant(Integer(), "sqlite")
 
 accounts = Table(
     "accounts",
@@ -301,7 +305,7 @@ task_output = Table(
     "task_output",
     METADATA,
     # The order of arrival over both streams.
-    Column("seq", Integer, primary_key=True),
+    Column("seq", _GROWING, primary_key=True),
     Column("task_id", String(40), ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
     Column("stream", String(8), nullable=False),
     Column("offset", BigInteger, nullable=False),
@@ -393,7 +397,7 @@ notifications = Table(
 audit_events = Table(
     "audit_events",
     METADATA,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", _GROWING, primary_key=True, autoincrement=False),
     Column("account_id", String(40), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("actor", String(40), nullable=False),
@@ -416,7 +420,7 @@ audit_events = Table(
 audit_checkpoints = Table(
     "audit_checkpoints",
     METADATA,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", _GROWING, primary_key=True, autoincrement=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
     Column("previous", String(64), nullable=False),
@@ -430,4 +434,12 @@ audit_positions = Table(
     METADATA,
     Column("name", String(64), primary_key=True),
     Column("seq", BigInteger, nullable=False),
+)
+
+# The process that writes the store: one row, where a lock is held by a connection that may break (PostgreSQL).
+store_holders = Table(
+    "store_holders",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("holder", String(64), nullable=False),
 )

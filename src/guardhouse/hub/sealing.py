@@ -30,18 +30,24 @@ async def open_sealer(state: StateDir, database: Database) -> Sealer:
         SetupError: neither key opens what is stored.
     """
     following = state.next_sealing_key()
-    if following is None:
-        return Sealer(state.sealing_key())
     sealed = await database.read(partial(tokens.list_runner_tokens, now_ms=0))
+    current = Sealer(state.sealing_key(is_in_use=bool(sealed)))
+    if following is None:
+        if sealed and not _opens(current, sealed[0]):
+            raise SetupError(
+                "sealing.key does not open the stored runner tokens: it belongs to another store; restore the one that"
+                " this database was backed up with"
+            )
+        return current
     if not sealed or _opens(Sealer(following), sealed[0]):
         state.adopt_next_sealing_key()
         _log.warning("sealing_key_changed", note="an earlier change of the key was finished")
-    elif _opens(Sealer(state.sealing_key()), sealed[0]):
+    elif _opens(current, sealed[0]):
         state.drop_next_sealing_key()
         _log.warning("sealing_key_kept", note="an earlier change of the key had not reached the store")
     else:
         raise SetupError("neither sealing.key nor sealing.key.next opens the stored tokens; restore the backup")
-    return Sealer(state.sealing_key())
+    return Sealer(state.sealing_key(is_in_use=bool(sealed)))
 
 
 def _opens(sealer: Sealer, record: tokens.RunnerTokenRecord) -> bool:

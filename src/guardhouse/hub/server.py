@@ -34,6 +34,7 @@ from guardhouse.hub.audit.chain import AuditSigner
 from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.audit.syslog import SyslogForwarder, parse_syslog
 from guardhouse.hub.authorize import Credentials, Scope
+from guardhouse.hub.backends import choose_backend
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
@@ -111,6 +112,17 @@ async def _ensure_owner_token(database: Database, state: StateDir) -> bool:
     return True
 
 
+def open_database(config: HubConfig, state: StateDir) -> Database:
+    """Open the store that ``config`` names, and make the sealing key where there is neither.
+
+    Raises:
+        SetupError: the store cannot be had, or the key that it was sealed with is missing.
+    """
+    backend = choose_backend(state.database, config.database)
+    state.sealing_key(is_in_use=backend.exists())
+    return Database(backend)
+
+
 def initialise(config: HubConfig) -> StateDir:
     """Make state directory, key, database and owner token, and return the directory, still locked.
 
@@ -120,9 +132,8 @@ def initialise(config: HubConfig) -> StateDir:
 
     async def prepare() -> StateDir:
         state = StateDir.open(config.state_dir)
-        state.sealing_key()
+        database = open_database(config, state)
         state.audit_key()
-        database = Database(state.database)
         async with trio.open_nursery() as nursery:
             await nursery.start(database.run)
             await _ensure_owner_token(database, state)
@@ -142,8 +153,7 @@ def change_sealing_key(config: HubConfig) -> int:
     async def change() -> int | SetupError:
         state = StateDir.open(config.state_dir)
         try:
-            state.sealing_key()
-            database = Database(state.database)
+            database = open_database(config, state)
             keeper = AuditKeeper(database, AuditSigner(state.audit_key()), state.audit_head)
             async with trio.open_nursery() as nursery:
                 await nursery.start(database.run)
@@ -180,10 +190,13 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         context = server_context(config.tls_certificate, config.tls_key)
     state = StateDir.open(config.state_dir)
     try:
-        state.sealing_key()
         signer = AuditSigner(state.audit_key())
-        database = Database(state.database)
-        listener = bind_listener(config.host, config.port, context=context)
+        database = open_database(config, state)
+        try:
+            listener = bind_listener(config.host, config.port, context=context)
+        except BaseException:
+            database.dispose()
+            raise
         async with trio.open_nursery() as writing:
             await writing.start(database.run)
             try:
@@ -398,7 +411,16 @@ def run(config: HubConfig, *, announce: Callable[[str, str | None], None]) -> in
     # What was loaded by now is never garbage; looking through it again and again takes tens of milliseconds each time.
     gc.collect()
     gc.freeze()
-    return trio.run(_run, config, announce)
+    try:
+        return trio.run(_run, config, announce)
+    except BaseExceptionGroup as group:
+        # What ends the hub from within its nurseries comes wrapped; people are to read one line of it.
+        refused: BaseException | None = group.subgroup(SetupError)
+        while isinstance(refused, BaseExceptionGroup):
+            refused = refused.exceptions[0]
+        if refused is None or group.split(SetupError)[1] is not None:
+            raise
+        raise refused from group
 
 
 async def _run(config: HubConfig, announce: Callable[[str, str | None], None]) -> int:

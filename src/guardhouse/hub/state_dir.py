@@ -80,8 +80,11 @@ class StateDir:
         """Where the first owner's one-time link is written while there is no owner."""
         return self.path / "owner.link"
 
-    def sealing_key(self) -> bytes:
+    def sealing_key(self, *, is_in_use: bool) -> bytes:
         """Return the key that runner tokens are sealed with; make it at the first start (0600).
+
+        Args:
+            is_in_use: a store exists that was sealed with it.
 
         Raises:
             SetupError: the file has the wrong length or is open to others; or it is missing although a database exists.
@@ -90,7 +93,7 @@ class StateDir:
         key = _read_key(path, "sealing key", SEALING_KEY_BYTES)
         if key is not None:
             return key
-        if self.database.exists():
+        if is_in_use:
             raise SetupError(
                 f"sealing key {str(path)!r} is missing beside an existing database, so stored runner tokens"
                 " cannot be shown; restore it from the backup, or move the database away to start anew"

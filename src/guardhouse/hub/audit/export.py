@@ -6,18 +6,20 @@ docs/hub.md "Audit" has the form. `iter_export_lines` runs in the hub's store th
 
 import base64
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.audit.chain import GENESIS, AuditRecord, AuditSigner, Checkpoint, ExportEnd
 from guardhouse.hub.audit.keeper import read_head_file
 from guardhouse.hub.audit.verify import AuditSource
+from guardhouse.hub.backends import PostgresqlBackend
 from guardhouse.hub.store import audit
 
 __all__ = ["end_line", "iter_export_lines", "read_export", "read_store", "record_line", "start_line"]
@@ -185,37 +187,64 @@ def _strict(value: dict[str, Any], kind: type[K]) -> K:
     return msgspec.convert(value, kind, builtin_types=(bytes,))
 
 
-def read_store(state_dir: Path) -> tuple[AuditSource, str | None]:
-    """Return what the store in a hub's state directory holds, and the public key of the key that lies there.
+def _open_sqlite(database: Path) -> Callable[[str], Iterator[Any]]:
+    """Return what runs a query in one view of a file that a running hub may write to."""
+    connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    connection.execute("BEGIN")
+    connection.execute("SELECT 1 FROM audit_events LIMIT 1").fetchall()
+
+    def query(statement: str) -> Iterator[Any]:
+        with closing(connection.cursor()) as cursor:
+            yield from cursor.execute(statement)
+
+    return query
+
+
+def _open_postgresql(url: str) -> Callable[[str], Iterator[Any]]:
+    """Return what runs a query in one view of a database that a running hub may write to."""
+    connection = PostgresqlBackend(url).readers.connect()
+    connection.begin()
+
+    def query(statement: str) -> Iterator[Any]:
+        with connection.execution_options(yield_per=500).exec_driver_sql(statement) as found:
+            yield from found
+
+    return query
+
+
+def read_store(state_dir: Path, *, database_url: str | None = None) -> tuple[AuditSource, str | None]:
+    """Return what a hub's store holds, and the public key of the key that lies in its state directory.
 
     The database is only read; the hub may run meanwhile.
+
+    Args:
+        state_dir: holds the keys, and without ``database_url`` the database.
+        database_url: where the store lies in PostgreSQL.
 
     Raises:
         SetupError: there is no such store.
     """
     database = state_dir / "hub.db"
-    if not database.is_file():
-        raise SetupError(f"no hub's database is in {str(state_dir)!r}; give the hub's --state-dir")
+    if database_url is None and not database.is_file():
+        raise SetupError(f"no hub's database is in {str(state_dir)!r}; give the hub's --state-dir, or --database")
     fields = AuditRecord.__struct_fields__
-    # One connection is one view of a database that a running hub writes to.
-    connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    label = repr(str(database))
+    if database_url is not None:
+        label = PostgresqlBackend(database_url).label
 
     def rows(table: str, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        with closing(connection.cursor()) as cursor:
-            columns = ", ".join(f'"{name}"' for name in names)
-            cursor.execute(f"SELECT {columns} FROM {table} ORDER BY seq")  # noqa: S608 - names are our own
-            for row in cursor:
-                yield dict(zip(names, row, strict=True))
+        columns = ", ".join(f'"{name}"' for name in names)
+        for row in query(f"SELECT {columns} FROM {table} ORDER BY seq"):  # noqa: S608 - names are our own
+            yield dict(zip(names, row, strict=True))
 
     try:
-        connection.execute("BEGIN")
-        connection.execute("SELECT 1 FROM audit_events LIMIT 1").fetchall()
+        query = _open_sqlite(database) if database_url is None else _open_postgresql(database_url)
         checkpoints = [
             msgspec.convert(row, Checkpoint, builtin_types=(bytes,))
             for row in rows("audit_checkpoints", Checkpoint.__struct_fields__)
         ]
-    except (sqlite3.Error, msgspec.ValidationError) as error:
-        raise SetupError(f"cannot read the audit log of {str(database)!r}: {error}") from error
+    except (DBAPIError, sqlite3.Error, msgspec.ValidationError) as error:
+        raise SetupError(f"cannot read the audit log of {label}: {error}") from error
 
     unreadable: list[str] = []
 
@@ -228,8 +257,8 @@ def read_store(state_dir: Path) -> tuple[AuditSource, str | None]:
                     text = f"record {row.get('seq')} is none: {error}"
                     if text not in unreadable:
                         unreadable.append(text)
-        except sqlite3.Error as error:
-            raise SetupError(f"cannot read the audit log of {str(database)!r}: {error}") from error
+        except (DBAPIError, sqlite3.Error) as error:
+            raise SetupError(f"cannot read the audit log of {label}: {error}") from error
 
     # A record that cannot be read at all is found here, before the verification lists what is missing.
     for _ in records():

@@ -112,7 +112,8 @@ def record_audit_event(
 
 
 def _storable(text: str | None) -> str | None:
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+    """Return ``text`` as every store keeps it unchanged: no lone surrogates, and no NUL, which PostgreSQL refuses."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def executed_text(argvs: list[list[str]] | list[tuple[str, ...]], *, left_out: int = 0) -> str:

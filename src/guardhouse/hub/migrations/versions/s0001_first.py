@@ -11,6 +11,8 @@ branch_labels = None
 depends_on = None
 
 ACCOUNT_ID = "acc_main"
+# In SQLite only INTEGER PRIMARY KEY is the row's own number; elsewhere INTEGER would end at 2^31.
+GROWING = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
@@ -24,7 +26,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit_events",
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", GROWING, autoincrement=False, nullable=False),
         sa.Column("account_id", sa.String(length=40), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("actor", sa.String(length=40), nullable=False),
@@ -134,7 +136,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "task_output",
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", GROWING, nullable=False),
         sa.Column("task_id", sa.String(length=40), nullable=False),
         sa.Column("stream", sa.String(length=8), nullable=False),
         sa.Column("offset", sa.BigInteger(), nullable=False),

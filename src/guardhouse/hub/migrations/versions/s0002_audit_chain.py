@@ -32,7 +32,7 @@ def upgrade() -> None:
         op.create_index(f"ix_audit_events_{name}", "audit_events", [name], unique=False)
     op.create_table(
         "audit_checkpoints",
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
         sa.Column("previous", sa.String(length=64), nullable=False),
