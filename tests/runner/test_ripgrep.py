@@ -29,7 +29,10 @@ WORDS = [
     b"a" * 3000,
 ]
 NAMES = [b"a.txt", b".hidden", b"b.LOG", b"n\xffl", b"new\nline", b"-e", b".gitignore", b"c.gz", b"sp ace"]
-PATTERNS = ["needle", "Needle", "x y", "k", "ss", "le", "zz", "-e", "'; ls"]
+PATTERNS = [
+    *("needle", "Needle", "x y", "k", "ss", "le", "zz", "-e", "'; ls"),
+    *("n.*e$", "^le", "[k-s]+$", "(need|x)le?", "\\wy", "x\\sy", ".", "^$", "$", "a\\.b|K", "\\d*"),
+]
 
 
 def make_tree(root: Path, generator: random.Random) -> None:
@@ -91,12 +94,31 @@ def test_the_answer_is_the_same(tmp_path: Path) -> None:
             assert told(search_files(workspace, pattern, only=only, **more)) == told(own)
             spared += own.files - len(only)
         os.close(fd)
-    assert spared > 100, "ripgrep named every file, so the hint was none"
+    assert spared > 50, "ripgrep named every file, so the hint was none"
 
 
-@pytest.mark.parametrize("pattern", ["a.b", "a|b", "^a", "(a)", "a\\b", "[a]", "a*", "é", "a\nb", "$HOME", "`id`"])
-def test_only_plain_texts(pattern: str) -> None:
-    """What means something to either engine is searched without a hint."""
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a\\b",
+        "[^a]",
+        "\\W",
+        "\\Aa",
+        "a\\z",
+        "(?-m)^a",
+        "a{2}",
+        "é",
+        "a\nb",
+        "`id`",
+        "[[:alpha:]]",
+        "[a\\d]",
+        "\\pL",
+        "*a",
+        "a**",
+    ],
+)
+def test_only_what_both_read_alike(pattern: str) -> None:
+    """What ripgrep might read more narrowly than RE2 is searched without a hint."""
     assert command_text(GrepArgs(pattern=pattern)) is None
 
 

@@ -1,7 +1,7 @@
 """Ripgrep as a hint for large searches: which files are worth opening. Run as any command is, under policy and wall.
 
 The answer is always that of the files worker's own engine, which walks as ever and opens only what ripgrep names; so it
-is the same with ripgrep and without it. Ripgrep is asked for plain texts only, where it cannot miss what RE2 finds, and
+is the same with ripgrep and without it. Ripgrep is asked only for patterns where it cannot miss what RE2 finds, and
 after a search that took long. Where the policy does not let `rg` run, or it fails in any way, there is no hint. Runs in
 the runner.
 """
@@ -21,8 +21,15 @@ from guardhouse.wire.paths import path_as_text
 
 __all__ = ["Ripgrep", "command_text"]
 
-# Nothing in it means anything to RE2, to ripgrep or in a character class.
-_PLAIN: Final = re.compile(r"[A-Za-z0-9 _,:;/=@#%!\"'<>-]{1,512}")
+# What means to ripgrep what it means to RE2, or more: plain text, ".", classes without "^" or escapes, groups, "|",
+# "*+?", anchors, escaped signs, and digits, words, blanks, which are Unicode's to ripgrep and ASCII's to RE2. What says
+# "not" or counts is left out: ripgrep could miss what RE2 finds.
+_SHARED: Final = re.compile(
+    r"(?:[A-Za-z0-9 _,:;/=@#%!\"'<>.|$^-]|\\[.()\[\]+*?|$^\\dws-]|\[[A-Za-z0-9_]+(?:-[A-Za-z0-9])?[A-Za-z0-9_]*\]"
+    r"|\((?!\?)|\)|(?<!^)(?<![*+?|(^])[*+?])+"
+)
+_PATTERN_MAX_CHARS: Final = 512
+_ESCAPED: Final = re.compile(r"\\.")
 # A search that is quicker than this is not worth a process of its own; after a slow one, so long.
 _SLOW_S: Final = 0.5
 _HINTED_FOR_S: Final = 600.0
@@ -49,9 +56,12 @@ def command_text(args: GrepArgs) -> str | None:
 
     Run in the directory to search, it writes names with a NUL behind each.
     """
-    if not _PLAIN.fullmatch(args.pattern) or args.case not in ("smart", "sensitive", "insensitive"):
+    if len(args.pattern) > _PATTERN_MAX_CHARS or not _SHARED.fullmatch(args.pattern):
         return None
-    ignores_case = args.case == "insensitive" or (args.case == "smart" and args.pattern == args.pattern.lower())
+    if args.case not in ("smart", "sensitive", "insensitive"):
+        return None
+    letters = _ESCAPED.sub("", args.pattern)
+    ignores_case = args.case == "insensitive" or (args.case == "smart" and letters == letters.lower())
     # Binary files are to be counted, so they are looked for as well; --text, or a NUL would end the looking.
     words = ["rg", "--no-config", "-uuu", "--text", "--encoding", "none", "--files-with-matches", "--null"]
     words += ["--ignore-case" if ignores_case else "--case-sensitive"]

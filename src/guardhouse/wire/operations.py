@@ -215,7 +215,7 @@ class ListArgs(Args, frozen=True, kw_only=True):
         return path_as_bytes(self.path, self.path_b64)
 
 
-class ListEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ListEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One file: ``path`` relative to the workspace, ``size`` in bytes. From ``kind`` on of ours.
 
     ``kind`` is ``file``, ``directory``, ``symlink``, ``fifo``, ``socket``, ``block_device`` or ``character_device``.
@@ -288,7 +288,7 @@ class GrepArgs(Args, frozen=True, kw_only=True):
         return path_as_bytes(self.path, self.path_b64)
 
 
-class GrepMatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class GrepMatch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One matching line, counted from 1. ``is_context`` (of ours) marks a line that only surrounds a match."""
 
     path: str

@@ -19,13 +19,13 @@ from guardhouse.wire.paths import path_as_text, path_b64
 from guardhouse.worker import protocol
 from guardhouse.worker.settings import FilesSettings
 from guardhouse.workspace.change import move_path, remove_path
-from guardhouse.workspace.entry import Entry, Kind, stat_path
+from guardhouse.workspace.entry import Kind, stat_path
 from guardhouse.workspace.errors import Code, WorkspaceRefusal
 from guardhouse.workspace.find import find_paths
 from guardhouse.workspace.handle import Workspace
 from guardhouse.workspace.hashed import hash_file
 from guardhouse.workspace.install import install_skill, list_skills, remove_skill
-from guardhouse.workspace.listing import list_directory
+from guardhouse.workspace.listing import Listed, list_directory
 from guardhouse.workspace.place import Place
 from guardhouse.workspace.read import read_chunk, read_file
 from guardhouse.workspace.search import Hit, search_files
@@ -364,7 +364,7 @@ def _clean(session: Session, args: protocol.CleanArgs, _body: Body) -> Served:
     return Served(protocol.CleanResult(files=files, size_bytes=size))
 
 
-def _list_entry(entry: Entry) -> wire.ListEntry:
+def _list_entry(entry: Listed) -> wire.ListEntry:
     if entry.kind is Kind.FILE and entry.path.isascii():
         return wire.ListEntry(path=entry.path.decode("ascii"), is_dir=False, size=entry.size)
     plain = entry.kind in (Kind.FILE, Kind.DIRECTORY)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse.limits import GLOB_MAX_MATCHES, NAMES_MAX_BYTES
-from guardhouse.workspace.entry import Entry, Kind, cost_of
+from guardhouse.workspace.entry import Kind, cost_of
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, escapes
 from guardhouse.workspace.glob_pattern import GlobPattern
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
@@ -60,25 +60,25 @@ def find_paths(
     rest = parts[literal:]
     unbounded = any(b"**" in part or b"{" in part for part in rest)
 
-    def enter(entry: Entry) -> bool:
-        return not (start == b"." and entry.path == WORK_DIRECTORY)
+    def enter(path: bytes) -> bool:
+        return not (start == b"." and path == WORK_DIRECTORY)
 
     walk = Walk(workspace, start, max_depth=None if unbounded else len(rest), types_only=True, enter=enter, tick=tick)
     matches: list[bytes] = []
     left_out = 0
     name_bytes = 0
     try:
-        for walked in walk.entries():
-            entry = walked.entry
-            if directories_only and entry.kind is not Kind.DIRECTORY:
-                continue
-            if not compiled.matches(entry.path):
-                continue
-            name_bytes += cost_of(entry.path)
-            if len(matches) >= max_matches or name_bytes > max_name_bytes:
-                left_out += 1
-            else:
-                matches.append(entry.path)
+        for run in walk.runs():
+            names = run.names
+            if directories_only:
+                names = [name for name, kind in zip(names, run.kinds, strict=True) if kind is Kind.DIRECTORY]
+            for name in compiled.matching(run.prefix, names):
+                path = run.prefix + name
+                name_bytes += cost_of(path)
+                if len(matches) >= max_matches or name_bytes > max_name_bytes:
+                    left_out += 1
+                else:
+                    matches.append(path)
     except WorkspaceRefusal as refusal:
         # Nothing to find where the pattern's own directory is not there.
         if refusal.code not in (Code.NOT_FOUND, Code.NOT_DIRECTORY):

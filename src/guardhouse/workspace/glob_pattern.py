@@ -6,6 +6,8 @@ as it is. A leading dot needs no special pattern. Names are bytes: one that is n
 for byte. Pure.
 """
 
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,6 +22,11 @@ _META: Final = frozenset("*?[{\\")
 _DEPTH_MAX: Final = 32
 _BRACKETS: Final = frozenset(b"[]{}\\")
 _STARS: Final = frozenset(b"*?")
+# The shapes that most globs have: "src/*.py", "**/*.py", "src/**/test_*.py", "**/Makefile", "src/**".
+_SIMPLE: Final = re.compile(
+    rb"(?P<above>(?:[^*?\[\]{}\\]*/)?)"
+    rb"(?:(?P<all>\*\*)|(?P<deep>\*\*/)?(?P<first>[^*?\[\]{}\\/]*)(?P<star>\*?)(?P<last>[^*?\[\]{}\\/]*))"
+)
 
 
 class GlobPattern:
@@ -39,6 +46,7 @@ class GlobPattern:
         self.pattern = raw
         # Most names differ in what is plain text at the pattern's ends; an automaton costs ten times as much.
         self._beginning, self._ending = _plain_ends(raw)
+        self._simple = _SIMPLE.fullmatch(raw)
         slash = raw.rfind(b"/") + 1
         # No part of the last component matches a slash, so it is the name's last one that it stands for.
         self._last = _plain_ends(raw[slash:])[0] if slash and not _BRACKETS.intersection(raw) else b""
@@ -64,6 +72,30 @@ class GlobPattern:
         if self._byte_matcher is None:
             self._byte_matcher = self._compile_for_bytes()
         return self._byte_matcher is not False and self._byte_matcher.fullmatch(name) is not None
+
+    def matching(self, prefix: bytes, names: Sequence[bytes]) -> Sequence[bytes]:
+        """Return those of ``names`` for which ``prefix + name`` matches, in their order.
+
+        Args:
+            prefix: b"", or a path that ends in a slash.
+            names: base names, neither empty nor with a slash.
+        """
+        shape = self._simple
+        if shape is None:
+            return [name for name in names if self.matches(prefix + name)]
+        above = shape["above"]
+        if shape["all"] or shape["deep"]:
+            if not prefix.startswith(above):
+                return []
+        elif prefix != above:
+            return []
+        if shape["all"]:
+            return names
+        first, last = shape["first"], shape["last"]
+        if not shape["star"]:
+            return [first + last] if first + last in names else []
+        shortest = len(first) + len(last)
+        return [name for name in names if name.endswith(last) and name.startswith(first) and len(name) >= shortest]
 
     def _compile_for_bytes(self) -> Any:
         """Return the matcher for names that are not UTF-8; False when the pattern has none."""

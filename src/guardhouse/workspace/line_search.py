@@ -4,6 +4,7 @@ Linear in the size of the file whatever the pattern is, and flat in memory: a li
 `LINE_MAX_BYTES` is searched in pieces. Knows nothing of paths. Runs in the files worker.
 """
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -15,16 +16,19 @@ import re2
 from guardhouse.limits import PATTERN_MAX_BYTES
 from guardhouse.workspace.errors import Code, WorkspaceRefusal
 
-__all__ = ["LINE_MAX_BYTES", "BinaryFile", "Line", "compile_pattern", "matching_lines"]
+__all__ = ["LINE_MAX_BYTES", "BinaryFile", "Line", "LinePattern", "compile_pattern", "matching_lines", "read_small"]
 
 LINE_MAX_BYTES: Final = 8 * 1024 * 1024
+_NEWLINE: Final = 0x0A
 # \\S, \\pL, \\p{Greek}, \\x{1F600}, \\x4A, (?P<Name>: capitals that stand for no letter of the text.
 _ESCAPES: Final = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x(?:\{[^}]*\}|..)|.)|\(\?P?<[^>]*>", re.DOTALL)
-_SMALL_BYTES: Final = 4_096
-_UNCOUNTED_MAX_BYTES: Final = 16 * 1024 * 1024
-_BLOCK_BYTES: Final = 1024 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
+_COUNTED_BYTES: Final = 1024 * 1024
 # Where ripgrep and git look for the NUL byte that tells a binary file.
 _BINARY_HEAD_BYTES: Final = 8_192
+# A text that means only itself to RE2; up to this much text is cheaper to look through for it than to hand to RE2.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9 _,:;/=@#%!\"'<>-]+")
+_GLANCED_BYTES: Final = 64 * 1024
 
 
 class BinaryFile(Exception):  # noqa: N818 - an outcome of looking at a file, always caught
@@ -40,7 +44,25 @@ class Line:
     is_context: bool
 
 
-def compile_pattern(pattern: str, *, case: str = "smart") -> Any:
+@dataclass(frozen=True, slots=True)
+class LinePattern:
+    """A compiled expression; ``plain`` is the one text that it stands for, if any, in lower case where it ``folds``."""
+
+    regex: Any
+    plain: bytes | None
+    folds: bool
+
+    def is_absent(self, block: bytes) -> bool:
+        """Say that ``block`` is a text in which nothing can match, as far as a glance tells; False is no answer."""
+        if self.plain is None or len(block) > _GLANCED_BYTES or b"\0" in block:
+            return False
+        if not self.folds:
+            return self.plain not in block
+        # Beyond ASCII a letter has other forms than two: the Kelvin sign is a k.
+        return block.isascii() and self.plain not in block.lower()
+
+
+def compile_pattern(pattern: str, *, case: str = "smart") -> LinePattern:
     """Return the compiled expression (RE2 syntax; a match never crosses a line).
 
     Args:
@@ -64,7 +86,7 @@ def compile_pattern(pattern: str, *, case: str = "smart") -> Any:
     options.case_sensitive = case == "sensitive" or (case == "smart" and _has_capital(pattern))
     try:
         re2.compile(pattern, options)  # by itself first, so that the flag in front cannot complete a broken one
-        return re2.compile("(?m)" + pattern, options)
+        regex = re2.compile("(?m)" + pattern, options)
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0] if error.args else ""
         reason = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
@@ -72,6 +94,9 @@ def compile_pattern(pattern: str, *, case: str = "smart") -> Any:
             f"invalid pattern {pattern[:200]!r}: {reason} (RE2 syntax: no look-around, no back-references)",
             code=Code.INVALID,
         ) from error
+    folds = not options.case_sensitive
+    plain = (pattern.lower() if folds else pattern).encode() if _PLAIN.fullmatch(pattern) else None
+    return LinePattern(regex, plain, folds)
 
 
 def _has_capital(pattern: str) -> bool:
@@ -79,126 +104,172 @@ def _has_capital(pattern: str) -> bool:
     return any(character.isupper() for character in _ESCAPES.sub("", pattern))
 
 
+def read_small(fd: int, size: int) -> bytes:
+    """Return the beginning of the open file ``fd``, for `matching_lines`: all of it where it is small, as most are."""
+    return os.read(fd, size + 1) if size < _BLOCK_BYTES else b""
+
+
 def matching_lines(
-    fd: int, regex: Any, *, size: int, context: int = 0, tick: Callable[[], None] = lambda: None
+    fd: int,
+    pattern: LinePattern,
+    *,
+    size: int,
+    head: bytes,
+    context: int = 0,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Line]:
-    """Yield the matching lines of the open file ``fd``, of ``size`` bytes as it says, in order, each line once.
+    """Yield the matching lines of the open regular file ``fd``, of ``size`` bytes as it says, in order, each line once.
+
+    Args:
+        fd: read up to behind ``head``.
+        pattern: of `compile_pattern`.
+        size: in bytes; a file that lies, or grows, is read to its end all the same.
+        head: of `read_small`.
+        context: lines shown before and after each match.
+        tick: called now and then; may raise to stop.
 
     Raises:
         BinaryFile: a NUL byte: near the start, before anything is yielded; further on, after the lines before it, so
             that the holes of a sparse file end the search instead of making it last for ever.
         OSError: reading failed.
     """
-    search = _Search(regex, context, tick)
-    # A buffer of the file's own size: most files are small, and a megabyte for each costs more than reading it.
-    room = min(_BLOCK_BYTES, max(size + 1, _SMALL_BYTES))
-    tail = b""
-    first = True
-    while True:
-        tick()
-        block = os.read(fd, room)
-        nul = block.find(b"\0")
-        if nul >= 0 and (nul >= _BINARY_HEAD_BYTES or not first):
-            before = tail + block[:nul]
-            yield from search.lines_of(before[: before.rfind(b"\n") + 1])
-        if nul >= 0:
-            raise BinaryFile
-        whole = first and 0 < size == len(block)  # the end is known without asking for it
-        first = False
-        if whole and not block.endswith(b"\n"):
-            yield from search.lines_of(block)
-            return
-        if not block:
-            if tail:
-                yield from search.lines_of(tail)
-            return
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            yield from search.lines_of(tail + block[:cut] if tail else block[:cut] if cut < len(block) else block)
-            tail = block[cut:]
-            if whole:
+    if not head and size < _BLOCK_BYTES:
+        return  # there was nothing to read
+    lines = _WithContext(pattern.regex, context, tick) if context else _Plain(pattern.regex, fd, tick)
+    if not head or len(head) != size:
+        yield from _in_blocks(fd, head, lines, tick)
+        return
+    nul = head.find(b"\0")
+    if nul < 0:
+        yield from lines.of(head, len(head))
+        return
+    if nul >= _BINARY_HEAD_BYTES:
+        yield from lines.of(head, head.rfind(b"\n", 0, nul) + 1)
+    raise BinaryFile
+
+
+def _in_blocks(fd: int, head: bytes, lines: "_Plain | _WithContext", tick: Callable[[], None]) -> Iterator[Line]:
+    """Do `matching_lines` block by block; ``head`` is what was read already."""
+    buffer = bytearray(max(_BLOCK_BYTES, len(head)))
+    buffer[: len(head)] = head
+    filled, came, passed = 0, len(head), 0  # in the buffer before the last read; of the last read; of the file before
+    with io.FileIO(fd, closefd=False) as file:
+        while True:
+            if not came:
+                tick()
+                with memoryview(buffer) as whole, whole[filled:] as room:
+                    came = file.readinto(room) or 0
+            nul = buffer.find(b"\0", filled, filled + came)
+            if nul >= 0:
+                if passed or nul >= _BINARY_HEAD_BYTES:
+                    yield from lines.of(buffer, buffer.rfind(b"\n", 0, nul) + 1)
+                raise BinaryFile
+            if not came:
+                yield from lines.of(bytes(buffer[:filled]), filled)  # by itself: '$' looks at what follows
                 return
-        else:
-            tail += block
-            if len(tail) >= LINE_MAX_BYTES:
-                yield from search.lines_of(tail)
-                tail = b""
+            newline = buffer.rfind(b"\n", filled, filled + came)
+            passed += came
+            filled, came = filled + came, 0
+            if newline >= 0:
+                yield from lines.of(buffer, newline + 1)
+                buffer[: filled - newline - 1] = buffer[newline + 1 : filled]
+                filled -= newline + 1
+            elif filled >= LINE_MAX_BYTES:
+                yield from lines.of(bytes(buffer[:filled]), filled)
+                filled = 0
+            elif filled == len(buffer):
+                buffer.extend(bytes(filled))
 
 
-class _Search:
-    """The state of a search between blocks: the line number, the lines kept for context, what is still to follow."""
+class _Plain:
+    """A search without context: lines are counted up to a match, and only when there is one."""
+
+    def __init__(self, regex: Any, fd: int, tick: Callable[[], None]) -> None:
+        self._regex = regex
+        self._fd = fd
+        self._tick = tick
+        self._offset = 0  # of the block in the file
+        self._number = 1  # of the line at `_counted`
+        self._counted = 0  # in the file
+
+    def of(self, block: bytes | bytearray, end: int) -> Iterator[Line]:
+        """Yield what the first ``end`` bytes of ``block`` add: whole lines that follow the last ones."""
+        at = 0
+        while at < end:
+            found = self._regex.search(block, at, end)
+            if found is None or (found.start() == end and block[end - 1] == _NEWLINE):
+                break  # behind the last line end there is no line
+            start = block.rfind(b"\n", at, found.start()) + 1 or at
+            line, at = _line_at(block, start, end)
+            self._count_to(block, start)
+            yield Line(self._number, line, is_context=False)
+            self._tick()
+        self._offset += end
+
+    def _count_to(self, block: bytes | bytearray, at: int) -> None:
+        """Count the lines up to ``at`` in the block; blocks that went by uncounted are read again for it."""
+        while self._counted < self._offset:
+            self._tick()
+            passed = os.pread(self._fd, min(_COUNTED_BYTES, self._offset - self._counted), self._counted)
+            if not passed:  # cut off meanwhile: nobody can count what is gone
+                self._counted = self._offset
+            self._number += passed.count(b"\n")
+            self._counted += len(passed)
+        self._number += block.count(b"\n", self._counted - self._offset, at)
+        self._counted = self._offset + at
+
+
+class _WithContext:
+    """A search that shows lines around a match: the last lines of a block are kept for the next."""
 
     def __init__(self, regex: Any, context: int, tick: Callable[[], None]) -> None:
         self._regex = regex
         self._tick = tick
         self._context = context
-        self._number = 1  # of the first line of the blocks that are not counted yet
-        self._uncounted: list[bytes] = []  # without a match, so that nobody has asked for their lines' numbers
-        self._uncounted_bytes = 0
+        self._number = 1  # of the block's first line
         self._kept = b""  # the last lines of the blocks before, at most `context`
         self._kept_shown = 0  # how much of them has been yielded
         self._after = 0  # context lines still to yield after the last match
 
-    def lines_of(self, block: bytes) -> Iterator[Line]:
-        """Yield what ``block``, whole lines that follow the last block, adds."""
-        looked = None
-        if not self._context:
-            looked = self._regex.search(block)
-            if looked is None:
-                self._put_off(block)
-                return
-        self._count()
-        data = self._kept + block if self._kept else block
+    def of(self, block: bytes | bytearray, end: int) -> Iterator[Line]:
+        """Yield what the first ``end`` bytes of ``block`` add: whole lines that follow the last ones."""
+        data = self._kept + bytes(memoryview(block)[:end])
         at = len(self._kept)
         shown = self._kept_shown
         number = self._number - self._kept.count(b"\n")  # of the line that begins at `counted`
         counted = 0
         while True:
             self._tick()
-            found, looked = looked, None
-            if found is None and at < len(data):
-                found = self._regex.search(data, at)
+            found = self._regex.search(data, at) if at < len(data) else None
             if found is not None and found.start() == len(data) and data.endswith(b"\n"):
                 found = None  # behind the last line end there is no line
             start = len(data) if found is None else data.rfind(b"\n", at, found.start()) + 1 or at
             while self._after and shown < start:
                 number, counted = number + data.count(b"\n", counted, shown), shown
-                line, shown = _line_at(data, shown)
+                line, shown = _line_at(data, shown, len(data))
                 self._after -= 1
                 yield Line(number, line, is_context=True)
             if found is None:
                 break
             for before in _starts_before(data, shown, start, self._context):
                 number, counted = number + data.count(b"\n", counted, before), before
-                yield Line(number, _line_at(data, before)[0], is_context=True)
+                yield Line(number, _line_at(data, before, len(data))[0], is_context=True)
             number, counted = number + data.count(b"\n", counted, start), start
-            line, shown = _line_at(data, start)
+            line, shown = _line_at(data, start, len(data))
             yield Line(number, line, is_context=False)
             at = shown
             self._after = self._context
         self._number = number + data.count(b"\n", counted)
-        if self._context:
-            kept = next(iter(_starts_before(data, 0, len(data), self._context)), len(data))
-            self._kept = data[kept:]
-            self._kept_shown = min(max(shown - kept, 0), len(self._kept))
-
-    def _put_off(self, block: bytes) -> None:
-        """Leave the lines of ``block`` uncounted for as long as no later line needs its number."""
-        self._uncounted.append(block)
-        self._uncounted_bytes += len(block)
-        if self._uncounted_bytes > _UNCOUNTED_MAX_BYTES:
-            self._count()
-
-    def _count(self) -> None:
-        self._number += sum(block.count(b"\n") for block in self._uncounted)
-        self._uncounted, self._uncounted_bytes = [], 0
+        kept = next(iter(_starts_before(data, 0, len(data), self._context)), len(data))
+        self._kept = data[kept:]
+        self._kept_shown = min(max(shown - kept, 0), len(self._kept))
 
 
-def _line_at(data: bytes, start: int) -> tuple[bytes, int]:
-    """Return the line that begins at ``start``, without its end, and where the next one begins."""
-    end = data.find(b"\n", start)
-    end = len(data) if end < 0 else end
-    return data[start:end].removesuffix(b"\r"), end + 1
+def _line_at(data: bytes | bytearray, start: int, end: int) -> tuple[bytes, int]:
+    """Return the line of ``data`` that begins at ``start``, without its end, and where the next one begins."""
+    stop = data.find(b"\n", start, end)
+    stop = end if stop < 0 else stop
+    return bytes(data[start:stop]).removesuffix(b"\r"), stop + 1
 
 
 def _starts_before(data: bytes, bound: int, end: int, count: int) -> list[int]:

@@ -5,14 +5,24 @@ Runs in the files worker.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from guardhouse.limits import LIST_MAX_ENTRIES, NAMES_MAX_BYTES
-from guardhouse.workspace.entry import Entry, cost_of
+from guardhouse.workspace.entry import Kind, cost_of
 from guardhouse.workspace.glob_pattern import GlobPattern
 from guardhouse.workspace.handle import PathLike, Workspace, parse_path
-from guardhouse.workspace.walk import Problem, Walk
+from guardhouse.workspace.walk import Problem, Run, Walk, read_target
 
-__all__ = ["Listing", "list_directory", "plain_path"]
+__all__ = ["Listed", "Listing", "list_directory", "plain_path"]
+
+
+class Listed(NamedTuple):
+    """One entry of a listing: its path relative to the workspace, what it is, its size, and of a link the target."""
+
+    path: bytes
+    kind: Kind
+    size: int
+    target: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,7 @@ class Listing:
     could not be read.
     """
 
-    entries: list[Entry]
+    entries: list[Listed]
     left_out: int
     problems: list[Problem]
     problem_count: int
@@ -56,27 +66,60 @@ def list_directory(
     start = plain_path(parse_path(workspace, path or b"."))
     patterns = [GlobPattern(pattern) for pattern in ignore]
 
-    def ignored(entry: Entry) -> bool:
-        name = entry.path.rpartition(b"/")[2]
-        return any(pattern.matches(name) for pattern in patterns)
+    def enter(path: bytes) -> bool:
+        name = path[path.rfind(b"/") + 1 :]
+        return not any(pattern.matches(name) for pattern in patterns)
 
     depth = None if recursive else 1
-    walk = Walk(workspace, start, max_depth=depth, enter=lambda entry: not (patterns and ignored(entry)), tick=tick)
-    entries: list[Entry] = []
-    left_out = 0
-    name_bytes = 0
-    for walked in walk.entries():
-        entry = walked.entry
-        if patterns and ignored(entry):
-            continue
-        name_bytes += cost_of(entry.path)
-        if entry.target is not None:
-            name_bytes += cost_of(entry.target)
-        if len(entries) >= max_entries or name_bytes > max_name_bytes:
-            left_out += 1
-        else:
-            entries.append(entry)
-    return Listing(entries, left_out, walk.problems, walk.problem_count)
+    walk = Walk(workspace, start, max_depth=depth, enter=enter, tick=tick)
+    room = _Room(max_entries, max_name_bytes)
+    for run in walk.runs():
+        ignored = {name for pattern in patterns for name in pattern.matching(b"", run.names)}
+        room.take(run, ignored)
+    return Listing(room.entries, room.left_out, walk.problems, walk.problem_count)
+
+
+class _Room:
+    """What a listing has and may still take."""
+
+    def __init__(self, max_entries: int, max_name_bytes: int) -> None:
+        self.entries: list[Listed] = []
+        self.left_out = 0
+        self._max_entries = max_entries
+        self._name_bytes_left = max_name_bytes
+
+    def take(self, run: Run, ignored: set[bytes]) -> None:
+        """Add a run's entries as far as there is room, and count the others."""
+        prefix = run.prefix
+        if not ignored and self._takes_all(run):
+            self.entries += [
+                Listed(prefix + name, kind, found.st_size if kind is Kind.FILE else 0)
+                for name, kind, found in zip(run.names, run.kinds, run.stats, strict=True)
+            ]
+            return
+        for name, kind, found in zip(run.names, run.kinds, run.stats, strict=True):
+            if name in ignored:
+                continue
+            target = read_target(run.parent, name) if kind is Kind.SYMLINK else None
+            self._name_bytes_left -= cost_of(prefix + name) + (0 if target is None else cost_of(target))
+            if len(self.entries) >= self._max_entries or self._name_bytes_left < 0:
+                self.left_out += 1
+                continue
+            has_size = kind is Kind.FILE or kind is Kind.SYMLINK
+            self.entries.append(Listed(prefix + name, kind, found.st_size if has_size else 0, target))
+
+    def _takes_all(self, run: Run) -> bool:
+        """Take the room for all of ``run`` where its names are plain, no links are in it, and there is room."""
+        if Kind.SYMLINK in run.kinds:
+            return False
+        names = b"".join(run.names)
+        cost = len(names) + len(run.names) * len(run.prefix)
+        if cost_of(names) != len(names) or cost_of(run.prefix) != len(run.prefix):
+            return False
+        if len(self.entries) + len(run.names) > self._max_entries or cost > self._name_bytes_left:
+            return False
+        self._name_bytes_left -= cost
+        return True
 
 
 def plain_path(path: bytes) -> bytes:

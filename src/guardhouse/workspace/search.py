@@ -7,18 +7,18 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from guardhouse.limits import GREP_LINE_MAX_BYTES, GREP_MAX_MATCHES, NAMES_MAX_BYTES
-from guardhouse.workspace.entry import Entry, Kind
+from guardhouse.workspace.entry import Kind
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of
 from guardhouse.workspace.glob_pattern import GlobPattern
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
-from guardhouse.workspace.line_search import BinaryFile, Line, compile_pattern, matching_lines
+from guardhouse.workspace.line_search import BinaryFile, Line, LinePattern, compile_pattern, matching_lines, read_small
 from guardhouse.workspace.listing import plain_path
 from guardhouse.workspace.place import WORK_DIRECTORY
 from guardhouse.workspace.read import open_regular
-from guardhouse.workspace.walk import Problem, Walk, Walked
+from guardhouse.workspace.walk import Problem, Run, Walk
 
 __all__ = ["Hit", "Searched", "search_files"]
 
@@ -86,29 +86,40 @@ def search_files(
     Raises:
         PathEscapesWorkspace, WorkspaceRefusal: the path, the pattern or a glob is refused.
     """
-    regex = compile_pattern(pattern, case=case)
+    compiled = compile_pattern(pattern, case=case)
     globs = [GlobPattern(glob) for glob in include]
     start = plain_path(parse_path(workspace, path or b"."))
     searched = Searched()
-    budget = _Budget(max_matches, max_content_bytes)
+    one = _OneFile(compiled, context, searched, _Budget(max_matches, max_content_bytes), tick)
 
-    def enter(entry: Entry) -> bool:
-        return not (start == b"." and entry.path == WORK_DIRECTORY)
+    def enter(below: bytes) -> bool:
+        return not (start == b"." and below == WORK_DIRECTORY)
 
     if _is_file(workspace, start):
         fd = open_regular(workspace, start, verb="search")
-        _search_one((fd, os.fstat(fd).st_size), start, regex, context, searched, budget, tick)
+        try:
+            one.search(fd, os.fstat(fd).st_size, start)
+        finally:
+            os.close(fd)
         return searched
     walk = Walk(workspace, start, types_only=True, enter=enter, tick=tick)
-    for walked in walk.entries():
-        if walked.entry.kind is not Kind.FILE or not _included(globs, walked.entry.path):
-            continue
-        if only is not None and walked.entry.path not in only:
-            searched.files += 1
-            continue
-        opened = _open(walked, searched)
-        if opened is not None:
-            _search_one(opened, walked.entry.path, regex, context, searched, budget, tick)
+    for run in walk.runs():
+        device = os.fstat(run.parent.root_fd).st_dev
+        for at in _included(globs, run):
+            path_of_file = run.prefix + run.names[at]
+            if only is not None and path_of_file not in only:
+                searched.files += 1
+                continue
+            opened = _open(run, at, device, searched)
+            if opened is None:
+                continue
+            fd, size = opened
+            try:
+                one.search(fd, size, path_of_file)
+            finally:
+                os.close(fd)
+            if searched.counting_stopped:
+                break
         if searched.counting_stopped:
             break
     searched.problems.extend(walk.problems)
@@ -136,20 +147,34 @@ def _is_file(workspace: Workspace, path: bytes) -> bool:
         os.close(fd)
 
 
-def _included(globs: list[GlobPattern], path: bytes) -> bool:
+def _included(globs: list[GlobPattern], run: Run) -> list[int]:
+    """Return which entries of ``run`` are files that the globs let be searched."""
+    files = [at for at, kind in enumerate(run.kinds) if kind is Kind.FILE]
     if not globs:
-        return True
-    name = path.rpartition(b"/")[2]
-    return any(glob.matches(path if b"/" in glob.pattern else name) for glob in globs)
+        return files
+    wanted = {name for glob in globs for name in glob.matching(run.prefix if b"/" in glob.pattern else b"", run.names)}
+    return [at for at in files if run.names[at] in wanted]
 
 
-def _open(walked: Walked, searched: Searched) -> tuple[int, int] | None:
-    """Return the descriptor and the size of what is a regular file still."""
+def _open(run: Run, at: int, device: int, searched: Searched) -> tuple[int, int] | None:
+    """Return the descriptor and the size of what is a regular file still; ``device`` is its directory's."""
+    parent, name = run.parent, run.names[at]
+    if parent.rules is None:
+        try:
+            fd = os.open(name, _FILE_FLAGS | os.O_NOFOLLOW, dir_fd=parent.root_fd)
+        except OSError:
+            pass  # the way below finds the words for it
+        else:
+            found = os.fstat(fd)
+            # The very file that the directory listed, so neither a mount over its name nor something put there since.
+            if found.st_ino == run.scanned[at].inode() and found.st_dev == device and stat.S_ISREG(found.st_mode):
+                return fd, found.st_size
+            os.close(fd)
     try:
-        fd = open_beneath(walked.parent, walked.name, _FILE_FLAGS, follow=False)
+        fd = open_beneath(parent, name, _FILE_FLAGS, follow=False)
     except WorkspaceRefusal as refusal:
         if refusal.code is not Code.NOT_FOUND:
-            _note(searched, walked.entry.path, str(refusal))
+            _note(searched, run.prefix + name, str(refusal))
         return None
     found = os.fstat(fd)
     if stat.S_ISREG(found.st_mode):
@@ -158,25 +183,31 @@ def _open(walked: Walked, searched: Searched) -> tuple[int, int] | None:
     return None
 
 
-def _search_one(
-    opened: tuple[int, int],
-    path: bytes,
-    regex: Any,
-    context: int,
-    searched: Searched,
-    budget: _Budget,
-    tick: Callable[[], None],
-) -> None:
-    searched.files += 1
-    fd, size = opened
-    try:
-        _collect(matching_lines(fd, regex, size=size, context=context, tick=tick), path, searched, budget)
-    except BinaryFile:
-        searched.binary_skipped += 1
-    except OSError as error:
-        _note(searched, path, str(refusal_of(error, path)))
-    finally:
-        os.close(fd)
+@dataclass(slots=True)
+class _OneFile:
+    """What is the same for each file of a search."""
+
+    pattern: LinePattern
+    context: int
+    searched: Searched
+    budget: _Budget
+    tick: Callable[[], None]
+
+    def search(self, fd: int, size: int, path: bytes) -> None:
+        """Search one open file, read from its start."""
+        searched = self.searched
+        searched.files += 1
+        try:
+            head = read_small(fd, size)
+            if len(head) == size and self.pattern.is_absent(head):
+                self.tick()
+                return
+            lines = matching_lines(fd, self.pattern, size=size, head=head, context=self.context, tick=self.tick)
+            _collect(lines, path, searched, self.budget)
+        except BinaryFile:
+            searched.binary_skipped += 1
+        except OSError as error:
+            _note(searched, path, str(refusal_of(error, path)))
 
 
 def _collect(lines: Iterator[Line], path: bytes, searched: Searched, budget: _Budget) -> None:
