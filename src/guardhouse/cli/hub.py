@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -16,6 +16,7 @@ from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import parse_mail, parse_webhook
 from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, parse_listen
 from guardhouse.hub.forwarded import parse_networks
+from guardhouse.hub.oidc.settings import parse_oidc
 
 __all__ = ["hub"]
 
@@ -81,6 +82,16 @@ def _check_database(context: click.Context, database: str | None) -> None:
 @_option("--retention-days", type=click.IntRange(0), default=90, help="Finished tasks are kept so long; 0: for ever.")
 @_option("--runner-version", default=__version__, help="What runners should be; older ones are shown as upgradable.")
 @_option("--install-url", metavar="URL", help="https address where hosts fetch the release from; the guide uses it.")
+@_option("--oidc-issuer", metavar="URL", help="Let people sign in through this OpenID Connect provider.")
+@_option("--oidc-client-id", metavar="ID", help="How the provider knows this hub.")
+@_option("--oidc-client-secret-file", type=click.Path(path_type=Path), help="The secret of that registration.")
+@_option("--oidc-scope", multiple=True, help="Asked for at sign-in; openid, email and profile unless given.")
+@_option("--oidc-domain", multiple=True, help="Only people with a verified address of this domain; may be repeated.")
+@_option("--oidc-provision", type=click.Choice(["off", "member"]), default="off", help="Make unknown people members.")
+@_option("--oidc-groups-claim", default="groups", help="The claim whose values --oidc-map speaks of.")
+@_option("--oidc-map", multiple=True, metavar="VALUE=WHAT", help="What a group gives: admin, or team:NAME.")
+@_option("--oidc-access-tokens", is_flag=True, help="Take the provider's JWT access tokens at the API and at /mcp.")
+@_option("--oidc-ca-file", type=click.Path(path_type=Path), help="The CA that signed the provider's certificate.")
 @_option("--two-people", is_flag=True, help="Two different people must approve what a rule asks about.")
 @_option("--no-own-approvals", is_flag=True, help="Nobody approves what they, or a token of theirs, asked for.")
 @_option("--webhook-url", metavar="URL", help="Post here when somebody waits for an approval; https.")
@@ -116,6 +127,16 @@ def hub(
     retention_days: int,
     runner_version: str,
     install_url: str | None,
+    oidc_issuer: str | None,
+    oidc_client_id: str | None,
+    oidc_client_secret_file: Path | None,
+    oidc_scope: tuple[str, ...],
+    oidc_domain: tuple[str, ...],
+    oidc_provision: Literal["off", "member"],
+    oidc_groups_claim: str,
+    oidc_map: tuple[str, ...],
+    oidc_access_tokens: bool,
+    oidc_ca_file: Path | None,
     trusted_proxies: tuple[str, ...],
     two_people: bool,
     no_own_approvals: bool,
@@ -163,6 +184,20 @@ def hub(
             if smtp_url is None
             else parse_mail(smtp_url, smtp_password_file, sender=mail_from, recipients=mail_to),
             audit_syslog=audit_syslog,
+            oidc=None
+            if oidc_issuer is None
+            else parse_oidc(
+                oidc_issuer,
+                oidc_client_id,
+                oidc_client_secret_file,
+                scopes=oidc_scope,
+                domains=oidc_domain,
+                provision=oidc_provision,
+                groups_claim=oidc_groups_claim,
+                maps=oidc_map,
+                access_tokens=oidc_access_tokens,
+                ca_file=oidc_ca_file,
+            ),
         )
     except SetupError as error:
         click.echo(f"guardhouse hub: {error}", err=True)

@@ -17,7 +17,7 @@ from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
 from guardhouse.hub.services import Services
-from guardhouse.mcp_server.endpoint import MCP_PATH, METADATA_PATH, McpEndpoint
+from guardhouse.mcp_server.endpoint import HUB_METADATA_PATH, MCP_PATH, METADATA_PATH, McpEndpoint
 
 __all__ = ["build_app"]
 
@@ -45,7 +45,7 @@ def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callab
         HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES
     ]
     routes += [WebSocketRoute(path, gateway, name=path) for path in GATEWAY_PATHS]
-    routes += [HttpRoute(path, mcp, name=path) for path in (MCP_PATH, METADATA_PATH)]
+    routes += [HttpRoute(path, mcp, name=path) for path in (MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)]
     starlette = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},

@@ -311,6 +311,11 @@ class Credentials:
         wanted = email.lower()
         return next((person for person in self._people.values() if person.email == wanted), None)
 
+    def person_by_subject(self, *, issuer: str, subject: str) -> PersonRecord | None:
+        """Return whom an identity provider knows under ``subject``."""
+        found = (person for person in self._people.values() if person.subject == subject and person.issuer == issuer)
+        return next(found, None)
+
     def teams_of(self, person_id: str) -> frozenset[str]:
         """Return the ids of a person's teams."""
         return self._memberships.get(person_id, frozenset())

@@ -15,6 +15,7 @@ from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import Mail, Webhook
 from guardhouse.hub.forwarded import Network
+from guardhouse.hub.oidc.settings import OidcSettings
 
 __all__ = ["HubConfig", "parse_listen"]
 
@@ -44,6 +45,7 @@ class HubConfig:
         webhook, mail: how people are told that somebody waits for them.
         runner_version: what runners should be; an older one is shown as upgradable.
         install_url: where hosts fetch the release from, https; None: people copy it there themselves.
+        oidc: the identity provider that people may sign in through.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -67,6 +69,7 @@ class HubConfig:
     approval_rules: Rules = field(default_factory=Rules)
     webhook: Webhook | None = None
     mail: Mail | None = None
+    oidc: OidcSettings | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -41,6 +41,8 @@ from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_t
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
+from guardhouse.hub.oidc.flow import Flows
+from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
@@ -250,6 +252,8 @@ async def _serving(
         audit=keeper,
         passwords=Passwords(),
         lockout=Lockout(),
+        provider=Provider(config.oidc) if config.oidc is not None else None,
+        oidc_flows=Flows(),
         started_ms=now_ms(),
         public_url=public_url,
         openapi=openapi_document(ROUTES, server_url=public_url),
@@ -282,7 +286,7 @@ async def _serving(
         if config.audit_syslog is not None:
             background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
         background.start_soon(_delete_old_tasks, database, config.retention_days)
-        async with trio.open_nursery() as serving, _mcp_endpoint(services.public_url) as (mcp, attach):
+        async with trio.open_nursery() as serving, _mcp_endpoint(services) as (mcp, attach):
             app = attach(build_app(services, mcp=mcp, on_broken_promise=on_broken_promise))
             # Starlette's and Hypercorn's types for one and the same ASGI differ in form only.
             url = await serving.start(partial(serve_listener, cast(Any, app), listener, stop=until_stopped))
@@ -307,7 +311,7 @@ def _read_only_rules() -> Policy:
 
 
 @asynccontextmanager
-async def _mcp_endpoint(public_url: str) -> AsyncIterator[tuple[McpEndpoint, Callable[[ASGIApp], ASGIApp]]]:
+async def _mcp_endpoint(services: Services) -> AsyncIterator[tuple[McpEndpoint, Callable[[ASGIApp], ASGIApp]]]:
     """Yield what serves agents, and how to tell it of the application that it asks in turn."""
     apps: list[ASGIApp] = []
 
@@ -318,8 +322,10 @@ async def _mcp_endpoint(public_url: str) -> AsyncIterator[tuple[McpEndpoint, Cal
         apps.append(app)
         return app
 
+    public_url, oidc = services.public_url, services.config.oidc
     server = build_server(hub, read_only=await trio.to_thread.run_sync(_read_only_rules), public_url=public_url)
-    endpoint = McpEndpoint(hub, server, public_url=public_url)
+    issuer = oidc.issuer if oidc is not None and oidc.access_tokens else None
+    endpoint = McpEndpoint(hub, server, public_url=public_url, authorization_server=issuer)
     async with endpoint.run():
         yield endpoint, attach
 

@@ -9,6 +9,8 @@ from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.oidc.flow import Flows
+from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
@@ -39,6 +41,8 @@ class Services:
     desk: ApprovalDesk
     fanouts: Fanouts
     schedules: Schedules
+    provider: Provider | None
+    oidc_flows: Flows
     is_stopping: bool = False
     event_streams: int = 0
 

@@ -18,10 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from guardhouse.mcp_server.caller import CALLER, TOOL_SCOPES, Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 
-__all__ = ["MCP_PATH", "METADATA_PATH", "McpEndpoint"]
+__all__ = ["HUB_METADATA_PATH", "MCP_PATH", "METADATA_PATH", "McpEndpoint"]
 
 MCP_PATH: Final = "/mcp"
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource/mcp"
+HUB_METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
+_SCOPES: Final = tuple(sorted({*TOOL_SCOPES.values(), "approvals:read", "approvals:decide"}))
 # Calls of one token at the same time; more are answered with 429.
 _CONCURRENT_MAX: Final = 16
 
@@ -29,11 +31,17 @@ _CONCURRENT_MAX: Final = 16
 class McpEndpoint:
     """The ASGI application at `MCP_PATH`. Works while `run` is held."""
 
-    def __init__(self, app: ASGIApp, server: MCPServer[Any], *, public_url: str) -> None:
-        """``app`` is the hub's own application, which is asked whose token it is."""
+    def __init__(
+        self, app: ASGIApp, server: MCPServer[Any], *, public_url: str, authorization_server: str | None = None
+    ) -> None:
+        """``app`` is the hub's own application, which is asked whose token it is.
+
+        ``authorization_server`` is the issuer whose access tokens the hub takes, None where it takes none.
+        """
         self._app = app
         self._server = server
         self._public_url = public_url.rstrip("/")
+        self._authorization_server = authorization_server
         # The bearer token stands for the check of Host and Origin: a page that was rebound to this address has none.
         security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
         self._inner = server.streamable_http_app(streamable_http_path=MCP_PATH, transport_security=security)
@@ -48,8 +56,9 @@ class McpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse whoever it is from."""
         request = Request(scope, receive)
-        if request.url.path == METADATA_PATH:
-            await self._metadata()(scope, receive, send)
+        if request.url.path in {METADATA_PATH, HUB_METADATA_PATH}:
+            resource = MCP_PATH if request.url.path == METADATA_PATH else ""
+            await self._metadata(resource)(scope, receive, send)
             return
         try:
             caller = await self._caller(request)
@@ -79,16 +88,25 @@ class McpEndpoint:
         finally:
             with trio.CancelScope(shield=True):
                 await hub.aclose()
-        return Caller(found["id"], frozenset(found["scopes"]))
+        caller = Caller(found["id"], frozenset(found["scopes"]))
+        if not any(caller.may_use(tool) for tool in TOOL_SCOPES):
+            raise HubRefused(
+                "insufficient_scope",
+                f"no tool is within this token's scopes; they need {' '.join(_SCOPES)}",
+                status=403,
+            )
+        return caller
 
-    def _metadata(self) -> Response:
-        """Return what a protected resource says of itself (RFC 9728); there is no authorization server to name yet."""
-        body = {
-            "resource": f"{self._public_url}{MCP_PATH}",
+    def _metadata(self, resource: str) -> Response:
+        """Return what a protected resource says of itself (RFC 9728)."""
+        body: dict[str, object] = {
+            "resource": f"{self._public_url}{resource}",
             "resource_name": "Guardhouse",
             "bearer_methods_supported": ["header"],
-            "scopes_supported": sorted({*TOOL_SCOPES.values(), "approvals:read", "approvals:decide"}),
+            "scopes_supported": list(_SCOPES),
         }
+        if self._authorization_server is not None:
+            body["authorization_servers"] = [self._authorization_server]
         return Response(msgspec.json.encode(body), media_type="application/json")
 
     def _refuse(self, error: HubRefused) -> Response:
@@ -96,6 +114,11 @@ class McpEndpoint:
         if error.status == 401:
             headers["www-authenticate"] = (
                 f'Bearer realm="guardhouse", error="invalid_token",'
+                f' resource_metadata="{self._public_url}{METADATA_PATH}"'
+            )
+        if error.code == "insufficient_scope":
+            headers["www-authenticate"] = (
+                f'Bearer realm="guardhouse", error="insufficient_scope", scope="{" ".join(_SCOPES)}",'
                 f' resource_metadata="{self._public_url}{METADATA_PATH}"'
             )
         if error.status == 429:

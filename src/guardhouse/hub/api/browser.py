@@ -12,8 +12,18 @@ from starlette.requests import Request
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.authorize import SIGN_IN_ABSOLUTE_MS
 from guardhouse.hub.credentials import SIGN_IN_PREFIX
+from guardhouse.hub.oidc.flow import FLOW_VALID_MS
 
-__all__ = ["check_same_site", "clear_cookie", "cookie_name", "sign_in_cookie", "sign_in_secret"]
+__all__ = [
+    "check_same_site",
+    "clear_cookie",
+    "clear_flow_cookie",
+    "cookie_name",
+    "flow_cookie",
+    "flow_cookie_name",
+    "sign_in_cookie",
+    "sign_in_secret",
+]
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
@@ -34,6 +44,22 @@ def clear_cookie(public_url: str) -> str:
     """Return the value of Set-Cookie that ends a sign-in in the browser."""
     secure = "; Secure" if public_url.startswith("https:") else ""
     return f"{cookie_name(public_url)}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax{secure}"
+
+
+def flow_cookie_name(public_url: str) -> str:
+    """Return the name of the cookie that carries a sign-in on its way through the identity provider."""
+    return f"{cookie_name(public_url)}-flow"
+
+
+def flow_cookie(public_url: str, value: str, *, age_s: int = FLOW_VALID_MS // 1000) -> str:
+    """Return the value of Set-Cookie for it; Lax, because the provider sends the browser back from its own site."""
+    secure = "; Secure" if public_url.startswith("https:") else ""
+    return f"{flow_cookie_name(public_url)}={value}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Lax{secure}"
+
+
+def clear_flow_cookie(public_url: str) -> str:
+    """Return the value of Set-Cookie that ends it."""
+    return flow_cookie(public_url, "", age_s=0)
 
 
 def sign_in_secret(request: Request, public_url: str) -> str | None:

@@ -3,7 +3,7 @@
 Every row of the route table becomes one `Door`, and nothing else answers under /api. Knows no route. Runs in the hub.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -28,6 +28,8 @@ from guardhouse.hub.clock import now_ms
 from guardhouse.hub.concerns import Concern
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.forwarded import client_address
+from guardhouse.hub.oidc.access import access_principal
+from guardhouse.hub.oidc.tokens import looks_like_jwt
 from guardhouse.hub.store import people
 from guardhouse.hub.store.approvals import ApprovalRecord
 from guardhouse.hub.store.environments import EnvironmentRecord
@@ -68,6 +70,7 @@ class Call:
     user_agent: str | None = None
     # Of a browser that takes an event stream up again.
     last_event_id: int | None = None
+    cookies: Mapping[str, str] = field(default_factory=dict)
     # What the route's concern loaded and allowed.
     environment: EnvironmentRecord | None = None
     task: TaskRecord | None = None
@@ -93,6 +96,8 @@ class Reply:
     status: int = 200
     media_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
+    # Values of Set-Cookie, where there is more than one.
+    cookies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +151,7 @@ class Door:
             request.headers.getlist("x-forwarded-for"),
             services.config.trusted_proxies,
         )
-        principal = self._authenticate(request, address)
+        principal = await self._authenticate(request, address)
         check_access(principal, route.access)
         call = Call(
             services=services,
@@ -156,6 +161,7 @@ class Door:
             body=await self._read_body(request),
             address=address,
             user_agent=request.headers.get("user-agent", "")[:256] or None,
+            cookies=request.cookies,
             last_event_id=_parse_event_id(request.headers.get("last-event-id")),
         )
         response = _response(await route.handler(await check_concern(call, route.concern)))
@@ -163,7 +169,7 @@ class Door:
             await self._rotate(principal.sign_in_id, response)
         return response
 
-    def _authenticate(self, request: Request, address: str | None) -> Principal | None:
+    async def _authenticate(self, request: Request, address: str | None) -> Principal | None:
         """Return who asks: by the Authorization header where there is one, else by the sign-in's cookie."""
         public_url = self._services.public_url
         if self.route.access is Access.PUBLIC:
@@ -174,7 +180,10 @@ class Door:
         credentials = self._services.credentials
         if secret is not None:
             return credentials.signed_in(secret, now_ms=now_ms(), address=address)
-        return credentials.principal(bearer_token(request.headers), now_ms=now_ms(), address=address)
+        token = bearer_token(request.headers)
+        if looks_like_jwt(token):
+            return await access_principal(self._services, token, now_ms=now_ms(), address=address)
+        return credentials.principal(token, now_ms=now_ms(), address=address)
 
     async def _rotate(self, sign_in_id: str, response: Response) -> None:
         """Give the sign-in's cookie a new value where it is time for one."""
@@ -260,6 +269,13 @@ def bearer_token(headers: Headers) -> str:
 
 
 def _response(reply: Reply) -> Response:
+    response = _plain_response(reply)
+    for cookie in reply.cookies:
+        response.headers.append("set-cookie", cookie)
+    return response
+
+
+def _plain_response(reply: Reply) -> Response:
     if reply.body is None:
         return Response(status_code=reply.status, headers=reply.headers)
     if isinstance(reply.body, (msgspec.Struct, bytes)):

@@ -21,6 +21,7 @@ __all__ = [
     "list_people",
     "list_team_members",
     "make_link",
+    "person_not_found",
     "remove_team_member",
     "reset_person",
     "show_person",
@@ -51,7 +52,8 @@ def link_url(public_url: str, secret: str) -> str:
     return f"{public_url}/welcome#{secret}"
 
 
-def _not_found(reference: str) -> ApiError:
+def person_not_found(reference: str) -> ApiError:
+    """Return the 404 of a person."""
     return ApiError(404, "person_not_found", f"no person {reference!r}", hint="'guardhouse user list' shows everybody")
 
 
@@ -65,7 +67,7 @@ async def _person(call: Call) -> PersonRecord:
     reference = call.path["person"]
     found = await call.services.database.read(partial(people.find_person, id_or_email=reference))
     if found is None:
-        raise _not_found(reference)
+        raise person_not_found(reference)
     return found
 
 
@@ -165,7 +167,7 @@ async def update_person(call: Call) -> Reply:
 
     record = await call.services.database.write(change)
     if record is None:
-        raise _not_found(call.path["person"])
+        raise person_not_found(call.path["person"])
     call.services.credentials.put_person(record)
     if body.disabled:
         await end_sign_ins(call, record.id)

@@ -22,6 +22,7 @@ from guardhouse.hub.api import (
 )
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
+from guardhouse.hub.api.routes_oidc import OIDC_ROUTES
 from guardhouse.hub.api.routes_policy import POLICY_ROUTES
 from guardhouse.hub.api.routes_runs import RUN_ROUTES
 from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
@@ -608,4 +609,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     *LIFECYCLE_ROUTES,
     *RUN_ROUTES,
+    *OIDC_ROUTES,
 )

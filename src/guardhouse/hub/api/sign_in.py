@@ -21,7 +21,17 @@ from guardhouse.hub.people.passwords import check_password
 from guardhouse.hub.store import audit, people
 from guardhouse.hub.store.people import LinkRecord, PersonRecord, SignInRecord
 
-__all__ = ["accept_link", "change_password", "end_sign_in", "list_sign_ins", "show_welcome", "sign_in", "sign_out"]
+__all__ = [
+    "accept_link",
+    "change_password",
+    "end_sign_in",
+    "list_sign_ins",
+    "own_person",
+    "show_welcome",
+    "sign_in",
+    "sign_out",
+    "signed_in",
+]
 
 _log = structlog.get_logger("guardhouse.hub.people")
 
@@ -72,7 +82,7 @@ async def sign_in(call: Call) -> Reply:
         raise ApiError(401, "sign_in_failed", "address or password is wrong", hint="ask an owner or admin for a link")
     if person.password is not None and services.passwords.needs_rehash(person.password):
         person = msgspec.structs.replace(person, password=await services.passwords.hash(body.password))
-    return await _signed_in(call, person, how="password")
+    return await signed_in(call, person, how="password")
 
 
 async def _record_failure(call: Call, email: str, person: PersonRecord | None, *, locks: bool, at_ms: int) -> None:
@@ -93,7 +103,7 @@ async def _record_failure(call: Call, email: str, person: PersonRecord | None, *
     await call.services.database.write(note, durable=False)
 
 
-async def _signed_in(call: Call, person: PersonRecord, *, how: str, link: LinkRecord | None = None) -> Reply:
+async def signed_in(call: Call, person: PersonRecord, *, how: str, link: LinkRecord | None = None) -> Reply:
     """Store a sign-in and answer who it is, with the cookie."""
     services = call.services
     at_ms = now_ms()
@@ -204,7 +214,7 @@ async def accept_link(call: Call) -> Reply:
     person = msgspec.structs.replace(person, password=await services.passwords.hash(body.password))
     if link.person_id is not None:
         await end_sign_ins(call, person.id)
-    return await _signed_in(call, person, how="link", link=link)
+    return await signed_in(call, person, how="link", link=link)
 
 
 async def sign_out(call: Call) -> Reply:
@@ -235,7 +245,12 @@ async def _end(call: Call, sign_in_id: str) -> None:
     await call.services.database.write(end)
 
 
-def _own_person(call: Call) -> PersonRecord:
+def own_person(call: Call) -> PersonRecord:
+    """Return the caller's person.
+
+    Raises:
+        ApiError: 400, a token that belongs to nobody.
+    """
     if call.actor.person is None:
         raise ApiError(400, "no_person", "this API token belongs to no person", hint="sign in, or use a token of yours")
     return call.actor.person
@@ -243,7 +258,7 @@ def _own_person(call: Call) -> PersonRecord:
 
 async def list_sign_ins(call: Call) -> Reply:
     """Answer where the caller's person is signed in."""
-    person = _own_person(call)
+    person = own_person(call)
     found = call.services.credentials.sign_ins_of(person.id, now_ms=now_ms())
     return Reply(
         schemas.SignInList(
@@ -265,7 +280,7 @@ async def list_sign_ins(call: Call) -> Reply:
 
 async def end_sign_in(call: Call) -> Reply:
     """End one of the caller's own sign-ins."""
-    person = _own_person(call)
+    person = own_person(call)
     wanted = call.path["sign_in"]
     if wanted not in {one.id for one in call.services.credentials.sign_ins_of(person.id, now_ms=now_ms())}:
         raise ApiError(404, "sign_in_not_found", f"no sign-in {wanted!r} of yours", hint="list them first")
@@ -277,7 +292,7 @@ async def change_password(call: Call) -> Reply:
     """Change one's own password; every other sign-in ends."""
     body: schemas.PasswordChange = call.body
     services = call.services
-    person = _own_person(call)
+    person = own_person(call)
     at_ms = now_ms()
     wait_s = services.lockout.wait_s(person.email, now_ms=at_ms)
     if wait_s:

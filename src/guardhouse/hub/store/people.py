@@ -18,6 +18,7 @@ __all__ = [
     "SignInRecord",
     "add_member",
     "count_active_owners",
+    "delete_links",
     "delete_sign_ins",
     "find_link",
     "find_person",
@@ -225,6 +226,11 @@ def insert_link(connection: Connection, record: LinkRecord) -> None:
         )
     )
     connection.execute(insert(one_time_links).values(**msgspec.structs.asdict(record)))
+
+
+def delete_links(connection: Connection, person_id: str) -> None:
+    """End every one-time link of a person."""
+    connection.execute(delete(one_time_links).where(one_time_links.c.person_id == person_id))
 
 
 def find_link(connection: Connection, digest: bytes, *, now_ms: int) -> LinkRecord | None:

@@ -1,0 +1,34 @@
+"""What the routes of signing in through an identity provider take and give. Runs in the hub."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from guardhouse.hub.api.schemas import Output
+
+__all__ = ["LinkBegun", "OidcCallback", "SignInMethods"]
+
+_Text = Annotated[str, Meta(max_length=2_048)]
+
+
+class OidcCallback(Struct, frozen=True, kw_only=True):
+    """What a provider sends a browser back with; members that are not known here are its own business."""
+
+    state: Annotated[str, Meta(max_length=512)] = ""
+    code: _Text | None = None
+    iss: _Text | None = None
+    error: _Text | None = None
+    error_description: _Text | None = None
+
+
+class SignInMethods(Output, frozen=True):
+    """How people sign in: ``oidc_issuer`` is there where ``GET /api/v1/sign-in/oidc`` leads to a provider."""
+
+    password: bool
+    oidc_issuer: str | None
+
+
+class LinkBegun(Output, frozen=True):
+    """Where one's own browser goes next."""
+
+    url: str

@@ -1,0 +1,1 @@
+"""Signing people in, and taking access tokens, by an OpenID Connect provider."""
