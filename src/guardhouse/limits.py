@@ -225,3 +225,5 @@ EGRESS_RECORD_TEXT_MAX_CHARS: Final = 600
 APPROVAL_WHY_MAX_CHARS: Final = 4_096
 # Commands of one text that a person approved; a text with more is asked about again at the exec gate.
 LAUNCH_APPROVED_MAX: Final = 256
+# Parts of one task that a runner tells the duration of (`TaskResult.spans`).
+SPANS_MAX: Final = 16

@@ -18,7 +18,7 @@ from tests.support.runner_stub import connect_v1
 
 from guardhouse.hub.api.door import Door, Reply
 from guardhouse.hub.api.routes import ROUTES
-from guardhouse.hub.authorize import Access, Scope
+from guardhouse.hub.authorize import WHOLE_ACCOUNT_SCOPES, Access, Scope
 from guardhouse.hub.concerns import Concern
 
 # A valid body for each route that takes one: what it is about is looked at after it is understood.
@@ -201,7 +201,7 @@ async def test_people(hub, doors):
         ):
             if route.access in {Access.PUBLIC, Access.AUTHENTICATED} or who in {"owner", "admin"}:
                 expected = 0
-            elif route.access is Scope.ADMIN:
+            elif route.access in WHOLE_ACCOUNT_SCOPES:
                 expected = 403
             else:
                 expected = PEOPLE[route.concern][where]
@@ -258,7 +258,7 @@ async def test_narrowed_tokens(hub, doors):
             for where in ("team", "account"):
                 if route.access in {Access.PUBLIC, Access.AUTHENTICATED}:
                     expected = 0
-                elif route.access is Scope.ADMIN:
+                elif route.access in WHOLE_ACCOUNT_SCOPES:
                     expected = 403
                 else:
                     expected = NARROWED[route.concern]

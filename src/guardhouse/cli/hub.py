@@ -14,7 +14,7 @@ from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import parse_mail, parse_webhook
-from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, parse_listen
+from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, check_otlp_endpoint, parse_listen
 from guardhouse.hub.forwarded import parse_networks
 from guardhouse.hub.oidc.settings import parse_oidc
 
@@ -109,6 +109,7 @@ def _check_database(context: click.Context, database: str | None) -> None:
     help="Believe X-Forwarded-For from there (10.0.0.1/32); may be given several times.",
 )
 @_option("--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log.")
+@_option("--otlp-endpoint", metavar="URL", help="Post traces to this OpenTelemetry collector (OTLP/HTTP).")
 @click.pass_context
 def hub(
     context: click.Context,
@@ -148,6 +149,7 @@ def hub(
     mail_from: str | None,
     mail_to: tuple[str, ...],
     audit_syslog: str | None,
+    otlp_endpoint: str | None,
 ) -> None:
     """Serve environments, tasks and the REST API; runners dial in here.
 
@@ -198,6 +200,7 @@ def hub(
                 access_tokens=oidc_access_tokens,
                 ca_file=oidc_ca_file,
             ),
+            otlp_endpoint=None if otlp_endpoint is None else check_otlp_endpoint(otlp_endpoint),
         )
     except SetupError as error:
         click.echo(f"guardhouse hub: {error}", err=True)

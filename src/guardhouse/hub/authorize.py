@@ -28,6 +28,7 @@ __all__ = [
     "ALL_SCOPES",
     "ROLE_SCOPES",
     "SIGN_IN_ABSOLUTE_MS",
+    "WHOLE_ACCOUNT_SCOPES",
     "Access",
     "AccessDenied",
     "AuthenticationFailed",
@@ -51,10 +52,13 @@ class Scope(StrEnum):
     TOKENS_WRITE = "tokens:write"
     APPROVALS_READ = "approvals:read"
     APPROVALS_DECIDE = "approvals:decide"
+    METRICS_READ = "metrics:read"
     ADMIN = "admin"
 
 
 ALL_SCOPES: Final = frozenset(Scope)
+# What is about the whole account: for no member, and for no token that is narrowed to some environments.
+WHOLE_ACCOUNT_SCOPES: Final = frozenset({Scope.ADMIN, Scope.METRICS_READ})
 
 
 class Role(StrEnum):
@@ -69,7 +73,7 @@ class Role(StrEnum):
 ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
     Role.OWNER: ALL_SCOPES,
     Role.ADMIN: ALL_SCOPES,
-    Role.MEMBER: ALL_SCOPES - {Scope.ADMIN},
+    Role.MEMBER: ALL_SCOPES - WHOLE_ACCOUNT_SCOPES,
 }
 
 # A sign-in ends after so long without a request, and after so long at all.
@@ -423,7 +427,7 @@ def check_access(principal: Principal | None, access: Scope | Access) -> None:
         return
     if principal is None or access is Access.RUNNER:
         raise AuthenticationFailed("this needs an API token: send 'Authorization: Bearer ght_…', or sign in")
-    if access is Scope.ADMIN and principal.is_narrowed:
+    if access in WHOLE_ACCOUNT_SCOPES and principal.is_narrowed:
         raise AccessDenied(f"{principal.name!r} is a token for some environments only, and this is the whole account's")
     if access is Access.AUTHENTICATED or Scope.ADMIN in principal.scopes or access in principal.scopes:
         return

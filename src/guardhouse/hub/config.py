@@ -17,7 +17,7 @@ from guardhouse.hub.approvals.notify import Mail, Webhook
 from guardhouse.hub.forwarded import Network
 from guardhouse.hub.oidc.settings import OidcSettings
 
-__all__ = ["HubConfig", "parse_listen"]
+__all__ = ["HubConfig", "check_otlp_endpoint", "parse_listen"]
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8443"
 _PLAIN_URL: Final = re.compile(r"https://[A-Za-z0-9._~:/%-]+")
@@ -46,6 +46,7 @@ class HubConfig:
         runner_version: what runners should be; an older one is shown as upgradable.
         install_url: where hosts fetch the release from, https; None: people copy it there themselves.
         oidc: the identity provider that people may sign in through.
+        otlp_endpoint: where spans are posted to; None: nowhere.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -70,6 +71,7 @@ class HubConfig:
     webhook: Webhook | None = None
     mail: Mail | None = None
     oidc: OidcSettings | None = None
+    otlp_endpoint: str | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -120,6 +122,23 @@ def check_install_url(url: str) -> None:
             f"--install-url {url!r} is not like https://files.example.com/guardhouse: https, and nothing in it but"
             " letters, digits and -._~/:%"
         )
+
+
+def check_otlp_endpoint(url: str) -> str:
+    """Return the address that traces are posted to: with ``/v1/traces`` where no path is given.
+
+    Raises:
+        SetupError: it is no http(s) address, or carries a user, a query or a fragment.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SetupError(f"--otlp-endpoint {url!r} is not an http:// or https:// address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SetupError(
+            f"--otlp-endpoint {url!r} must not carry a user, a query or a fragment;"
+            " headers come from OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return url if parts.path.strip("/") else f"{url.rstrip('/')}/v1/traces"
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -216,6 +216,11 @@ class Database:
         self._has_news = trio.Event()
 
     @property
+    def writes_in_line(self) -> int:
+        """How many writes wait for the writer's thread."""
+        return len(self._pending)
+
+    @property
     def news(self) -> int:
         """The newest number that was committed."""
         return self._news

@@ -41,6 +41,7 @@ from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_t
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
+from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
@@ -52,6 +53,7 @@ from guardhouse.hub.store import approvals, audit, environments, fanouts, people
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
+from guardhouse.hub.traces import SpanExporter, Traces
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
 from guardhouse.mcp_server.endpoint import McpEndpoint
 from guardhouse.mcp_server.server import build_server
@@ -249,6 +251,8 @@ async def _serving(
         board=board,
         fanouts=Fanouts(database, board, links, credentials),
         schedules=Schedules(database, board, links, credentials),
+        metrics=Metrics(),
+        traces=Traces(_exporter(config.otlp_endpoint, board.instance_id)),
         audit=keeper,
         passwords=Passwords(),
         lockout=Lockout(),
@@ -274,6 +278,12 @@ async def _serving(
         await services.board.start(background)
         await services.desk.start()
         services.board.on_end.append(services.desk.task_ended)
+        board.is_traced = services.traces.is_on
+        board.on_finished.append(lambda live: services.metrics.note_task_end(live.record.state))
+        board.on_finished.append(
+            lambda live: services.traces.note_task(live.record, live.runner_spans, parent_id=live.parent_span_id)
+        )
+        background.start_soon(services.metrics.run)
         await services.fanouts.start(background)
         await services.schedules.start()
         background.start_soon(services.schedules.run)
@@ -298,9 +308,18 @@ async def _serving(
         links.flush_heartbeats()
         with trio.CancelScope(shield=True):
             await keeper.checkpoint()
+            await services.traces.close()
         background.cancel_scope.cancel()
     if broken:
         raise broken[0]
+
+
+def _exporter(endpoint: str | None, instance_id: str) -> SpanExporter | None:
+    if endpoint is None:
+        return None
+    from guardhouse.hub.otlp import OtlpExporter
+
+    return OtlpExporter(endpoint, instance_id=instance_id)
 
 
 @cache

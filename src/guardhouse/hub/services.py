@@ -9,6 +9,7 @@ from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
@@ -18,6 +19,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
+from guardhouse.hub.traces import Traces
 
 __all__ = ["Services"]
 
@@ -43,6 +45,8 @@ class Services:
     schedules: Schedules
     provider: Provider | None
     oidc_flows: Flows
+    metrics: Metrics
+    traces: Traces
     is_stopping: bool = False
     event_streams: int = 0
 

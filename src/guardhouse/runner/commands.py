@@ -46,6 +46,7 @@ __all__ = [
     "NotAdmitted",
     "OutputClosedError",
     "OutputSink",
+    "RunTimes",
     "Running",
     "ServedEgress",
     "StopSignal",
@@ -184,6 +185,15 @@ class AdmittedCommand:
     approver: Approver | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """When the launcher was asked for it, when it had started, and when it had ended (`trio.current_time`)."""
+
+    asked_s: float
+    started_s: float
+    ended_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRun:
     """A command that ran: what was decided, how it ended, what it wrote, whom it reached (`egress.record`).
@@ -199,6 +209,7 @@ class CommandRun:
     egress: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     denials: tuple[Denial, ...] = ()
+    times: RunTimes
 
 
 def check_admitted(decision: Decision, *, has_gate: bool, answer: ApprovalAnswer | None = None) -> None:
@@ -402,7 +413,7 @@ class CommandService:
             Refusal: a layer of the wall cannot be put up; nothing has run.
         """
         stdout, stderr = Capture(limit_bytes=capture_limit_bytes), Capture(limit_bytes=capture_limit_bytes)
-        outcome, egress = await self._launch(admitted, sink, stop, stdout, stderr)
+        outcome, egress, times = await self._launch(admitted, sink, stop, stdout, stderr)
         return CommandRun(
             decision=admitted.decision,
             outcome=outcome,
@@ -412,6 +423,7 @@ class CommandService:
             egress=egress,
             notes=admitted.notes,
             denials=self._explain(admitted.launch, outcome, stderr),
+            times=times,
         )
 
     def _explain(self, request: LaunchRequest, outcome: CommandOutcome, stderr: Capture) -> tuple[Denial, ...]:
@@ -445,7 +457,7 @@ class CommandService:
 
     async def _launch(
         self, admitted: AdmittedCommand, sink: OutputSink, stop: StopSignal, stdout: Capture, stderr: Capture
-    ) -> tuple[CommandOutcome, dict[str, Any] | None]:
+    ) -> tuple[CommandOutcome, dict[str, Any] | None, RunTimes]:
         request = admitted.launch
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
@@ -456,7 +468,8 @@ class CommandService:
             try:
                 asked_s = trio.current_time()
                 running = await self._launcher.launch(request, stdin_fd=None, stdout_fd=out_write, stderr_fd=err_write)
-                self._slowest_start_s = max(self._slowest_start_s, trio.current_time() - asked_s)
+                started_s = trio.current_time()
+                self._slowest_start_s = max(self._slowest_start_s, started_s - asked_s)
             finally:
                 os.close(out_write)
                 os.close(err_write)
@@ -471,7 +484,8 @@ class CommandService:
                     pumps.start_soon(_pump, err_stream, Stream.STDERR, stderr, sink)
                     outcome = await running.wait()
                 nursery.cancel_scope.cancel()
-        return outcome, None if egress is None else egress.as_json()
+        times = RunTimes(asked_s, started_s, trio.current_time())
+        return outcome, None if egress is None else egress.as_json(), times
 
 
 async def _stop_when_asked(running: Running, stop: StopSignal) -> None:

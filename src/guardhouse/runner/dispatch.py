@@ -27,6 +27,7 @@ from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger
 from guardhouse.runner.redaction import RedactedOutput, Redaction
+from guardhouse.runner.spans import TaskSpans
 from guardhouse.runner.transfers import TransferService
 from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
@@ -72,6 +73,10 @@ class _Task:
     stop: StopSignal = field(default_factory=StopSignal)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_command_running: bool = False
+    spans: TaskSpans = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spans = TaskSpans(is_wanted=self.request.parent_span_id is not None)
 
     def cancel(self, reason: StopReason) -> None:
         """End it: a running command by its signal, so that its result is whole; anything else at once."""
@@ -181,9 +186,13 @@ class Dispatcher:
     async def _carry_out(self, task: _Task) -> None:
         request = task.request
         with structlog.contextvars.bound_contextvars(
-            task_id=request.task_id, trace_id=request.trace_id or "", operation=request.operation
+            task_id=request.task_id,
+            trace_id=request.trace_id or "",
+            operation=request.operation,
+            **({"parent_span_id": request.parent_span_id} if request.parent_span_id else {}),
         ):
             result = await self._redacted(await self._result_of(task))
+            result = msgspec.structs.replace(result, spans=task.spans.finish())
             encoded = _encode(result)
             if isinstance(encoded, TaskResult):
                 result = encoded
@@ -214,20 +223,25 @@ class Dispatcher:
             with task.scope:
                 if isinstance(args, BashArgs):
                     return await self._run_command(task, args)
-                if request.operation in FILE_OPERATIONS:
-                    return _succeeded(request, await self._do_file_operation(request.operation, args))
-                if isinstance(args, WebfetchArgs):
-                    return _succeeded(request, await self._fetch(args))
-                if isinstance(args, McpCallArgs):
-                    return _succeeded(request, await self._call_tool(args))
-                if isinstance(args, McpListToolsArgs):
-                    return _succeeded(request, await self._list_tools(args))
-                raise InvariantError(f"operation {request.operation!r} is known to the wire and to nobody here")
+                with task.spans.measure(request.operation):
+                    return _succeeded(request, await self._do_other(request.operation, args))
         except (FetchRefused, McpFailure) as error:
             return _failed(request, error, code=error.code)
         except (Refusal, PeerError) as error:
             return _failed(request, error)
         return _failed(request, Refusal("task cancelled before it finished"), code="cancelled")
+
+    async def _do_other(self, operation: str, args: Args) -> Any:
+        """Do what is no command."""
+        if operation in FILE_OPERATIONS:
+            return await self._do_file_operation(operation, args)
+        if isinstance(args, WebfetchArgs):
+            return await self._fetch(args)
+        if isinstance(args, McpCallArgs):
+            return await self._call_tool(args)
+        if isinstance(args, McpListToolsArgs):
+            return await self._list_tools(args)
+        raise InvariantError(f"operation {operation!r} is known to the wire and to nobody here")
 
     async def _do_file_operation(self, operation: str, args: Args) -> Any:
         self.enforcement.file_gate.check(operation, args)
@@ -294,8 +308,11 @@ class Dispatcher:
         output = RedactedOutput(self._redaction, sink)
         # A denied command needs no slot: the answer comes at once however busy the runner is.
         enforcement = self.enforcement
-        admitted = await enforcement.commands.admit(command, approver)
+        with task.spans.measure("gate"):
+            admitted = await enforcement.commands.admit(command, approver)
+        asked_s = trio.current_time()
         async with self._command_slots:
+            task.spans.note("slot", began_s=asked_s, ended_s=trio.current_time())
             while enforcement is not self.enforcement:
                 enforcement = self.enforcement
                 admitted = await enforcement.commands.admit(command, approver)
@@ -306,6 +323,9 @@ class Dispatcher:
                         admitted, output.take, stop=task.stop, capture_limit_bytes=None
                     )
                     await output.finish()
+                    times = run.times
+                    task.spans.note("launch", began_s=times.asked_s, ended_s=times.started_s)
+                    task.spans.note("exec", began_s=times.started_s, ended_s=times.ended_s)
                     run = dataclasses.replace(
                         run, stdout=output.captures[Stream.STDOUT], stderr=output.captures[Stream.STDERR]
                     )

@@ -33,6 +33,7 @@ __all__ = [
     "McpServer",
     "Message",
     "Metrics",
+    "Span",
     "TaskCancel",
     "TaskOutput",
     "TaskRequest",
@@ -134,7 +135,8 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 class TaskRequest(Message, frozen=True, kw_only=True):
     """Start one operation. ``args`` is checked by `operations.parse_args`, so that a bad one fails its task only.
 
-    The fields from ``session_id`` on are of ``guardhouse.v1``. ``requested_by`` is for the runner's audit log.
+    The fields from ``session_id`` on are of ``guardhouse.v1``. ``requested_by`` is for the runner's audit log. With
+    ``parent_span_id`` the hub traces this task: the runner logs it beside ``trace_id`` and sends `TaskResult.spans`.
     """
 
     TYPE: ClassVar[str] = "task.request"
@@ -147,6 +149,7 @@ class TaskRequest(Message, frozen=True, kw_only=True):
     session_id: Name | None = None
     requested_by: Name | None = None
     profile: Name | None = None
+    parent_span_id: Name | None = None
 
     def __repr__(self) -> str:
         # Arguments hold file contents and the secrets of MCP servers: never in a log by accident.
@@ -185,13 +188,22 @@ class TaskOutput(Message, frozen=True, kw_only=True):
         return self.data.encode() if self.data_b64 is None else self.data_b64
 
 
+class Span(Struct, frozen=True, kw_only=True):
+    """One part of what a runner did for a task: Unix microseconds by the runner's clock, and how long it took."""
+
+    name: Name
+    start_us: Count
+    duration_us: Count
+
+
 class TaskResult(Message, frozen=True, kw_only=True):
     """The end of a task; exactly one for each.
 
     ``result`` is the operation's result object (`operations.parse_result` types it). ``stdout_bytes`` and
     ``stderr_bytes`` are of ``guardhouse.v1``: the length of each stream as sent, so that a gap is noticed.
     ``error_code`` is a stable word for programs where ``error`` is for people. ``decision`` (``guardhouse.v1``) is what
-    the policy said of an operation other than a command, whose own result holds it.
+    the policy said of an operation other than a command, whose own result holds it. ``spans`` (of ``guardhouse.v1``) is
+    how long each part took, the whole first, where the request asked for it.
     """
 
     TYPE: ClassVar[str] = "task.result"
@@ -206,6 +218,7 @@ class TaskResult(Message, frozen=True, kw_only=True):
     stdout_bytes: Count | None = None
     stderr_bytes: Count | None = None
     decision: Any = None
+    spans: Annotated[tuple[Span, ...], Meta(max_length=limits.SPANS_MAX)] | None = None
 
 
 class McpServer(Struct, frozen=True, kw_only=True, omit_defaults=True):

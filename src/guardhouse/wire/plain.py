@@ -17,10 +17,10 @@ _V1_FIELDS: Final[dict[type[Message], tuple[str, ...]]] = {
         *("tasks_running", "tasks_waiting", "executor_delay_ms", "draining"),
         *("policy_digest", "narrowing_digest"),
     ),
-    messages.TaskRequest: ("session_id", "requested_by", "profile"),
+    messages.TaskRequest: ("session_id", "requested_by", "profile", "parent_span_id"),
     messages.TaskCancel: ("reason",),
     messages.TaskOutput: ("data_b64", "seq", "offset"),
-    messages.TaskResult: ("error_code", "stdout_bytes", "stderr_bytes", "decision"),
+    messages.TaskResult: ("error_code", "stdout_bytes", "stderr_bytes", "decision", "spans"),
     messages.McpCall: (),
     messages.McpResult: (),
 }

@@ -630,4 +630,5 @@ def _completed(result: TaskResult, task: RunnerTask) -> TaskResult:
         error_code=result.error_code,
         stdout_bytes=task.streams[Stream.STDOUT].next_offset,
         stderr_bytes=task.streams[Stream.STDERR].next_offset,
+        spans=result.spans,
     )

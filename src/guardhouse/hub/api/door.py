@@ -3,6 +3,7 @@
 Every row of the route table becomes one `Door`, and nothing else answers under /api. Knows no route. Runs in the hub.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.fanouts import FanoutRecord
 from guardhouse.hub.store.schedules import ScheduleRecord
 from guardhouse.hub.store.tasks import TaskRecord
+from guardhouse.hub.trace_context import TraceContext, child_context, parse_traceparent
 from guardhouse.wire.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class Call:
     approval: ApprovalRecord | None = None
     fanout: FanoutRecord | None = None
     schedule: ScheduleRecord | None = None
+    # The span of this very request.
+    trace: TraceContext | None = None
     # Id and shown name of each, where the body is about many.
     environments: tuple[tuple[str, str], ...] = ()
 
@@ -131,18 +135,43 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request (ASGI)."""
         request = Request(scope, receive, send)
+        start_ns, began_s = time.time_ns(), trio.current_time()
+        # A trace of its own, until who asks is known: a stranger's word on which one this belongs to does not count.
+        scope["guardhouse.trace"] = child_context(None)
+        with structlog.contextvars.bound_contextvars(trace_id=scope["guardhouse.trace"].trace_id):
+            response = await self._respond(request, scope)
+        if response is None:
+            return
+        trace: TraceContext = scope["guardhouse.trace"]
+        response.headers["x-trace-id"] = trace.trace_id
+        route, services = self.route, self._services
+        seconds = trio.current_time() - began_s
+        services.metrics.note_request(
+            method=route.method, route=route.path, status=response.status_code, seconds=seconds
+        )
+        services.traces.note_request(
+            trace,
+            method=route.method,
+            route=route.path,
+            status=response.status_code,
+            start_ns=start_ns,
+            end_ns=start_ns + int(seconds * 1e9),
+        )
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request, scope: Scope) -> Response | None:
+        """Return the answer, an error's too; None where the client has left."""
         try:
-            response = await self._answer(request)
+            return await self._answer(request)
         except GuardhouseError as error:
             if isinstance(error, InvariantError):
                 raise
             refusal = as_api_error(error)
             if refusal.status >= 500:
                 _log.error("request_failed", path=scope["path"], error=str(error))
-            response = error_response(refusal)
+            return error_response(refusal)
         except ClientDisconnect:
-            return
-        await response(scope, receive, send)
+            return None
 
     async def _answer(self, request: Request) -> Response:
         route, services = self.route, self._services
@@ -153,6 +182,10 @@ class Door:
         )
         principal = await self._authenticate(request, address)
         check_access(principal, route.access)
+        above = parse_traceparent(request.headers.get("traceparent")) if principal is not None else None
+        if above is not None:
+            request.scope["guardhouse.trace"] = child_context(above)
+            structlog.contextvars.bind_contextvars(trace_id=above.trace_id)
         call = Call(
             services=services,
             principal=principal,
@@ -163,6 +196,7 @@ class Door:
             user_agent=request.headers.get("user-agent", "")[:256] or None,
             cookies=request.cookies,
             last_event_id=_parse_event_id(request.headers.get("last-event-id")),
+            trace=request.scope["guardhouse.trace"],
         )
         response = _response(await route.handler(await check_concern(call, route.concern)))
         if principal is not None and principal.sign_in_id is not None:

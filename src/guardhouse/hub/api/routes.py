@@ -21,6 +21,7 @@ from guardhouse.hub.api import (
     tokens,
 )
 from guardhouse.hub.api.door import Call, Reply, Route
+from guardhouse.hub.api.metrics import METRICS_ROUTES
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
 from guardhouse.hub.api.routes_oidc import OIDC_ROUTES
 from guardhouse.hub.api.routes_policy import POLICY_ROUTES
@@ -610,4 +611,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *LIFECYCLE_ROUTES,
     *RUN_ROUTES,
     *OIDC_ROUTES,
+    *METRICS_ROUTES,
 )

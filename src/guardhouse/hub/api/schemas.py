@@ -84,6 +84,7 @@ ScopeName = Literal[
     "tokens:write",
     "approvals:read",
     "approvals:decide",
+    "metrics:read",
     "admin",
 ]
 Status = Literal["pending", "online", "degraded", "draining", "offline"]
@@ -359,7 +360,7 @@ class TokenCreate(Input, frozen=True):
     """
 
     name: Name
-    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=8)]
+    scopes: Annotated[list[ScopeName], Meta(min_length=1, max_length=9)]
     expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
     environments: Annotated[list[Reference], Meta(min_length=1, max_length=100)] | None = None
     tags: Annotated[list[Tag], Meta(min_length=1, max_length=64)] | None = None

@@ -48,6 +48,7 @@ async def create_task(call: Call) -> Reply:
             requested_by=call.actor.name,
             address=call.address,
             session_id=body.session_id,
+            trace=call.trace,
         )
     )
     if query.wait_s > 0:

@@ -437,6 +437,7 @@ class RunnerLink:
                 if live is not None:
                     live.notes.append(f"bytes {event.start} to {event.end} of {event.stream} are lost")
             elif live is not None:
+                live.runner_spans = event.result.spans
                 ends[task_id] = self._end(live, event, at_ms)
                 records[task_id] = live.record
 

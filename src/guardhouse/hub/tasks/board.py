@@ -32,6 +32,7 @@ from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.hub.tasks.ends import finish_and_record, hub_end
 from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.tasks.sweep import decide_overdue
+from guardhouse.hub.trace_context import TraceContext, derived_trace_id, task_span_id
 from guardhouse.wire import parse_args
 from guardhouse.wire.messages import TaskRequest
 from guardhouse.wire.messages_v1 import RejectCode, TaskAccepted, TaskRejected
@@ -107,6 +108,7 @@ class TaskRequested:
     session_id: str | None = None
     # The fan-out or schedule that it is a part of.
     origin: str | None = None
+    trace: TraceContext | None = None
 
 
 class TaskBoard:
@@ -127,6 +129,10 @@ class TaskBoard:
         self.timeouts = TimeoutStreaks()
         # Told the id of each task that has got its end.
         self.on_end: list[Callable[[str], None]] = []
+        # The same, with the whole of it; before the others.
+        self.on_finished: list[Callable[[LiveTask], None]] = []
+        # Whether runners are asked how long each part of a task took.
+        self.is_traced = False
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Take up what an earlier hub left; must be awaited before anything is served."""
@@ -212,7 +218,7 @@ class TaskBoard:
                 state=TaskState.SENT if sent else TaskState.QUEUED,
                 idempotency_key=asked.idempotency_key,
                 request_digest=digest,
-                trace_id=secrets.token_hex(16),
+                trace_id=_trace_id(asked),
                 created_by=asked.created_by,
                 protocol=runner.protocol if sent and runner else None,
                 memory_id=runner.memory_id if sent and runner else None,
@@ -224,6 +230,7 @@ class TaskBoard:
             ),
             is_stored=False,
         )
+        live.parent_span_id = asked.trace.span_id if asked.trace is not None else None
         self._add(live)
 
         def insert(connection: Connection) -> None:
@@ -339,6 +346,7 @@ class TaskBoard:
                 session_id=live.record.session_id,
                 requested_by=live.record.requested_by,
                 profile=live.record.profile,
+                parent_span_id=task_span_id(live.id) if self.is_traced else None,
             )
         )
 
@@ -620,6 +628,8 @@ class TaskBoard:
                 at_ms=end.at_ms,
             )
         live.end()
+        for tell_all in self.on_finished:
+            tell_all(live)
         for tell in self.on_end:
             tell(task_id)
         self.dispatch(live.record.environment_id)
@@ -638,6 +648,12 @@ class TaskBoard:
             tasks.pop(live.id, None)
             if not tasks:
                 del self._by_environment[live.record.environment_id]
+
+
+def _trace_id(asked: TaskRequested) -> str:
+    if asked.trace is not None:
+        return asked.trace.trace_id
+    return derived_trace_id(asked.origin) if asked.origin is not None else secrets.token_hex(16)
 
 
 def _command(operation: str, args: dict[str, Any]) -> str:

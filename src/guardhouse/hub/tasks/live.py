@@ -7,6 +7,7 @@ import trio
 
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 from guardhouse.values import Stream
+from guardhouse.wire.messages import Span
 from guardhouse.wire.session import StoredState, StoredTask
 
 __all__ = ["LiveTask"]
@@ -23,8 +24,10 @@ class LiveTask:
         "handed_over",
         "is_stored",
         "notes",
+        "parent_span_id",
         "record",
         "rejections",
+        "runner_spans",
     )
 
     def __init__(self, record: TaskRecord, *, is_stored: bool) -> None:
@@ -38,6 +41,9 @@ class LiveTask:
         self.rejections = 0
         self.dropped = {Stream.STDOUT: 0, Stream.STDERR: 0}
         self.notes: list[str] = []
+        # The span of the request that asked for it, while the hub that took it lives; and what its runner told.
+        self.parent_span_id: str | None = None
+        self.runner_spans: tuple[Span, ...] | None = None
         self._changed = trio.Event()
 
     @property

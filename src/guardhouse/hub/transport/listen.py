@@ -70,6 +70,9 @@ class _AccessLog:
         if response is None:
             _access.info("client_left", **values)
         else:
+            trace_id = dict(response.get("headers", ())).get(b"x-trace-id")
+            if trace_id is not None:
+                values["trace_id"] = trace_id.decode("ascii")
             _access.info("request", status=response["status"], **values)
 
     async def info(self, message: str, *args: object) -> None:
