@@ -17,6 +17,7 @@ SCOPES = (
     "tokens:write",
     "approvals:read",
     "approvals:decide",
+    "metrics:read",
     "admin",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
