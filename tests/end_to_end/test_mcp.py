@@ -69,6 +69,15 @@ async def test_every_tool(system: LocalSystem, way: str) -> None:
             "stdout"
         ]
 
+        session = await ask("open_session", title="look around")
+        assert (session["state"], session["environment_id"]) == ("new", None)
+        inside = await ask("run_command", session_id=session["session_id"], command="echo in")
+        assert (inside["stdout"], inside["where"]["environment_name"]) == ("in\n", HOST)
+        assert (await ask("glob_files", session_id=session["session_id"], pattern="*"))["where"] == inside["where"]
+        bound = await ask("open_session", session_id=session["session_id"])
+        assert (bound["environment_name"], bound["state"]) == (HOST, "ready")
+        assert (await client.call_tool("run_command", {"command": "true"})).is_error
+
         slow = await ask("run_command", environment=HOST, command="echo begun; sleep 60", wait_s=1)
         assert slow["status"] == "running"
         assert (await ask("wait_task", task_id=slow["task_id"], wait_s=0))["status"] == "running"

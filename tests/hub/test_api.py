@@ -318,8 +318,9 @@ async def test_tasks_are_found_by_what_really_ran(hub):
     created = await hub.environment()
     async with connect_v1(hub.url, created["token"]) as runner:
         await hub.until_online()
+        session = (await hub.http.post("/api/v1/sessions", json={})).json()["id"]
         for command, argv in (("./deploy.sh", ["curl", "http://192.0.2.1/x"]), ("curl --help", ["curl", "--help"])):
-            task = await hub.start(command, session_id="s-1")
+            task = await hub.start(command, environment=None, session_id=session)
             asked = await runner.expect("task.request")
             execs = {"ran": [{"argv": ["bash", "-c", command]}, {"argv": argv}], "refused": []}
             await runner.result(asked["task_id"], result={"stdout": "", "stderr": "", "exit_code": 0, "execs": execs})
@@ -334,6 +335,6 @@ async def test_tasks_are_found_by_what_really_ran(hub):
     assert await found(text="192.0.2.1") == []
     assert await found(executed="CURL") == ["curl --help", "./deploy.sh"]
     assert await found(executed="%") == []
-    assert len(await found(session_id="s-1", operation="bash", since="2020-01-01T00:00:00Z")) == 2
+    assert len(await found(session_id=session, operation="bash", since="2020-01-01T00:00:00Z")) == 2
     assert await found(until="2020-01-01T00:00:00Z") == []
     assert (await hub.http.get("/api/v1/tasks", params={"since": "yesterday"})).status_code == 400

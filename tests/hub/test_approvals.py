@@ -187,18 +187,20 @@ async def test_for_the_session_covers_the_session_only(hub):
     token = (await hub.http.post("/api/v1/tokens", json={"name": "other", "scopes": ["admin"]})).json()["secret"]
     async with connect_v1(hub.url, created["token"]) as runner:
         await hub.until_online()
-        first = await started(hub, runner, session_id="s-1")
+        chosen = {"scope": {"kind": "account"}, "environment": {"kind": "named", "environment": "web-1"}}
+        one, other = [(await hub.http.post("/api/v1/sessions", json=chosen)).json()["id"] for _ in range(2)]
+        first = await started(hub, runner, session_id=one)
         await ask(runner, first)
         (found,) = await pending(hub)
         await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json={"scope": "session"})
         await runner.expect("approval.decision", within_s=30)
-        same = await started(hub, runner, session_id="s-1")
+        same = await started(hub, runner, session_id=one)
         await ask(runner, same, "q-2")
         assert (await runner.expect("approval.decision", within_s=30))["approval_id"] == "q-2"
-        await ask(runner, await started(hub, runner, session_id="s-2"), "q-3")
+        await ask(runner, await started(hub, runner, session_id=other), "q-3")
         await pending(hub, 1)
         body = {
-            "environment_id": "web-1", "operation": "bash", "args": {"command": "x"}, "session_id": "s-1",
+            "environment_id": "web-1", "operation": "bash", "args": {"command": "x"}, "session_id": one,
         }  # fmt: skip
         headers = {"authorization": f"Bearer {token}"}
         reply = await hub.http.post("/api/v1/tasks", json=body, headers=headers)

@@ -35,6 +35,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "FanoutCreate": {"environments": ["ENVIRONMENT"], "operation": "bash", "args": {"command": "x"}},
     "ScheduleCreate": {"environment_id": "ENVIRONMENT", "operation": "bash", "run_at": "2026-01-01T00:00:00Z"},
     "EnvironmentCreate": {"scope": {"kind": "team", "team": "TEAM"}},
+    "SessionCreate": {"scope": {"kind": "team", "team": "TEAM"}},
+    "SessionUpdate": {"title": "x"},
 }
 
 # What becomes of each concern for people who have the scope. "team": the environment is of their team; "other": of a
@@ -57,6 +59,10 @@ PEOPLE: dict[Concern, dict[str, int]] = {
     Concern.DECIDE_APPROVAL: {"team": 0, "other": 404, "account": 0},
     Concern.DECIDE_GRANT: {"team": 0, "other": 404, "account": 0},
     Concern.OWN_TOKEN: {"team": 404, "other": 404, "account": 404},
+    # A session of the account is everybody's to see and use; whose it is and admins change it.
+    Concern.CREATE_SESSION: {"team": 0, "other": 403, "account": 0},
+    Concern.SEE_SESSION: {"team": 0, "other": 404, "account": 0},
+    Concern.EDIT_SESSION: {"team": 0, "other": 404, "account": 403},
 }
 
 # What becomes of a token that is for another environment only.
@@ -76,6 +82,9 @@ NARROWED: dict[Concern, int] = {
     Concern.DECIDE_APPROVAL: 404,
     Concern.DECIDE_GRANT: 404,
     Concern.OWN_TOKEN: 404,
+    Concern.CREATE_SESSION: 0,
+    Concern.SEE_SESSION: 404,
+    Concern.EDIT_SESSION: 404,
 }
 
 
@@ -120,12 +129,17 @@ async def doors(hub):
             fanout = (await hub.http.post("/api/v1/fanouts", json=asked)).json()
             later = {"environment_id": f"{where}-env", "operation": "bash", "args": {"command": "x"}}
             scheduled = await hub.http.post("/api/v1/schedules", json={**later, "run_at": _in_an_hour()})
+            chosen = {"environment": {"kind": "named", "environment": f"{where}-env"}, "scope": scope}
+            session = (await hub.http.post("/api/v1/sessions", json=chosen)).json()["id"]
+            body = {"session_id": session, "operation": "bash", "args": {"command": "x"}}
+            assert (await hub.http.post("/api/v1/tasks", json=body)).status_code == 202
             grants = (await hub.http.get("/api/v1/approval-grants")).json()["grants"]
             things[where] = {
                 "environment": created["environment"]["id"],
                 "task": task["id"],
                 "fanout": fanout["id"],
                 "schedule": scheduled.json()["id"],
+                "session": session,
                 "approval": approvals[0],
                 "grant": next(one["id"] for one in grants if one["environment_id"] == created["environment"]["id"]),
                 "token": (await hub.http.get("/api/v1/tokens")).json()["tokens"][0]["id"],
@@ -174,7 +188,7 @@ async def _the_question(hub, where: str, rule: str) -> dict[str, Any]:
 async def test_every_route_that_names_a_thing_says_what_it_is_about():
     """A path that names an environment, task, approval, token and so on has its concern in the table."""
     for route in ROUTES:
-        named = set(re.findall(r"\{(environment|task|fanout|schedule|approval|grant|token)\}", route.path))
+        named = set(re.findall(r"\{(environment|task|fanout|schedule|approval|grant|token|session)\}", route.path))
         assert not named or route.concern is not Concern.NOTHING, name(route)
         if route.access in {Access.PUBLIC, Access.AUTHENTICATED}:
             assert route.concern is Concern.NOTHING, name(route)
@@ -268,6 +282,7 @@ async def test_narrowed_tokens(hub, doors):
         async with httpx2.AsyncClient(base_url=hub.url, headers=headers) as http:
             assert [one["name"] for one in (await http.get("/api/v1/environments")).json()["environments"]] == ["own"]
             assert (await http.get("/api/v1/tasks")).json()["tasks"] == []
+            assert (await http.get("/api/v1/sessions")).json()["sessions"] == []
             assert (await http.get("/api/v1/approvals")).json()["approvals"] == []
             assert (await http.get("/api/v1/approval-grants")).json()["grants"] == []
             wider = await http.post("/api/v1/tokens", json={"name": "w", "scopes": ["env:read"], "tags": ["other"]})
@@ -293,6 +308,8 @@ async def test_lists_hold_what_one_may_see(hub, doors):
         scheduled = (await http.get("/api/v1/schedules")).json()["schedules"]
         assert [one["id"] for one in scheduled] == [things["account"]["schedule"]]
         assert (await http.get("/api/v1/schedules", params={"environment": "team-env"})).status_code == 404
+        sessions = (await http.get("/api/v1/sessions")).json()["sessions"]
+        assert [one["id"] for one in sessions] == [things["account"]["session"]]
         assert {one["environment_name"] for one in (await http.get("/api/v1/approvals")).json()["approvals"]} == {
             "account-env"
         }

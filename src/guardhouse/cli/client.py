@@ -334,7 +334,7 @@ def _refusal(status: int, content: bytes) -> ClientError:
     except (ValueError, KeyError, TypeError):
         message, hint, code, is_retryable = f"status {status}", "is this address a guardhouse hub?", "", False
     exit_code = _EXIT_OF_STATUS.get(status, ExitCode.FAILED)
-    if code == "environment_unavailable":
+    if code in {"environment_unavailable", "session_environment_gone"}:
         exit_code = ExitCode.UNAVAILABLE
     text = f"{message}; {hint}" if hint else message
     return ClientError(text, exit_code=exit_code, code=code, is_retryable=is_retryable)

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -17,25 +18,39 @@ from guardhouse.cli.schedule import SCHEDULES_PATH, parse_at
 from guardhouse.cli.task import task_path, wait_for
 from guardhouse.egress.record import refused_lines
 
-__all__ = ["exec_"]
+__all__ = ["command_options", "exec_", "run_command"]
 
 # 128 + SIGPIPE: what a shell reports of a program whose reader went away.
 BROKEN_PIPE = 141
 
 
+def command_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that `run_command` takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming."),
+        click.option("--detach", is_flag=True, help="Print the task's id and do not wait."),
+        click.option(
+            "--queue",
+            "queue_s",
+            type=click.FloatRange(0, 86_400),
+            default=0.0,
+            metavar="SECONDS",
+            help="Let it wait so long for a runner that is not connected.",
+        ),
+        click.option(
+            "--stdin", "with_stdin", is_flag=True, help="Send our standard input (at most 16 MiB) to the command."
+        ),
+        click.option("--profile", metavar="NAME", help="Sandbox profile, if the runner allows the choice."),
+        click.option("--workdir", metavar="DIR", help="Directory inside the workspace."),
+        click.option(
+            "--timeout", type=click.FloatRange(0, 86_400, min_open=True), metavar="SECONDS", help="120 without."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command("exec")
-@click.option("--timeout", type=click.FloatRange(0, 86_400, min_open=True), metavar="SECONDS", help="120 without.")
-@click.option("--workdir", metavar="DIR", help="Directory inside the workspace.")
-@click.option("--profile", metavar="NAME", help="Sandbox profile, if the runner allows the choice.")
-@click.option("--stdin", "with_stdin", is_flag=True, help="Send our standard input (at most 16 MiB) to the command.")
-@click.option(
-    "--queue",
-    "queue_s",
-    type=click.FloatRange(0, 86_400),
-    default=0.0,
-    metavar="SECONDS",
-    help="Let it wait so long for a runner that is not connected.",
-)
 @click.option("--at", metavar="TIME", help="Start it then, or +90s, +10m, +2h, +1d from now; prints the schedule's id.")
 @click.option(
     "--grace",
@@ -46,33 +61,43 @@ BROKEN_PIPE = 141
     metavar="SECONDS",
     help="With --at: how late it may start when the environment is away at its time.",
 )
-@click.option("--detach", is_flag=True, help="Print the task's id and do not wait.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming.")
+@click.option("--session", metavar="ID", help="Run in this session's environment; leave ENVIRONMENT out then.")
+@command_options
 @hub_options
-@click.argument("environment")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="ENVIRONMENT COMMAND...")
+def exec_(client: HubClient, *, session: str | None, words: tuple[str, ...], **options: Any) -> None:
+    """Run COMMAND in ENVIRONMENT, stream its output, and return its exit status.
+
+    One word is a command text for bash: exec web-1 -- 'ps aux | head'. Several words are quoted and joined, so that
+    they arrive as they are: exec web-1 -- ls -l 'my file'. Ctrl-C cancels the command. With --session the words are
+    the command: exec --session ID -- uptime.
+    """
+    if session is not None:
+        if options["at"] is not None:
+            raise click.UsageError("--at goes with ENVIRONMENT, not with --session")
+        run_command(client, {"session_id": session}, words, **options)
+    else:
+        run_command(client, {"environment_id": words[0]}, words[1:], **options)
+
+
+def run_command(
     client: HubClient,
-    *,
-    environment: str,
+    target: dict[str, str],
     command: tuple[str, ...],
+    *,
     timeout: float | None,
     workdir: str | None,
     profile: str | None,
     with_stdin: bool,
     queue_s: float,
-    at: str | None,
-    grace_s: float,
     detach: bool,
     as_json: bool,
+    at: str | None = None,
+    grace_s: float = 0.0,
 ) -> None:
-    """Run COMMAND in ENVIRONMENT, stream its output, and return its exit status.
-
-    One word is a command text for bash: exec web-1 -- 'ps aux | head'. Several words are quoted and joined, so that
-    they arrive as they are: exec web-1 -- ls -l 'my file'. Ctrl-C cancels the command.
-    """
-    if command[0] == "--":
-        # Options end at ENVIRONMENT already, so click hands the customary mark on as a word.
+    """Run a command and exit with its status; ``target`` names an environment or a session as the API does."""
+    if command and command[0] == "--":
+        # Options end at the first word already, so click hands the customary mark on as a word.
         command = command[1:]
     if not command:
         raise click.UsageError("no command: write it after ENVIRONMENT --")
@@ -84,10 +109,10 @@ def exec_(
     if with_stdin:
         args["stdin"] = _read_stdin()
     if at is not None:
-        _schedule(client, environment, args, profile=profile, at=at, grace_s=grace_s, as_json=as_json)
+        _schedule(client, target["environment_id"], args, profile=profile, at=at, grace_s=grace_s, as_json=as_json)
         return
     body = {
-        "environment_id": environment,
+        **target,
         "operation": "bash",
         "args": args,
         "queue_s": queue_s,
@@ -96,6 +121,8 @@ def exec_(
         "idempotency_key": f"exec-{uuid.uuid4()}",
     }
     created = _create(client, body)
+    if created.get("session_notice"):
+        click.echo(f"guardhouse: {created['session_notice']}", err=True)
     if detach:
         if as_json:
             print_json(created)

@@ -11,7 +11,7 @@ from guardhouse.hub.clock import relative_time
 from guardhouse.hub.condition import Condition, Vitals, decide_conditions
 from guardhouse.hub.store.environments import EnvironmentRecord
 
-__all__ = ["SELECTABLE", "ConnectedInstance", "Presence", "Status", "decide_presence"]
+__all__ = ["SELECTABLE", "ConnectedInstance", "Presence", "Status", "decide_presence", "live_status"]
 
 Status = Literal["pending", "online", "degraded", "draining", "offline"]
 # Those that can be given work (S26, S198: a degraded one may be chosen).
@@ -47,6 +47,14 @@ class Presence:
     def is_selectable(self) -> bool:
         """Whether it can be given work."""
         return self.status in SELECTABLE
+
+
+def live_status(instance: ConnectedInstance, *, now_ms: int) -> Literal["online", "degraded", "offline"]:
+    """Return the status of a connected runner as far as its connection tells: nothing of drains, which a record has."""
+    last_ms = instance.last_heartbeat_ms
+    if last_ms is None or now_ms - last_ms >= limits.OFFLINE_AFTER_S * 1000:
+        return "offline"
+    return "degraded" if any(one.degrades for one in decide_conditions(instance.vitals, now_ms=now_ms)) else "online"
 
 
 def decide_presence(

@@ -42,6 +42,7 @@ __all__ = [
     "one_time_links",
     "people",
     "runner_tokens",
+    "sessions",
     "sign_ins",
     "store_holders",
     "task_output",
@@ -251,6 +252,40 @@ one_time_links = Table(
     CheckConstraint("purpose IN ('owner', 'invite', 'reset')", name="purpose"),
 )
 
+# The work of somebody in one environment, which is bound at the first task and never changes after.
+sessions = Table(
+    "sessions",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("account_id", String(40), ForeignKey("accounts.id"), nullable=False),
+    Column("title", String(128), nullable=False),
+    # personal, or of a team, or of everybody in the account.
+    Column("scope", String(16), nullable=False),
+    Column("team_id", String(40), ForeignKey("teams.id")),
+    # Whose it is: the token or person that made it, and the person behind a token.
+    Column("created_by", String(40), nullable=False),
+    Column("created_by_name", String(128), nullable=False),
+    Column("person_id", String(40)),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("active_ms", BigInteger, nullable=False),
+    # What was asked for: auto with tags (a JSON list), managed, or a named environment.
+    Column("choice", String(16), nullable=False),
+    Column("choice_tags", Text, nullable=False),
+    Column("choice_environment_id", String(40)),
+    Column("choice_environment_name", String(128)),
+    # What the first task found. No foreign key: a session outlives its environment and says so.
+    Column("bound_environment_id", String(40)),
+    Column("bound_environment_name", String(128)),
+    Column("bound_kind", String(16)),
+    Column("bound_ms", BigInteger),
+    Column("warning", Text),
+    Index("ix_sessions_created_ms", "created_ms"),
+    Index("ix_sessions_active_ms", "active_ms"),
+    Index("ix_sessions_bound_environment_id", "bound_environment_id"),
+    CheckConstraint("scope IN ('personal', 'team', 'account')", name="scope"),
+    CheckConstraint("choice IN ('auto', 'managed', 'named')", name="choice"),
+)
+
 tasks = Table(
     "tasks",
     METADATA,
@@ -261,7 +296,7 @@ tasks = Table(
     Column("environment_name", String(128)),
     Column("operation", String(64), nullable=False),
     Column("profile", String(64)),
-    # What the asker calls the run of tasks that this one belongs to.
+    # No foreign key: what ran outlives the session that it belongs to.
     Column("session_id", String(128)),
     Column("requested_by", String(128), nullable=False),
     Column("args", LargeBinary, nullable=False),
@@ -299,6 +334,7 @@ tasks = Table(
     Index("ix_tasks_environment_id_created_ms", "environment_id", "created_ms"),
     Index("ix_tasks_state", "state"),
     Index("ix_tasks_origin", "origin"),
+    Index("ix_tasks_session_id_created_ms", "session_id", "created_ms"),
 )
 
 task_output = Table(

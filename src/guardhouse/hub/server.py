@@ -48,8 +48,9 @@ from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
+from guardhouse.hub.sessions.desk import SessionDesk
 from guardhouse.hub.state_dir import StateDir, write_secret_file
-from guardhouse.hub.store import approvals, audit, environments, fanouts, people, schedules, tasks, tokens
+from guardhouse.hub.store import approvals, audit, environments, fanouts, people, schedules, sessions, tasks, tokens
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
@@ -241,6 +242,7 @@ async def _serving(
         return owner.id if owner is not None else None
 
     board = TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit)
+    started_ms = now_ms()
     services = Services(
         config=config,
         database=database,
@@ -253,12 +255,13 @@ async def _serving(
         schedules=Schedules(database, board, links, credentials),
         metrics=Metrics(),
         traces=Traces(_exporter(config.otlp_endpoint, board.instance_id)),
+        sessions=SessionDesk(database, links, board, started_ms=started_ms),
         audit=keeper,
         passwords=Passwords(),
         lockout=Lockout(),
         provider=Provider(config.oidc) if config.oidc is not None else None,
         oidc_flows=Flows(),
-        started_ms=now_ms(),
+        started_ms=started_ms,
         public_url=public_url,
         openapi=openapi_document(ROUTES, server_url=public_url),
     )
@@ -410,6 +413,9 @@ async def _delete_old_tasks(database: Database, retention_days: int) -> None:
                 schedules.delete_old_schedules,
             ):
                 await database.write(partial(delete, before_ms=before_ms), durable=False)
+            await database.write(
+                partial(sessions.delete_old_sessions, before_ms=before_ms, limit=RETENTION_BATCH), durable=False
+            )
         except StoreUnavailable as error:
             _log.warning("retention_failed", error=str(error))
             deleted = 0

@@ -15,6 +15,7 @@ from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
+from guardhouse.hub.sessions.desk import SessionDesk
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
@@ -47,6 +48,7 @@ class Services:
     oidc_flows: Flows
     metrics: Metrics
     traces: Traces
+    sessions: SessionDesk
     is_stopping: bool = False
     event_streams: int = 0
 

@@ -12,6 +12,7 @@ CALLER: Final = "guardhouse.caller"
 TOOL_SCOPES: Final = {
     "list_environments": "env:read",
     "get_environment": "env:read",
+    "open_session": "tasks:run",
     "run_command": "tasks:run",
     "run_readonly_command": "tasks:run",
     "wait_task": "tasks:read",

@@ -15,7 +15,7 @@ from guardhouse.mcp_server.caller import CALLER, Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 from guardhouse.mcp_server.models import Where
 
-__all__ = ["Desk", "answer", "caller_of", "error_answer", "fails_readably", "where_of"]
+__all__ = ["Desk", "answer", "caller_of", "error_answer", "fails_readably", "where_of", "where_of_task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,3 +107,20 @@ def where_of(environment: dict[str, Any]) -> Where:
         user=machine.get("username") or None,
         workspace=machine.get("workspace_root") or None,
     )
+
+
+async def where_of_task(hub: HubApi, task: dict[str, Any]) -> Where:
+    """Return where a task runs, also for a caller that may run there and not look at the environment itself.
+
+    Raises:
+        HubRefused: the hub could not say.
+    """
+    try:
+        return where_of(await hub.environment(task["environment_id"]))
+    except HubRefused as error:
+        if error.status not in (403, 404):
+            raise
+        return Where(
+            environment_id=task["environment_id"],
+            environment_name=task["environment_name"] or task["environment_id"],
+        )

@@ -11,10 +11,11 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, InputRequiredResult
 
 from guardhouse.mcp_server.approvals import HeldCalls, ask_through_client, can_ask, decide, read_answer
-from guardhouse.mcp_server.calls import answer, caller_of, error_answer, where_of
+from guardhouse.mcp_server.calls import answer, caller_of, error_answer, where_of_task
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, Excerpt, fence, take_excerpt
 from guardhouse.mcp_server.hub_api import HubApi
 from guardhouse.mcp_server.models import CommandAnswer, Where
+from guardhouse.mcp_server.target import Target
 from guardhouse.mcp_server.waiting import read_stream, wait_for
 
 __all__ = ["Commands"]
@@ -45,7 +46,7 @@ class Commands:
         self,
         hub: HubApi,
         context: Context[Any, Any],
-        environment: str,
+        target: Target,
         args: dict[str, Any],
         *,
         wait_s: float,
@@ -54,24 +55,27 @@ class Commands:
     ) -> CallToolResult | InputRequiredResult:
         """Start a command, or go on with the one that the same call started before, and answer for it."""
         caller = caller_of(context)
-        found = await hub.environment(environment)
         before = await self.take_answer(hub, context)
         if before is None and idempotency_key is None:
-            before = self._held.take(caller.id, found["id"], args)
+            before = self._held.take(caller.id, target.key, args)
         if before is not None:
             task = await hub.task(before)
         else:
             # Without a key of the caller's a repeated request of this very call still starts nothing twice.
             key = idempotency_key or f"mcp-{secrets.token_hex(16)}"
             task = await hub.start_task(
-                found["id"], "bash", args, wait_s=min(wait_s, _FIRST_WAIT_S), idempotency_key=key
+                target.body, "bash", args, wait_s=min(wait_s, _FIRST_WAIT_S), idempotency_key=key
             )
-        answer_ = await self.follow(hub, context, task, where_of(found), wait_s=wait_s, budget_tokens=budget_tokens)
+        notice = task.get("session_notice")
+        where = await where_of_task(hub, task)
+        answer_ = await self.follow(
+            hub, context, task, where, wait_s=wait_s, budget_tokens=budget_tokens, notice=notice
+        )
         if (
             isinstance(answer_, CallToolResult)
             and (answer_.structured_content or {}).get("status") == "approval_required"
         ):
-            self._held.hold(caller.id, found["id"], args, task["id"])
+            self._held.hold(caller.id, target.key, args, task["id"])
         return answer_
 
     async def follow(
@@ -83,15 +87,19 @@ class Commands:
         *,
         wait_s: float,
         budget_tokens: int,
+        notice: str | None = None,
     ) -> CallToolResult | InputRequiredResult:
-        """Wait for a command and whoever has to agree to it; return what there is to say after ``wait_s``."""
+        """Wait for a command and whoever has to agree to it; return what there is to say after ``wait_s``.
+
+        ``notice`` is what the hub said of the session when the command was started.
+        """
         end_s = trio.current_time() + wait_s
         dismissed: set[str] = set()
         while True:
             left_s = max(0.0, end_s - trio.current_time())
             task, approval = await wait_for(hub, task, wait_s=left_s, context=context)
             if approval is None or approval["id"] in dismissed:
-                return await show_command(hub, task, where, budget_tokens)
+                return await show_command(hub, task, where, budget_tokens, notice=notice)
             verdict = None
             if can_ask(context, caller_of(context).scopes):
                 asked = await ask_through_client(context, approval)
@@ -100,7 +108,7 @@ class Commands:
                 verdict = asked
             if verdict is None:
                 return await show_command(
-                    hub, task, where, budget_tokens, approval=approval, public_url=self._public_url
+                    hub, task, where, budget_tokens, notice=notice, approval=approval, public_url=self._public_url
                 )
             dismissed.add(approval["id"])
             await decide(hub, approval["id"], verdict)
@@ -112,6 +120,7 @@ async def show_command(
     where: Where,
     budget_tokens: int,
     *,
+    notice: str | None = None,
     approval: dict[str, Any] | None = None,
     public_url: str = "",
 ) -> CallToolResult:
@@ -124,7 +133,11 @@ async def show_command(
         data = await read_stream(hub, task["id"], stream, offset=0, limit=_READ_MAX_BYTES)
         streams[stream] = data.decode("utf-8", "replace")
     excerpts = _share(streams, budget_tokens)
-    notes = [*result.get("notes", []), *([result["reason"]] if result.get("reason") else [])]
+    notes = [
+        *([notice] if notice else []),
+        *result.get("notes", []),
+        *([result["reason"]] if result.get("reason") else []),
+    ]
     if task["output_note"]:
         notes.append(task["output_note"])
     found = CommandAnswer(

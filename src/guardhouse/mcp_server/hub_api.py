@@ -83,18 +83,23 @@ class HubApi:
         found: dict[str, Any] = await self.get(f"/api/v1/environments/{quote(name, safe='')}")
         return found
 
+    async def session(self, session_id: str) -> dict[str, Any]:
+        """Return one session."""
+        found: dict[str, Any] = await self.get(f"/api/v1/sessions/{quote(session_id, safe='')}")
+        return found
+
     async def start_task(
         self,
-        environment_id: str,
+        target: Mapping[str, Any],
         operation: str,
         args: Mapping[str, Any],
         *,
         wait_s: float,
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
-        """Return the task as it stands after at most ``wait_s``."""
+        """Return the task as it stands after at most ``wait_s``; ``target`` names an environment or a session."""
         body = {
-            "environment_id": environment_id,
+            **target,
             "operation": operation,
             "args": _given(args),
             "idempotency_key": idempotency_key,

@@ -15,6 +15,7 @@ __all__ = [
     "MatchList",
     "McpToolAnswer",
     "OutputAnswer",
+    "SessionAnswer",
     "TaskAnswer",
     "Where",
     "WriteAnswer",
@@ -60,6 +61,19 @@ class EnvironmentList(_Model):
 
     environments: list[EnvironmentAnswer]
     next_cursor: str | None = Field(description="pass it back for the next page; null on the last")
+
+
+class SessionAnswer(_Model):
+    """A session: work that stays in one environment."""
+
+    session_id: str = Field(description="pass it with the calls that belong to it")
+    title: str
+    state: Literal["new", "ready", "running", "frozen", "unavailable"]
+    state_reason: str
+    environment_id: str | None = Field(description="null until its first call")
+    environment_name: str | None
+    warning: str | None = Field(default=None, description="why it is not where it was wanted")
+    notice: str | None = Field(default=None, description="what was lost")
 
 
 class CommandAnswer(_Model):

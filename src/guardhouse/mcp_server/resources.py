@@ -85,7 +85,7 @@ async def _environments(desk: Desk, context: Context[Any, Any], *, status: str |
 async def _read(hub: HubApi, context: Context[Any, Any], environment: str, path: str) -> dict[str, Any]:
     found = await hub.environment(environment)
     args = {"path": path, "offset": 0, "limit": _CONTENT_MAX_BYTES}
-    task = await hub.start_task(found["id"], "read", args, wait_s=5.0)
+    task = await hub.start_task({"environment_id": found["id"]}, "read", args, wait_s=5.0)
     task, _ = await wait_for(hub, task, wait_s=_FILE_WAIT_S, context=context)
     if not task["finished"] or not task["success"]:
         raise ResourceError(task["error"] or f"reading {path} has not ended within {_FILE_WAIT_S:g} s")

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from guardhouse import __version__
-from guardhouse.mcp_server import resources, tools_commands, tools_environments, tools_files
+from guardhouse.mcp_server import resources, tools_commands, tools_environments, tools_files, tools_sessions
 from guardhouse.mcp_server.caller import CALLER, TOOL_SCOPES, Caller
 from guardhouse.mcp_server.calls import Desk, error_answer
 from guardhouse.policy import Policy
@@ -19,7 +19,8 @@ __all__ = ["build_server"]
 # At most 2 kB: hosts put it into every conversation.
 INSTRUCTIONS: Final = """\
 Guardhouse runs commands on locked-down machines ("environments"). Begin with list_environments and name the \
-environment in every call; nothing is remembered between calls. Prefer run_readonly_command, read_file, list_files, \
+environment in every call, or open_session once and pass its session_id: its first call decides where, all later \
+ones run there. Prefer run_readonly_command, read_file, list_files, \
 glob_files and grep_files; use run_command where something has to change. Each machine has a policy: a denied command \
 says which rule denied it, and wording it differently does not help: what really starts is judged again on the machine.
 
@@ -50,6 +51,7 @@ def build_server(app: ASGIApp, *, read_only: Policy, public_url: str) -> MCPServ
     )
     desk = Desk(app)
     tools_environments.register(server, desk)
+    tools_sessions.register(server, desk)
     tools_commands.register(server, desk, read_only=read_only, public_url=public_url.rstrip("/"))
     tools_files.register(server, desk)
     resources.register(server, desk)

@@ -8,11 +8,11 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
-from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of
+from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of_task
 from guardhouse.mcp_server.commands import Commands
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, fence
 from guardhouse.mcp_server.models import CommandAnswer, OutputAnswer, TaskAnswer
-from guardhouse.mcp_server.tools_environments import EnvironmentName
+from guardhouse.mcp_server.target import EnvironmentName, SessionId, find_target
 from guardhouse.mcp_server.waiting import WAIT_DEFAULT_S, WAIT_MAX_S, read_stream
 from guardhouse.policy import Policy, decide
 from guardhouse.policy.shell import read_command
@@ -48,7 +48,8 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
     async def run_command(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         command: Annotated[str, Field(description="text for bash", min_length=1, max_length=131_072)],
         workdir: Annotated[str, Field(description="directory below the workspace")] = "",
         timeout_s: Annotated[float, Field(gt=0, le=86_400, description="after which the command is ended")] = 120.0,
@@ -62,7 +63,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
             return await commands.run(
                 hub,
                 context,
-                environment,
+                await find_target(hub, environment, session_id),
                 args,
                 wait_s=wait_s,
                 budget_tokens=max_output_tokens,
@@ -82,7 +83,8 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
     async def run_readonly_command(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         command: Annotated[str, Field(description="text for bash", min_length=1, max_length=131_072)],
         workdir: Annotated[str, Field(description="directory below the workspace")] = "",
         timeout_s: Annotated[float, Field(gt=0, le=86_400, description="after which the command is ended")] = 120.0,
@@ -105,7 +107,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
             return await commands.run(
                 hub,
                 context,
-                environment,
+                await find_target(hub, environment, session_id),
                 args,
                 wait_s=wait_s,
                 budget_tokens=max_output_tokens,
@@ -133,7 +135,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
         async with desk.open(context) as hub:
             await commands.take_answer(hub, context)
             task = await hub.task(task_id)
-            where = where_of(await hub.environment(task["environment_id"]))
+            where = await where_of_task(hub, task)
             return await commands.follow(hub, context, task, where, wait_s=wait_s, budget_tokens=max_output_tokens)
 
     @server.tool(
@@ -153,7 +155,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
         """Read a part of what a task has written, from any offset; also while it runs."""
         async with desk.open(context) as hub:
             task = await hub.task(task_id)
-            where = where_of(await hub.environment(task["environment_id"]))
+            where = await where_of_task(hub, task)
             data = await read_stream(hub, task_id, stream, offset=offset, limit=max_output_tokens * BYTES_PER_TOKEN)
         if not data.decode("utf-8", "ignore") and data:
             text, used = data.decode("utf-8", "replace"), len(data)
@@ -194,7 +196,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
         """Stop a task: its whole process tree is ended."""
         async with desk.open(context) as hub:
             task = await hub.cancel_task(task_id, reason=reason)
-            where = where_of(await hub.environment(task["environment_id"]))
+            where = await where_of_task(hub, task)
         found = TaskAnswer(
             status="finished" if task["finished"] else "cancelling",
             task_id=task["id"],

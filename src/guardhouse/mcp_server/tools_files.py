@@ -1,13 +1,13 @@
 """Tools for files in an environment's workspace, and for the machine's own MCP servers."""
 
 import base64
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of
+from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of_task
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, fence, take_excerpt
 from guardhouse.mcp_server.hub_api import HubRefused
 from guardhouse.mcp_server.models import (
@@ -21,8 +21,8 @@ from guardhouse.mcp_server.models import (
     Where,
     WriteAnswer,
 )
+from guardhouse.mcp_server.target import EnvironmentName, SessionId, find_target
 from guardhouse.mcp_server.tools_commands import BUDGET_DEFAULT_TOKENS, BudgetTokens, IdempotencyKey
-from guardhouse.mcp_server.tools_environments import EnvironmentName
 from guardhouse.mcp_server.waiting import WAIT_DEFAULT_S, wait_for
 
 __all__ = ["register"]
@@ -36,6 +36,13 @@ _FILE_WAIT_S: Final = 60.0
 FilePath = Annotated[str, Field(description="relative to the workspace", min_length=1, max_length=4096)]
 
 
+class Place(NamedTuple):
+    """What a call names: an environment, or a session whose environment it is for."""
+
+    environment: str | None
+    session_id: str | None
+
+
 class _Failed(HubRefused):
     """An operation that ended without a result."""
 
@@ -45,17 +52,18 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
 
     async def ask(
         context: Context[Any, Any],
-        environment: str,
+        place: Place,
         operation: str,
         args: dict[str, Any],
         *,
         wait_s: float = _FILE_WAIT_S,
         idempotency_key: str | None = None,
     ) -> tuple[Where, dict[str, Any]]:
-        """Return where it ran and the operation's result."""
+        """Return where it ran and the operation's result; ``place`` is the environment or the session of the call."""
         async with desk.open(context) as hub:
-            found = await hub.environment(environment)
-            task = await hub.start_task(found["id"], operation, args, wait_s=5.0, idempotency_key=idempotency_key)
+            target = await find_target(hub, place.environment, place.session_id)
+            task = await hub.start_task(target.body, operation, args, wait_s=5.0, idempotency_key=idempotency_key)
+            where = await where_of_task(hub, task)
             task, approval = await wait_for(hub, task, wait_s=wait_s, context=context)
         if approval is not None:
             raise _Failed(
@@ -67,27 +75,30 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         if not task["finished"]:
             raise _Failed(
                 "still_running",
-                f"{operation} on {found['name']} has not ended within {wait_s:g} s; it is task {task['id']}",
+                f"{operation} on {where.environment_name} has not ended within {wait_s:g} s; it is task {task['id']}",
                 hint="call wait_task with that task_id, or cancel_task",
                 retryable=False,
             )
         if not task["success"]:
             raise _Failed(task["error_code"] or "failed", task["error"] or "it failed without saying why")
-        return where_of(found), task["result"] or {}
+        return where, task["result"] or {}
 
     @server.tool(annotations=ToolAnnotations(title="Read a file", **_READS))
     @fails_readably
     async def read_file(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         path: FilePath,
         offset: Annotated[int, Field(ge=0, description="in bytes")] = 0,
         max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
     ) -> Annotated[CallToolResult, FileContent]:
         """Read a file of the workspace, or a part of it."""
         limit = max_output_tokens * BYTES_PER_TOKEN
-        where, result = await ask(context, environment, "read", {"path": path, "offset": offset, "limit": limit})
+        where, result = await ask(
+            context, Place(environment, session_id), "read", {"path": path, "offset": offset, "limit": limit}
+        )
         data = base64.b64decode(result["content"])
         total = result.get("total_size", offset + len(data))
         text = _text_of(data, is_cut=offset + len(data) < total)
@@ -117,14 +128,15 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     async def list_files(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         path: Annotated[str, Field(description="directory relative to the workspace; empty for the workspace")] = "",
         recursive: bool = False,
         ignore: Annotated[list[str] | None, Field(description="globs of names to leave out")] = None,
     ) -> Annotated[CallToolResult, FileList]:
         """List a directory of the workspace."""
         args = {"path": path, "recursive": recursive, "ignore": ignore or []}
-        where, result = await ask(context, environment, "list", args)
+        where, result = await ask(context, Place(environment, session_id), "list", args)
         entries = result.get("entries", [])
         found = FileList(
             path=path,
@@ -151,11 +163,12 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     async def glob_files(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         pattern: Annotated[str, Field(description="as in **/*.log", min_length=1, max_length=4096)],
     ) -> Annotated[CallToolResult, MatchList]:
         """Find files of the workspace whose path matches a pattern; ** crosses directories."""
-        where, result = await ask(context, environment, "glob", {"pattern": pattern})
+        where, result = await ask(context, Place(environment, session_id), "glob", {"pattern": pattern})
         matches = result.get("matches", [])
         found = MatchList(
             where=where,
@@ -173,7 +186,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     async def grep_files(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         pattern: Annotated[str, Field(description="RE2 regular expression", min_length=1, max_length=8192)],
         path: Annotated[str, Field(description="where to search; empty for the workspace")] = "",
         include: Annotated[list[str] | None, Field(description="globs of names, as in *.py")] = None,
@@ -182,7 +196,7 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     ) -> Annotated[CallToolResult, GrepAnswer]:
         """Search the contents of the workspace's files."""
         args = {"pattern": pattern, "path": path, "include": include or [], "context": context_lines}
-        where, result = await ask(context, environment, "grep", args)
+        where, result = await ask(context, Place(environment, session_id), "grep", args)
         excerpt = take_excerpt(
             result.get("content", ""), budget_tokens=max_output_tokens, how_to_read_on="search more narrowly"
         )
@@ -201,7 +215,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     async def write_file(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         path: FilePath,
         text: Annotated[str, Field(max_length=16_000_000)],
         if_checksum: Annotated[
@@ -212,7 +227,9 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         """Write a whole file of the workspace; it is replaced at once or not at all."""
         data = text.encode()
         args = {"path": path, "content": base64.b64encode(data).decode(), "if_checksum": if_checksum}
-        where, result = await ask(context, environment, "write", args, idempotency_key=idempotency_key)
+        where, result = await ask(
+            context, Place(environment, session_id), "write", args, idempotency_key=idempotency_key
+        )
         found = WriteAnswer(path=path, where=where, bytes=len(data), checksum=result.get("checksum"))
         return answer(found, f"wrote {len(data)} bytes to {path} on {where.environment_name}")
 
@@ -221,7 +238,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     async def edit_file(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         path: FilePath,
         old: Annotated[str, Field(description="exact text that is there once", min_length=1, max_length=1_000_000)],
         new: Annotated[str, Field(max_length=1_000_000)],
@@ -231,7 +249,9 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     ) -> Annotated[CallToolResult, EditAnswer]:
         """Replace exact text in a file of the workspace."""
         args = {"path": path, "old": old, "new": new, "replace_all": replace_all, "if_checksum": if_checksum}
-        where, result = await ask(context, environment, "edit", args, idempotency_key=idempotency_key)
+        where, result = await ask(
+            context, Place(environment, session_id), "edit", args, idempotency_key=idempotency_key
+        )
         found = EditAnswer(path=path, where=where, replacements=result["replacements"], checksum=result.get("checksum"))
         return answer(found, f"replaced {found.replacements} times in {path} on {where.environment_name}")
 
@@ -248,7 +268,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     async def call_mcp_tool(
         context: Context[Any, Any],
         *,
-        environment: EnvironmentName,
+        environment: EnvironmentName = None,
+        session_id: SessionId = None,
         server_record: Annotated[
             dict[str, Any],
             Field(description="name, transport (stdio, sse, streamable-http), and command, args, env or url, headers"),
@@ -265,7 +286,9 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         if tool:
             args |= {"tool_name": tool, "args": arguments or {}, "timeout": timeout_s}
         wait_s = max(WAIT_DEFAULT_S, timeout_s + 15.0)
-        where, result = await ask(context, environment, operation, args, wait_s=wait_s, idempotency_key=idempotency_key)
+        where, result = await ask(
+            context, Place(environment, session_id), operation, args, wait_s=wait_s, idempotency_key=idempotency_key
+        )
         name = str(server_record.get("name", ""))
         if not tool:
             text = "\n".join(f"{each['name']}: {each.get('description', '')}" for each in result.get("tools", []))

@@ -5,7 +5,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from guardhouse.hub.api.errors import ApiError
-from guardhouse.hub.api.schemas_runs import CHILDREN_MAX
+from guardhouse.hub.api.schemas_runs import CHILDREN_MAX, ScheduleCreate
+from guardhouse.hub.api.session_concern import (
+    check_new_session,
+    check_scheduled,
+    check_session,
+    check_session_of_task,
+    check_spans,
+    sees_session,
+)
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.concerns import (
     Concern,
@@ -54,7 +62,7 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
         case Concern.SEE_ENVIRONMENT | Concern.EDIT_ENVIRONMENT:
             return await _environment(call, concern)
         case Concern.RUN_IN_ENVIRONMENT:
-            return await _run(call, call.body.environment_id)
+            return await _run_body(call)
         case Concern.RUN_IN_PATH:
             return await _run(call, call.path["environment"])
         case Concern.RUN_IN_MANY:
@@ -68,6 +76,11 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
             return await _fanout(call)
         case Concern.SEE_SCHEDULE:
             return await _schedule(call)
+        case Concern.CREATE_SESSION:
+            await check_new_session(call)
+            return call
+        case Concern.SEE_SESSION | Concern.EDIT_SESSION:
+            return await check_session(call, edits=concern is Concern.EDIT_SESSION)
         case Concern.SEE_APPROVAL | Concern.DECIDE_APPROVAL:
             return await _approval(call, concern)
         case Concern.DECIDE_GRANT:
@@ -93,6 +106,21 @@ async def _environment(call: "Call", concern: Concern) -> "Call":
     return replace(call, environment=found)
 
 
+async def _run_body(call: "Call") -> "Call":
+    if call.body.session_id is not None:
+        call = await check_session_of_task(call)
+    if call.body.environment_id is not None:
+        call = await _run(call, call.body.environment_id)
+        if isinstance(call.body, ScheduleCreate):
+            check_scheduled(call)
+        return call
+    if call.session is None:
+        raise ApiError(
+            400, "invalid_body", "a task names an environment_id or a session_id", hint="see /api/v1/openapi.json"
+        )
+    return call
+
+
 async def _run(call: "Call", reference: str) -> "Call":
     found = await call.services.links.lookup(reference)
     if found is None:
@@ -106,6 +134,7 @@ async def _run(call: "Call", reference: str) -> "Call":
 
 async def _run_in_many(call: "Call") -> "Call":
     """Named ones are bounded as one alone is; tags choose among those that the caller sees."""
+    check_spans(call.body.session_id)
     tags, named = call.body.tags, call.body.environments
     if bool(tags) == bool(named):
         raise ApiError(400, "invalid_body", "give either tags or environments", hint="see /api/v1/openapi.json")
@@ -146,7 +175,8 @@ async def _task(call: "Call") -> "Call":
             call.actor, await call.services.links.lookup(record.environment_id), asked_by=(record.created_by,)
         )
     except NotVisible as error:
-        raise task_not_found(task_id) from error
+        if record.session_id is None or not await sees_session(call, record.session_id):
+            raise task_not_found(task_id) from error
     return replace(call, task=record)
 
 

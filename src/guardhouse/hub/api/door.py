@@ -36,6 +36,7 @@ from guardhouse.hub.store.approvals import ApprovalRecord
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.fanouts import FanoutRecord
 from guardhouse.hub.store.schedules import ScheduleRecord
+from guardhouse.hub.store.sessions import SessionRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.trace_context import TraceContext, child_context, parse_traceparent
 from guardhouse.wire.json_text import parse_json
@@ -59,8 +60,8 @@ JSON: Final = "application/json"
 class Call:
     """One authorized request, decoded.
 
-    ``principal`` is None on public routes only. ``environment``, ``task`` and ``approval`` are what the
-    route's concern names.
+    ``principal`` is None on public routes only. ``environment``, ``task``, ``approval`` and ``session`` are
+    what the route's concern names.
     """
 
     services: "Services"
@@ -83,6 +84,7 @@ class Call:
     trace: TraceContext | None = None
     # Id and shown name of each, where the body is about many.
     environments: tuple[tuple[str, str], ...] = ()
+    session: SessionRecord | None = None
 
     @property
     def actor(self) -> Principal:

@@ -12,6 +12,7 @@ import trio
 
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.api.session_concern import sees_session
 from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.authorize import Principal
 from guardhouse.hub.clock import iso_time, now_ms
@@ -78,7 +79,12 @@ async def _stream(call: Call, after: int) -> AsyncIterator[bytes]:
 
 
 async def _may_hear(call: Call, actor: Principal, record: AuditRecord) -> bool:
-    """Whether a record's event is for this caller: what is of no environment is for admins, and for whoever did it."""
+    """Whether a record's event is for this caller.
+
+    What is of a session is for those who see it; what is of no environment is for admins, and for whoever did it.
+    """
+    if record.action.startswith("session.") and record.target is not None and record.actor != actor.id:
+        return await sees_session(call, record.target)
     if record.environment is None:
         own = record.actor == actor.id
         return own or (actor.is_admin and reach_of(actor).is_everything)

@@ -26,6 +26,7 @@ from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
 from guardhouse.hub.api.routes_oidc import OIDC_ROUTES
 from guardhouse.hub.api.routes_policy import POLICY_ROUTES
 from guardhouse.hub.api.routes_runs import RUN_ROUTES
+from guardhouse.hub.api.routes_sessions import SESSION_ROUTES
 from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Access, Scope
 from guardhouse.hub.concerns import Concern
@@ -612,4 +613,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *RUN_ROUTES,
     *OIDC_ROUTES,
     *METRICS_ROUTES,
+    *SESSION_ROUTES,
 )

@@ -249,12 +249,13 @@ class TaskCreate(Input, frozen=True):
 
     ``args`` are the operation's own (docs/wire_protocol.md). With an ``idempotency_key`` the same request sent again
     answers with the first one's task. ``queue_s`` lets the task wait so long for a runner that is not connected;
-    without it an environment that is not online is refused at once. Tasks of one asker with the same ``session_id``
-    belong together: an approval "for this session" covers them.
+    without it an environment that is not online is refused at once. A ``session_id`` puts the task into a session
+    (POST /api/v1/sessions): its environment is the session's, which ``environment_id`` may repeat; an approval "for
+    this session" covers the tasks of one asker in it.
     """
 
-    environment_id: Reference
     operation: Annotated[str, Meta(min_length=1, max_length=64)]
+    environment_id: Reference | None = None
     args: dict[str, Any] = {}
     idempotency_key: Key | None = None
     queue_s: Annotated[float, Meta(ge=0, le=86_400)] = 0
@@ -291,7 +292,10 @@ class TaskQuery(Input, frozen=True):
 
 
 class Task(Output, frozen=True):
-    """One task. ``args`` and ``result`` are absent in lists; ``result`` is what the operation answered."""
+    """One task. ``args`` and ``result`` are absent in lists; ``result`` is what the operation answered.
+
+    ``session_notice`` comes with the answer that started it: what to know of where its session runs.
+    """
 
     id: str
     environment_id: str
@@ -324,6 +328,7 @@ class Task(Output, frozen=True):
     duration_s: float | None
     args: Any = None
     result: Any = None
+    session_notice: str | None = None
 
 
 class TaskList(Output, frozen=True):

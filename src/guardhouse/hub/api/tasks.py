@@ -1,8 +1,11 @@
 """Routes of tasks: ask, look, wait, follow, cancel. Runs in the hub."""
 
+from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import trio
+from sqlalchemy import Connection
 
 from guardhouse.hub.api import schemas, views
 from guardhouse.hub.api.concern import environment_not_found, task_not_found
@@ -13,6 +16,7 @@ from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import parse_time
 from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
 from guardhouse.hub.store import tasks as store
+from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.board import TaskRequested
 from guardhouse.hub.tasks.output import follow_output
@@ -33,28 +37,51 @@ async def create_task(call: Call) -> Reply:
     """Start a task; answer at once, or with the result when it comes within ``wait_s``."""
     body: schemas.TaskCreate = call.body
     query: schemas.WaitQuery = call.query
-    environment = call.environment
-    if environment is None:
-        raise environment_not_found(body.environment_id)
-    record = await call.services.board.create(
-        TaskRequested(
-            environment=environment,
-            operation=body.operation,
-            args=body.args,
-            idempotency_key=body.idempotency_key,
-            queue_s=body.queue_s,
-            profile=body.profile,
-            created_by=call.actor.id,
-            requested_by=call.actor.name,
-            address=call.address,
-            session_id=body.session_id,
-            trace=call.trace,
+    notice = None
+    if call.session is not None:
+        started = await call.services.sessions.start(
+            call.session.id,
+            call.actor,
+            environment_id=None if call.environment is None else call.environment.id,
+            ask=partial(_request, call),
         )
-    )
+        record, notice = started.task, started.notice
+    elif call.environment is not None:
+        if call.environment.kind == "cloud":
+            raise ApiError(
+                409,
+                "session_needed",
+                f"{call.environment.shown_name!r} is a session's managed sandbox",
+                hint="name the session with session_id instead",
+            )
+        record = await call.services.board.create(_request(call, call.environment, None))
+    else:
+        raise environment_not_found(body.environment_id or "")
     if query.wait_s > 0:
         record = await _wait(call, record, query.wait_s)
     status = 200 if record.is_finished else 202
-    return Reply(views.task_view(record, whole=True), status=status, headers={"location": f"/api/v1/tasks/{record.id}"})
+    view = msgspec.structs.replace(views.task_view(record, whole=True), session_notice=notice)
+    return Reply(view, status=status, headers={"location": f"/api/v1/tasks/{record.id}"})
+
+
+def _request(
+    call: Call, environment: EnvironmentRecord, on_insert: Callable[[Connection], None] | None
+) -> TaskRequested:
+    body: schemas.TaskCreate = call.body
+    return TaskRequested(
+        environment=environment,
+        operation=body.operation,
+        args=body.args,
+        idempotency_key=body.idempotency_key,
+        queue_s=body.queue_s,
+        profile=body.profile,
+        created_by=call.actor.id,
+        requested_by=call.actor.name,
+        address=call.address,
+        session_id=body.session_id,
+        trace=call.trace,
+        on_insert=on_insert,
+    )
 
 
 async def _wait(call: Call, record: TaskRecord, wait_s: float) -> TaskRecord:

@@ -7,7 +7,7 @@ crash leaves exactly one. Knows connections only as `Runner`. Runs in the hub.
 
 import hashlib
 import secrets
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -94,7 +94,7 @@ class Runners(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRequested:
-    """One checked request for a task."""
+    """One checked request for a task. ``on_insert`` stores what belongs to it, in the transaction that stores it."""
 
     environment: EnvironmentRecord
     operation: str
@@ -109,6 +109,7 @@ class TaskRequested:
     # The fan-out or schedule that it is a part of.
     origin: str | None = None
     trace: TraceContext | None = None
+    on_insert: Callable[[Connection], None] | None = None
 
 
 class TaskBoard:
@@ -161,6 +162,14 @@ class TaskBoard:
         """Return how many tasks the environment's runner has been given and not answered."""
         tasks = self._by_environment.get(environment_id)
         return sum(task.was_sent for task in tasks.values()) if tasks else 0
+
+    def load(self, environment_id: str) -> int:
+        """Return how many tasks run or wait for the environment."""
+        return len(self._by_environment.get(environment_id, ()))
+
+    def session_loads(self) -> Counter[str]:
+        """Return how many tasks of each session run or wait."""
+        return Counter(live.record.session_id for live in self._live.values() if live.record.session_id is not None)
 
     async def record(self, task_id: str) -> TaskRecord | None:
         """Return a task as it stands, live or stored."""
@@ -235,6 +244,8 @@ class TaskBoard:
 
         def insert(connection: Connection) -> None:
             store.insert_task(connection, live.record)
+            if asked.on_insert is not None:
+                asked.on_insert(connection)
             audit.record_audit_event(
                 connection,
                 at_ms=at_ms,

@@ -1,0 +1,1 @@
+"""Sessions: work in one environment, which the first task binds for good. Runs in the hub."""
