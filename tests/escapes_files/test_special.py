@@ -502,7 +502,10 @@ def test_a_move_takes_nothing_from_under_its_rule(method: str, tmp_path: Path) -
     assert (tmp_path / "a" / "secrets" / "key").exists()
 
 
-@pytest.mark.parametrize("checksum", ["", "0" * 64, "md5", "sha256:", "x" * 64, hashlib.md5(ZIP).hexdigest()])
+@pytest.mark.parametrize(
+    "checksum",
+    ["", "0" * 64, "md5", "sha256:", "x" * 64, pytest.param(hashlib.md5(ZIP).hexdigest(), id="MD5 of it")],
+)
 def test_a_skill_with_another_checksum_touches_nothing(checksum: str, files: FilesWorker, tmp_path: Path) -> None:
     """A checksum that is missing, of another kind or wrong is refused before anything is touched."""
     files.sync_skill("demo", "skill", ZIP)
