@@ -12,6 +12,9 @@ from guardhouse.policy.model import Context
 from guardhouse.values import Verdict
 
 ALLOW_LS = [("*", "deny"), ("ls *", "allow"), ("zcat *", "allow"), ("busybox *", "allow"), ("/opt/tool *", "allow")]
+# Files that are several programs in one.
+HOSTS = ("git", "lvm", "coreutils")
+DENY_PUSH = [("*", "allow"), ("git push *", "deny")]
 DENY_RM = [("*", "allow"), ("rm *", "deny")]
 SHELL = Judgement(Verdict.ALLOW, "/usr/bin/bash", ("bash",), "the shell", names=("bash",))
 
@@ -24,9 +27,10 @@ class Host:
         self.workspace = root / "workspace"
         self.trusted.mkdir()
         self.workspace.mkdir()
-        for name in ("ls", "rm", "bash", "zcat", "gzip", "busybox", "ld-linux-x86-64.so.2", "python3.11"):
+        for name in ("ls", "rm", "bash", "zcat", "gzip", "busybox", "ld-linux-x86-64.so.2", "python3.11", *HOSTS):
             self.add(self.trusted / name)
         (self.trusted / "python3").symlink_to("python3.11")
+        (self.trusted / "git-upload-pack").symlink_to("git")
 
     def add(self, path: Path) -> File:
         path.write_bytes(b"#!" if path.name == "zcat" else b"\x7fELF")
@@ -86,6 +90,30 @@ def test_the_commands_own_shell_is_no_question_of_policy(host: Host) -> None:
         ),
         pytest.param(ALLOW_LS, "busybox", ("busybox", "rm", "x"), False, id="busybox rm"),
         pytest.param(ALLOW_LS, "busybox", ("busybox", "ls"), True, id="busybox ls"),
+        pytest.param(DENY_PUSH, "git", ("git-push", "."), False, id="git called git-push"),
+        pytest.param(DENY_PUSH, "git", ("/x/git-push", "."), False, id="git called by a path that ends in git-push"),
+        pytest.param(DENY_PUSH, "git", ("git-fetch", "."), True, id="git called git-fetch"),
+        pytest.param(DENY_PUSH, "git", ("git-upload-pack", "."), True, id="another name of git"),
+        pytest.param(DENY_PUSH, "git", ("git-upload-pack", "push"), True, id="its word is no subcommand"),
+        pytest.param(DENY_PUSH, "git", ("other", "push", "."), False, id="git called otherwise"),
+        pytest.param(
+            DENY_PUSH,
+            "ld-linux-x86-64.so.2",
+            ("ld.so", "--argv0", "git-push", "/usr/bin/git", "."),
+            False,
+            id="ld.so git",
+        ),
+        pytest.param(
+            [("*", "deny"), ("git status *", "allow")], "git", ("git-status", "-s"), True, id="git-status on a list"
+        ),
+        pytest.param(
+            [("*", "deny"), ("git status *", "allow")], "git", ("git-push", "."), False, id="git-push not on a list"
+        ),
+        pytest.param(
+            [("*", "allow"), ("lvremove *", "deny")], "lvm", ("lvm", "lvremove", "x"), False, id="lvm lvremove"
+        ),
+        pytest.param([("*", "deny"), ("lvm *", "allow")], "lvm", ("lvm", "version"), True, id="lvm on a list"),
+        pytest.param(DENY_RM, "coreutils", ("coreutils", "--coreutils-prog=rm", "x"), False, id="coreutils rm"),
     ],
 )
 def test_binaries(host: Host, rules: list[tuple[str, str]], program: str, argv: tuple[str, ...], may_run: bool) -> None:

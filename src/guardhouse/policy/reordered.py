@@ -186,11 +186,11 @@ def _stands_somewhere(head: Language, spellings: frozenset[str]) -> Language:
 
 def _one_spelling(option: str) -> Language:
     if option.startswith("--"):
-        # getopt_long(3) takes any unambiguous beginning; three letters are the least that is read so here.
+        # getopt_long(3) takes any unambiguous beginning, were it one letter.
         tail: Language = EMPTY
-        for char in reversed(option[4:]):
+        for char in reversed(option[3:]):
             tail = optional(concat([char, tail]))
-        return concat([option[:4], tail, optional(concat(["=", _ANY_WORD]))])
+        return concat([option[:3], tail, optional(concat(["=", _ANY_WORD]))])
     if len(option) > 2:
         return option
     letter = Chars(frozenset({SEPARATOR, "-"}), negated=True)

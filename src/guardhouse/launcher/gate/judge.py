@@ -16,7 +16,7 @@ from typing import Final
 
 from guardhouse.launcher.gate.facts import ExecFacts, File, KinOf
 from guardhouse.launcher.gate.kin import LOADER, KinTable
-from guardhouse.launcher.gate.multi_call import MULTI_CALL
+from guardhouse.launcher.gate.multi_call import MULTI_CALL, other_readings
 from guardhouse.launcher.gate.trusted import TrustedPrograms, is_system_file
 from guardhouse.policy.decision import strictest
 from guardhouse.policy.exec_decision import ExecDecision, decide_exec
@@ -191,15 +191,16 @@ class ExecJudge:
             other = self._decide(*inner, context)
             if other.verdict is not Verdict.ALLOW:
                 worst = _strictest(self._from(other, facts), worst)
-        copied = self._refuse_copy(facts.file, facts.argv[1:], context)
+        copied = self._refuse_copy(facts.file, facts.argv, context)
         return worst if copied is None else _strictest(self._from(copied, facts), worst)
 
-    def _refuse_copy(self, file: File, arguments: tuple[str, ...], context: Context) -> ExecDecision | None:
+    def _refuse_copy(self, file: File, argv: tuple[str, ...], context: Context) -> ExecDecision | None:
         worst: ExecDecision | None = None
-        for name in sorted(file.kin):
-            as_named = decide_exec(self._policy, (name, *arguments), path=file.path, names={name}, context=context)
+        readings = [(name, *argv[1:]) for name in sorted(file.kin)] + other_readings(argv, file.kin)
+        for reading in readings:
+            as_named = decide_exec(self._policy, reading, path=file.path, names={reading[0]}, context=context)
             if as_named.verdict is not Verdict.ALLOW and as_named.rule is not None and as_named.rule.programs:
-                found = replace(as_named, because=f"{file.path} is a copy of {name}: {as_named.because}")
+                found = replace(as_named, because=f"{file.path} is a copy of {reading[0]}: {as_named.because}")
                 if worst is None or strictest(worst.verdict, found.verdict) is not worst.verdict:
                     worst = found
         return worst
@@ -297,10 +298,13 @@ class ExecJudge:
     def _loaded_program(self, facts: ExecFacts, options: frozenset[str]) -> list[tuple[File, tuple[str, ...]] | None]:
         """Return what ``ld.so [option]… PROGRAM [argument]…`` loads, or an emulator likewise."""
         argv = facts.argv
+        argv0 = ""
         position = 1
         while position < len(argv) and argv[position].startswith("-"):
             if options is _LOADER_OPTIONS_WITH_VALUE and argv[position] in _LOADER_LOOKS:
                 return []
+            if argv[position] == "--argv0" and options is _LOADER_OPTIONS_WITH_VALUE:
+                argv0 = next(iter(argv[position + 1 : position + 2]), "")
             position += 2 if argv[position] in options else 1
         if position >= len(argv):
             return []  # it prints its usage
@@ -314,12 +318,16 @@ class ExecJudge:
             status = os.stat(path)
         except OSError:
             return [None]
-        return [(File(path, status.st_dev, status.st_ino, status.st_ctime_ns), (called, *arguments))]
+        return [(File(path, status.st_dev, status.st_ino, status.st_ctime_ns), (argv0 or called, *arguments))]
 
     def _decide(self, file: File, argv: tuple[str, ...], context: Context) -> ExecDecision:
         names = self._names(file)
         if file.inode < 0:
             names = frozenset({argv[0]})
+        readings = other_readings(argv, names)
+        if readings and argv[0].rpartition("/")[2] not in names:
+            # It goes by no name of its own: it is what it makes of that.
+            argv = readings[0]
         decision = decide_exec(
             self._policy,
             argv,
@@ -328,11 +336,13 @@ class ExecJudge:
             workspace_path=self._in_workspace(file.path),
             context=context,
         )
-        if decision.verdict is Verdict.DENY or len(names) < 2 or names & MULTI_CALL:
+        if decision.verdict is Verdict.DENY:
             return decision
-        # One program under several names: python3 is python3.11. A no that names one of them means the file.
-        for name in sorted(names):
-            other = decide_exec(self._policy, (name, *argv[1:]), path=file.path, names={name}, context=context)
+        if len(names) > 1 and not names & MULTI_CALL:
+            # One program under several names: python3 is python3.11. A no that names one of them means the file.
+            readings += [(name, *argv[1:]) for name in sorted(names)]
+        for reading in readings:
+            other = decide_exec(self._policy, reading, path=file.path, names={reading[0]}, context=context)
             says_no = other.verdict is not Verdict.ALLOW and other.rule is not None and bool(other.rule.programs)
             if says_no and strictest(decision.verdict, other.verdict) is not decision.verdict:
                 decision = other

@@ -1,11 +1,12 @@
-"""Names of files that are several programs in one: which of them runs depends on what the file is called by.
+"""Files that are several programs in one: which of them runs depends on what the file is called by, or its first word.
 
 Reviewed data. Runs in the exec gate's monitor.
 """
 
+from collections.abc import Set as AbstractSet
 from typing import Final
 
-__all__ = ["MULTI_CALL"]
+__all__ = ["MULTI_CALL", "other_readings"]
 
 # Names of files that do something else under each of their names, by argv[0]: only the name called by counts for them.
 # For every other file with several names (python3 and python3.11, awk and mawk) a rule about one is about the file.
@@ -19,6 +20,7 @@ MULTI_CALL: Final = frozenset(
         *("lvm", "lvs", "vgs", "pvs"),  # lvm(8)
         *("xtables-nft-multi", "xtables-legacy-multi"),  # iptables and its relatives
         *("sudo", "sudoedit"),
+        *("git", "git-receive-pack", "git-upload-archive", "git-upload-pack"),  # git.c, cmd_main
         *("xz", "unxz", "xzcat", "lzma", "unlzma", "lzcat"),
         *("bzip2", "bunzip2", "bzcat"),
         *("vim.basic", "vim.tiny", "view", "rview", "rvim", "ex"),  # vim(1): by name read-only or restricted
@@ -27,3 +29,30 @@ MULTI_CALL: Final = frozenset(
         *("mtools", "mdir", "mcopy", "mdel"),
     }
 )
+
+# git.c, cmd_main: called as git-push, git is "git push".
+_SUBCOMMAND_BEHIND: Final = {"git": "git-"}
+# Programs that become the one that their first word names: lvm(8), kmod(8), xtables-nft(8).
+_FIRST_WORD: Final = frozenset({"lvm", "kmod", "xtables-nft-multi", "xtables-legacy-multi"})
+# coreutils built with --enable-single-binary.
+_COREUTILS_OPTIONS: Final = ("--coreutils-prog=", "--coreutils-prog-shebang=")
+
+
+def other_readings(argv: tuple[str, ...], names: AbstractSet[str]) -> list[tuple[str, ...]]:
+    """Return the argument vectors that a file with these names makes of ``argv`` by itself; empty for most. Pure.
+
+    ``("git-push", "x")`` of git is ``("git", "push", "x")``; ``("lvm", "lvremove", "x")`` of lvm is
+    ``("lvremove", "x")``.
+    """
+    if not argv:
+        return []
+    called, words = argv[0].removeprefix("-").rpartition("/")[2], argv[1:]
+    found: list[tuple[str, ...]] = []
+    for host, beginning in _SUBCOMMAND_BEHIND.items():
+        if host in names and called.startswith(beginning) and called != beginning:
+            found.append((host, called.removeprefix(beginning), *words))
+    if names & _FIRST_WORD and words:
+        found.append((words[0].rpartition("/")[2], *words[1:]))
+    if "coreutils" in names and words and words[0].startswith(_COREUTILS_OPTIONS):
+        found.append((words[0].partition("=")[2].rpartition("/")[2], *words[1:]))
+    return found
