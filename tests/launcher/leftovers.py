@@ -112,7 +112,8 @@ class Bench:
 
     async def run(self, command: str, **arguments: object) -> dict:
         return await self.peer.result_of(
-            await self.peer.ask("bash", {"command": command, **arguments}), timeout_s=LIMIT_S
+            await self.peer.ask("bash", {"command": command, **arguments}),
+            timeout_s=LIMIT_S + float(str(arguments.get("timeout", 0))),
         )
 
     async def begin_tree(self, command: str = TREE, **arguments: object) -> str:
@@ -332,7 +333,8 @@ async def check_nothing_is_left_over(directory: Path) -> None:
     """Counts by kind are the same before and after, with a runner at rest, and without one nothing is there at all."""
     account, uid = account_of_nobody_else(directory)
     workspace = directory.with_name(directory.name + "-workspace")
-    census = Census((directory / "scratch", directory / "state", workspace), uid)
+    mark = "census-left" if account is None else ""
+    census = Census((directory / "scratch", directory / "state", workspace), uid, mark)
     each = max(TIMES_EACH, -(-COMMANDS // 10 // len(WAYS + FATAL_WAYS)))
     killed = each * len(WAYS + FATAL_WAYS)
     plain = [PLAIN[n % len(PLAIN)] for n in range(max(len(PLAIN), COMMANDS - killed))]

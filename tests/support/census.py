@@ -77,12 +77,15 @@ class Census:
 
     Attributes:
         places: our own directories; their files are counted.
-        uid: the account of the commands, which nothing else on this host should use.
+        uid: the account of the commands.
+        mark: in the names of whatever the commands make in public places: other files there are not counted, since
+            somebody else may use the account, too. Empty where nobody does: then every file of the account counts.
         launchers: numbers of every launcher that ever was, whose control groups must be gone.
     """
 
     places: tuple[Path, ...]
     uid: int
+    mark: str = ""
     launchers: set[int] = field(default_factory=set)
 
     def note_launchers(self) -> None:
@@ -166,7 +169,9 @@ class Census:
                 found[_name(place, path)] = len(directories) + len(files)
         for place in _PUBLIC_PLACES:
             if os.path.isdir(place):
-                mine = [entry.path for entry in os.scandir(place) if _owner(entry) == self.uid]
+                mine = [
+                    entry.path for entry in os.scandir(place) if self.mark in entry.name and _owner(entry) == self.uid
+                ]
                 found[place] = sorted(path for path in mine if Path(path) not in self.places)
         return found
 

@@ -13,9 +13,10 @@ import click
 from guardhouse.cli.client import ClientError, HubClient, HubUnreachable, hub_options, print_json
 from guardhouse.cli.exec_tree import refusal_lines
 from guardhouse.cli.exit_codes import ExitCode
-from guardhouse.cli.follow import close_quietly, exit_status, follow_output, write_bytes
+from guardhouse.cli.follow import close_quietly, exit_status, follow_output
 from guardhouse.cli.schedule import SCHEDULES_PATH, parse_at
 from guardhouse.cli.task import task_path, wait_for
+from guardhouse.cli.terminal import HarmlessOutput, plain_lines
 from guardhouse.egress.record import refused_lines
 
 __all__ = ["command_options", "exec_", "run_command"]
@@ -27,6 +28,7 @@ BROKEN_PIPE = 141
 def command_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that `run_command` takes."""
     for option in (
+        click.option("--raw", is_flag=True, help="Show a terminal every byte, control sequences too."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of streaming."),
         click.option("--detach", is_flag=True, help="Print the task's id and do not wait."),
         click.option(
@@ -70,7 +72,7 @@ def exec_(client: HubClient, *, session: str | None, words: tuple[str, ...], **o
 
     One word is a command text for bash: exec web-1 -- 'ps aux | head'. Several words are quoted and joined, so that
     they arrive as they are: exec web-1 -- ls -l 'my file'. Ctrl-C cancels the command. With --session the words are
-    the command: exec --session ID -- uptime.
+    the command: exec --session ID -- uptime. On a terminal, control sequences other than colours are spelt out.
     """
     if session is not None:
         if options["at"] is not None:
@@ -92,6 +94,7 @@ def run_command(
     queue_s: float,
     detach: bool,
     as_json: bool,
+    raw: bool,
     at: str | None = None,
     grace_s: float = 0.0,
 ) -> None:
@@ -129,7 +132,7 @@ def run_command(
         else:
             click.echo(created["id"])
         return
-    sys.exit(_attend(client, created["id"], as_json=as_json))
+    sys.exit(_attend(client, created["id"], as_json=as_json, output=HarmlessOutput(raw=raw)))
 
 
 def _schedule(
@@ -179,7 +182,7 @@ def _create(client: HubClient, body: dict[str, Any]) -> dict[str, Any]:
         return client.request("POST", "/api/v1/tasks", body=body)
 
 
-def _attend(client: HubClient, task_id: str, *, as_json: bool) -> int:
+def _attend(client: HubClient, task_id: str, *, as_json: bool, output: HarmlessOutput) -> int:
     """Stream a task to its end and return the exit status."""
     streamed = {"stdout": bytearray(), "stderr": bytearray()}
     counts = {"stdout": 0, "stderr": 0}
@@ -189,9 +192,10 @@ def _attend(client: HubClient, task_id: str, *, as_json: bool) -> int:
             if as_json:
                 streamed[stream] += data
             else:
-                write_bytes(stream, data)
+                output.write(stream, data)
         found = wait_for(client, task_id)
     except KeyboardInterrupt:
+        output.finish()
         return _interrupted(client, task_id)
     except BrokenPipeError:
         close_quietly()
@@ -205,7 +209,8 @@ def _attend(client: HubClient, task_id: str, *, as_json: bool) -> int:
             if as_json:
                 streamed[stream] += text.encode()
             else:
-                write_bytes(stream, text.encode())
+                output.write(stream, text.encode())
+    output.finish()
     if as_json:
         print_json({**found, **{name: bytes(data).decode("utf-8", "replace") for name, data in streamed.items()}})
     else:
@@ -216,16 +221,16 @@ def _attend(client: HubClient, task_id: str, *, as_json: bool) -> int:
 def _explain(found: dict[str, Any], result: dict[str, Any]) -> None:
     """Say on stderr what the command's own output does not: refusals, limits, what was left out."""
     if found["error"]:
-        click.echo(f"guardhouse: {found['error']}", err=True)
+        click.echo(f"guardhouse: {plain_lines(found['error'])}", err=True)
     elif found["state"] in {"timed_out", "cancelled", "lost"}:
         why = found["state_reason"] or found["cancel_reason"] or f"its limit was {found['timeout_s']:g} s"
-        click.echo(f"guardhouse: {found['state'].replace('_', ' ')}: {why}", err=True)
+        click.echo(f"guardhouse: {found['state'].replace('_', ' ')}: {plain_lines(why)}", err=True)
     if found["output_note"]:
-        click.echo(f"guardhouse: {found['output_note']}", err=True)
+        click.echo(f"guardhouse: {plain_lines(found['output_note'])}", err=True)
     for line in (*refusal_lines(result.get("execs")), *refused_lines(result.get("egress"))):
-        click.echo(f"guardhouse: {line}", err=True)
+        click.echo(f"guardhouse: {plain_lines(line)}", err=True)
     for denial in result.get("denials") or ():
-        click.echo(f"guardhouse: {denial['text']}", err=True)
+        click.echo(f"guardhouse: {plain_lines(denial['text'])}", err=True)
     for stream in ("stdout", "stderr"):
         dropped = result.get(f"{stream}_dropped")
         if dropped:

@@ -17,7 +17,7 @@ import click
 from guardhouse.cli.client import HubClient, HubUnreachable
 from guardhouse.cli.exit_codes import ExitCode
 
-__all__ = ["exit_status", "follow_output", "write_bytes"]
+__all__ = ["exit_status", "follow_output"]
 
 # A hub that restarts is back within this; a longer silence is told.
 RETRY_FOR_S: Final = 60.0
@@ -65,13 +65,6 @@ def follow_output(
             click.echo(f"guardhouse: {error}; trying again", err=True)
         time.sleep(delay_s)
         delay_s = min(delay_s * 2, RETRY_MAX_S)
-
-
-def write_bytes(stream: str, data: bytes) -> None:
-    """Write output to our own stream of the same name, byte for byte and at once."""
-    target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
-    target.write(data)
-    target.flush()
 
 
 def exit_status(found: dict[str, Any]) -> int:

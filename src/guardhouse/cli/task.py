@@ -11,8 +11,9 @@ import click
 from guardhouse.cli.client import ClientError, HubClient, hub_options, print_json
 from guardhouse.cli.exec_tree import tree_lines
 from guardhouse.cli.exit_codes import ExitCode
-from guardhouse.cli.follow import exit_status, follow_output, write_bytes
+from guardhouse.cli.follow import exit_status, follow_output
 from guardhouse.cli.tables import print_facts, print_table
+from guardhouse.cli.terminal import HarmlessOutput
 
 __all__ = ["task"]
 
@@ -219,17 +220,27 @@ def show(client: HubClient, *, task_id: str, tree: bool, as_json: bool) -> None:
 @click.option("--stream", type=click.Choice(["stdout", "stderr", "both"]), default="both", show_default=True)
 @click.option("--offset", type=click.IntRange(0), default=0, help="First byte of the one stream that is named.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task has ended.")
+@click.option("--raw", is_flag=True, help="Show a terminal every byte, control sequences too.")
 @_JSON
 @hub_options
-def output(client: HubClient, *, task_id: str, stream: str, offset: int, follow: bool, as_json: bool) -> None:
-    """Print a task's output, byte for byte; with --json one object a line, as the API gives it."""
+def output(
+    client: HubClient, *, task_id: str, stream: str, offset: int, follow: bool, raw: bool, as_json: bool
+) -> None:
+    """Print a task's output, byte for byte; with --json one object a line, as the API gives it.
+
+    On a terminal, control sequences other than colours are spelt out.
+    """
     if as_json:
         query = {"stream": stream, "offset": offset, "follow": follow}
         for line in client.lines(task_path(task_id, "/output"), query=query):
             print_json(line)
         return
-    for name, data in follow_output(client, task_id, stream=stream, offset=offset, follow=follow):
-        write_bytes(name, data)
+    shown = HarmlessOutput(raw=raw)
+    try:
+        for name, data in follow_output(client, task_id, stream=stream, offset=offset, follow=follow):
+            shown.write(name, data)
+    finally:
+        shown.finish()
 
 
 @task.command()

@@ -42,6 +42,7 @@ __all__ = ["try_"]
     help="Say yes wherever a rule says ask. Without it the terminal is asked, and without a terminal it is refused.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the command's output.")
+@click.option("--raw", is_flag=True, help="Show a terminal every byte, control sequences too.")
 @click.argument("command")
 def try_(
     policy: str,
@@ -56,15 +57,18 @@ def try_(
     *,
     approves_all: bool,
     as_json: bool,
+    raw: bool,
 ) -> None:
     """Take COMMAND, one shell text, through gates, wall and limits on this machine, without a hub.
 
     The exit status is the command's own; 126 with the reason on standard error when it is denied, 124 when it timed
-    out, 125 when the wall cannot be put up here. Secrets are taken out of what is shown, as the runner does. Write
-    `--` before COMMAND.
+    out, 125 when the wall cannot be put up here. Secrets are taken out of what is shown, as the runner does, and
+    on a terminal control sequences other than colours are spelt out. Write `--` before COMMAND.
     """
+    from guardhouse.cli.terminal import HarmlessOutput, plain_lines
     from guardhouse.runner.trial import try_command
 
+    output = HarmlessOutput(raw=raw or as_json)
     try:
         trial = try_command(
             command,
@@ -73,7 +77,7 @@ def try_(
             workspace=workspace,
             timeout_s=timeout_s,
             run_as=run_as,
-            pass_through=not as_json,
+            pass_through=None if as_json else output.shown,
             redact_files=redact_files,
             tags=frozenset(tags) or None,
             requester=requester,
@@ -81,14 +85,16 @@ def try_(
         )
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+    finally:
+        output.finish()
     if as_json:
         sys.stdout.write(json.dumps(trial.as_json(), ensure_ascii=True) + "\n")
         sys.stdout.flush()
     if trial.refusal is not None:
-        click.echo(f"guardhouse: {trial.refusal_text}", err=True)
+        click.echo(f"guardhouse: {plain_lines(trial.refusal_text)}", err=True)
     elif trial.outcome is not None and trial.outcome.timed_out and not as_json:
         click.echo(f"guardhouse: command timed out after {timeout_s:g} s", err=True)
     if not as_json:
         for remark in trial.refused_programs():
-            click.echo(f"guardhouse: {remark}", err=True)
+            click.echo(f"guardhouse: {plain_lines(remark)}", err=True)
     sys.exit(trial.exit_code)

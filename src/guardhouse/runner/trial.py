@@ -5,12 +5,13 @@ stands.
 """
 
 import base64
+import functools
 import importlib
 import os
 import select
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def try_command(
     workspace: Path | None,
     timeout_s: float,
     run_as: str | None,
-    pass_through: bool,
+    pass_through: Callable[[str, bytes], bytes] | None,
     redact_files: Sequence[Path] = (),
     tags: frozenset[str] | None = None,
     requester: str | None = None,
@@ -184,8 +185,9 @@ def try_command(
 
     Args:
         workspace: None makes an empty one for the account and removes it afterwards.
-        pass_through: write the command's output to our own descriptors as it comes, whole and keeping nothing;
-            else keep up to 10 MiB of each stream. Either way secrets are taken out, as the runner does.
+        pass_through: write the command's output to our own descriptors as it comes, whole and keeping nothing, each
+            piece as this returns it for a stream's name and bytes; None: keep up to 10 MiB of each stream. Either way
+            secrets are taken out first, as the runner does.
         redact_files: the operator's named values.
         tags: the host's, and requester: who asks, for rules with conditions; None: not known.
         approves_all: answer yes wherever a rule says ask; otherwise the terminal is asked where there is one.
@@ -224,14 +226,18 @@ async def _run(
     wall: Wall,
     rules: Policy,
     request: CommandRequest,
-    pass_through: bool,  # noqa: FBT001 - trio.run
+    pass_through: Callable[[str, bytes], bytes] | None,
     patterns: "_Patterns",
     approves_all: bool,  # noqa: FBT001 - as above
 ) -> Trial:
     async with LauncherClient(wall.launcher) as launcher, trio.open_nursery() as nursery:
         # Beside the command: its programs take their time, too.
         nursery.start_soon(patterns.load)
-        output = _LateOutput(patterns, _write_through if pass_through else _keep, is_kept=not pass_through)
+        output = _LateOutput(
+            patterns,
+            _keep if pass_through is None else functools.partial(_write_through, pass_through),
+            is_kept=pass_through is None,
+        )
         parser = ParserClient(lambda: trio.from_thread.run(launcher.start_worker, "parser"))
         judge = make_judge(rules, reader=parser.read, environment=wall.tags)
         commands = CommandService(
@@ -332,9 +338,9 @@ async def _keep(stream: Stream, data: bytes) -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def _write_through(stream: Stream, data: bytes) -> None:
+async def _write_through(shown: Callable[[str, bytes], bytes], stream: Stream, data: bytes) -> None:
     """Write to our own descriptor, in a thread: a reader that is slow with one stream must not hold the other."""
-    await trio.to_thread.run_sync(_write_all, _DESCRIPTORS[stream], data, abandon_on_cancel=True)
+    await trio.to_thread.run_sync(_write_all, _DESCRIPTORS[stream], shown(stream.value, data), abandon_on_cancel=True)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
