@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -113,6 +114,30 @@ def test_doctor_lists_every_layer_and_profile():
     assert set(said["profiles"]) == set(SHIPPED)
     assert done.exit_code == (0 if said["runs"] else 1)
     assert invoke(doctor).exit_code in (0, 1)
+
+
+def test_doctor_says_what_becomes_of_undecided_commands(tmp_path, monkeypatch):
+    """With a gate and without one: refused by default, allowed files alone where a profile permits it by name."""
+    profile = tmp_path / "untraced.yaml"
+    profile.write_text(
+        "profile: untraced\nsummary: for the test\nextends: observe\n"
+        "exec_gate: {fallback: allowed_files, why: these hosts forbid tracing}\n"
+    )
+    features = probe_host()
+    for why, first in (
+        ("", "execs are followed here"),
+        ("kernel.yama.ptrace_scope=3", "execs cannot be followed here"),
+    ):
+        found = replace(features, layers={**features.layers, "exec_gate": why, "landlock": ""}, landlock_abi=4)
+        monkeypatch.setattr("guardhouse.cli.doctor.probe_host", lambda found=found: found)
+        said = invoke(doctor, "--profile", str(profile)).output
+        assert first in said
+        assert "is refused: " in said
+        assert "whatever their arguments: untraced\n" in said
+        assert ("lets a profile run it" in said) is bool(why)
+        fallbacks = json.loads(invoke(doctor, "--json", "--profile", str(profile)).output)["without_exec_gate"]
+        assert fallbacks["untraced"] == "allowed_files"
+        assert fallbacks["observe"] == "refused"
 
 
 def test_probe_leaves_nothing_behind():

@@ -6,6 +6,7 @@ Wiring of `kernel.probe` (the answers) and `sandbox` (what each profile requires
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -24,11 +25,23 @@ __all__ = ["doctor"]
 
 @dataclass(frozen=True, slots=True)
 class ProfileHealth:
-    """Whether one profile or process of ours can run here; ``missing`` maps a required layer to why it is not there."""
+    """Whether one profile or process of ours can run here; ``missing`` maps a required layer to why it is not there.
+
+    ``without_gate`` is what a profile does with a command whose text leaves open what it runs, where execs cannot be
+    followed: one of `WITHOUT_GATE`; "" for a process of ours.
+    """
 
     name: str
     missing: dict[str, str]
     weaker: tuple[str, ...]
+    without_gate: str = ""
+
+
+# What becomes, without an exec gate, of a command that gate one's reading of the text leaves undecided.
+WITHOUT_GATE: Final = {
+    "refused": "is refused",
+    "allowed_files": "runs, and can execute only files that the policy allows whatever their arguments",
+}
 
 
 @click.command()
@@ -76,7 +89,10 @@ def _examine(name: str, directory: Path, features: HostFeatures, compiler: str) 
     weaker = [layer for layer, why in features.layers.items() if why and layer not in missing and layer != "exec_gate"]
     if features.landlock_abi < profile.landlock_minimum_abi and "landlock" not in missing:
         weaker.append("landlock")
-    return ProfileHealth(profile.name, missing, tuple(dict.fromkeys(weaker)))
+    # The stand-in is Landlock's to hold.
+    stands_in = profile.exec_fallback == "allowed_files" and bool(features.landlock_abi)
+    without_gate = "allowed_files" if stands_in else "refused"
+    return ProfileHealth(profile.name, missing, tuple(dict.fromkeys(weaker)), without_gate)
 
 
 def _examine_process(process: ProcessProfile, features: HostFeatures, compiler: str) -> ProfileHealth:
@@ -121,6 +137,23 @@ def _print(features: HostFeatures, compiler: str, healths: list[ProfileHealth]) 
             click.echo(f"  {health.name:14} runs here, without {', '.join(health.weaker)}")
         else:
             click.echo(f"  {health.name:14} runs here")
+    click.echo()
+    _print_without_gate(healths, is_missing=bool(features.layers["exec_gate"]))
+
+
+def _print_without_gate(healths: list[ProfileHealth], *, is_missing: bool) -> None:
+    """Say what becomes of a command whose text leaves open what it runs: loops, variables, interpreters."""
+    if is_missing:
+        click.echo("  execs cannot be followed here; a command whose text leaves open what it runs")
+    else:
+        click.echo("  execs are followed here: a command whose text leaves open what it runs is judged at each exec.")
+        click.echo("  Should tracing be forbidden (kernel.yama.ptrace_scope=3), such a command")
+    for kind, meaning in WITHOUT_GATE.items():
+        names = [health.name for health in healths if health.without_gate == kind]
+        if names:
+            click.echo(f"    {meaning}: {', '.join(names)}")
+    if is_missing and any(health.without_gate == "refused" for health in healths):
+        click.echo("  ('exec_gate: {fallback: allowed_files, why: …}' lets a profile run it with allowed files alone)")
 
 
 def _detail(layer: str, features: HostFeatures) -> str:
@@ -152,6 +185,7 @@ def _as_data(
         "layers": layers,
         "notes": list(features.notes),
         "profiles": _healths_as_data(healths),
+        "without_exec_gate": {health.name: health.without_gate for health in healths},
         "profile": chosen.name,
     }
 
