@@ -7,6 +7,8 @@ import hashlib
 import os
 import stat
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -160,6 +162,51 @@ def test_if_checksum(workspace: Workspace) -> None:
     assert code_of(write_file, workspace, "g", b"two", if_checksum=one.checksum) is Code.CONFLICT
     write_file(workspace, "f", b"two", if_checksum=one.checksum.upper())
     assert read_file(workspace, "f").content == b"two"
+
+
+def test_if_checksum_loses_nobodys_write(workspace: Workspace, tmp_path: Path) -> None:
+    """What somebody else puts there between the comparison and the rename stays, and the write is refused."""
+    checksum = write_file(workspace, "f", b"old").checksum
+
+    def meanwhile(*_: object) -> None:
+        (tmp_path / "other").write_bytes(b"somebody's")
+        os.rename(tmp_path / "other", tmp_path / "f")
+
+    assert code_of(write_file, workspace, "f", b"ours", if_checksum=checksum, admit=meanwhile) is Code.CONFLICT
+    assert (tmp_path / "f").read_bytes() == b"somebody's"
+    os.unlink(tmp_path / "f")
+    assert code_of(write_file, workspace, "f", b"ours", if_checksum="", admit=meanwhile) is Code.CONFLICT
+    assert (tmp_path / "f").read_bytes() == b"somebody's"
+    assert os.listdir(tmp_path) == ["f"] or sorted(os.listdir(tmp_path)) == [".work", "f"]
+
+
+COUNTING_WRITER = """
+import os, sys
+from guardhouse.workspace import WorkspaceRefusal, open_workspace, read_file, write_file
+workspace = open_workspace(os.open(sys.argv[1], os.O_RDONLY))
+wins = 0
+for _ in range(150):
+    part = read_file(workspace, "n")
+    if part.checksum is None:  # replaced while it was read
+        continue
+    try:
+        write_file(workspace, "n", b"%d" % (int(part.content) + 1), if_checksum=part.checksum, sync=False)
+    except WorkspaceRefusal:
+        continue
+    wins += 1
+print(wins)
+"""
+
+
+def test_two_writers_that_compare(tmp_path: Path) -> None:
+    """Of two processes that count by reading and comparing, none loses the other's step."""
+    (tmp_path / "n").write_bytes(b"0")
+    writers = [
+        subprocess.Popen([sys.executable, "-c", COUNTING_WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    wins = [int(writer.communicate(timeout=60)[0]) for writer in writers]
+    assert int((tmp_path / "n").read_bytes()) == sum(wins)
 
 
 def test_edit_is_exact_and_unique(workspace: Workspace, tmp_path: Path) -> None:

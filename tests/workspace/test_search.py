@@ -256,8 +256,8 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     for _ in range(3000):
         monkeypatch.setattr(line_search, "_BLOCK_BYTES", generator.choice([1, 2, 3, 5, 8, 100]))
         data = bytes(generator.choice(b"ab\n\n") for _ in range(generator.randint(0, 40)))
-        pattern = generator.choice(["a", "b+", "ab", "^$", "x*", "$", "^a", "b$", "^(ab)*$"])
-        context = generator.randint(0, 3)
+        pattern = generator.choice(["a", "b", "b+", "ab", "^$", "x*", "$", "^a", "b$", "^(ab)*$"])
+        context = generator.choice([0, 0, 1, 2, 3])
         (tmp_path / "file").write_bytes(data)
         reader = os.open(tmp_path / "file", os.O_RDONLY)
         # A file of /proc's kind says 0, one that grew says less, one of /sys's kind says more than there is.

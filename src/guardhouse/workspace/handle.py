@@ -247,7 +247,11 @@ class _Chain:
         os.close(self._fds.pop())
         self.names.pop()
         if 1 < len(self._fds) == self._closed:
-            raise OSError(errno.ELOOP, "goes back up more levels than are kept open")
+            raise WorkspaceRefusal(
+                f"path goes back up by '..' over more than the {_CHAIN_KEPT} directories that are kept open for it;"
+                " write it without",
+                code=Code.INVALID,
+            )
         return True
 
     def close(self) -> None:

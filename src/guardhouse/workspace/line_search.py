@@ -44,6 +44,10 @@ class Line:
     is_context: bool
 
 
+# Where the next match begins at or behind an offset; -1 where there is none.
+Finder = Callable[[int], int]
+
+
 @dataclass(frozen=True, slots=True)
 class LinePattern:
     """A compiled expression; ``plain`` is the one text that it stands for, if any, in lower case where it ``folds``."""
@@ -51,6 +55,18 @@ class LinePattern:
     regex: Any
     plain: bytes | None
     folds: bool
+
+    def finder(self, block: bytes | bytearray, end: int) -> "Finder":
+        """Return what finds the next match in the first ``end`` bytes of ``block``, of which one was found already."""
+        if self.plain is None:
+            return _by_regex(self.regex, block, end)
+        if self.folds:
+            head = bytes(block[:end])
+            if not head.isascii():
+                return _by_regex(self.regex, block, end)
+            block = head.lower()
+        plain = self.plain
+        return lambda at: block.find(plain, at, end)
 
     def is_absent(self, block: bytes) -> bool:
         """Say that ``block`` is a text in which nothing can match, as far as a glance tells; False is no answer."""
@@ -135,7 +151,7 @@ def matching_lines(
     """
     if not head and size < _BLOCK_BYTES:
         return  # there was nothing to read
-    lines = _WithContext(pattern.regex, context, tick) if context else _Plain(pattern.regex, fd, tick)
+    lines = _WithContext(pattern.regex, context, tick) if context else _Plain(pattern, fd, tick)
     if not head or len(head) != size:
         yield from _in_blocks(fd, head, lines, tick)
         return
@@ -181,11 +197,19 @@ def _in_blocks(fd: int, head: bytes, lines: "_Plain | _WithContext", tick: Calla
                 buffer.extend(bytes(filled))
 
 
+def _by_regex(regex: Any, block: bytes | bytearray, end: int) -> Finder:
+    def find(at: int) -> int:
+        found = regex.search(block, at, end)
+        return -1 if found is None else int(found.start())
+
+    return find
+
+
 class _Plain:
     """A search without context: lines are counted up to a match, and only when there is one."""
 
-    def __init__(self, regex: Any, fd: int, tick: Callable[[], None]) -> None:
-        self._regex = regex
+    def __init__(self, pattern: LinePattern, fd: int, tick: Callable[[], None]) -> None:
+        self._pattern = pattern
         self._fd = fd
         self._tick = tick
         self._offset = 0  # of the block in the file
@@ -195,15 +219,17 @@ class _Plain:
     def of(self, block: bytes | bytearray, end: int) -> Iterator[Line]:
         """Yield what the first ``end`` bytes of ``block`` add: whole lines that follow the last ones."""
         at = 0
-        while at < end:
-            found = self._regex.search(block, at, end)
-            if found is None or (found.start() == end and block[end - 1] == _NEWLINE):
+        found = _by_regex(self._pattern.regex, block, end)(0) if end else -1
+        find = self._pattern.finder(block, end) if found >= 0 else None
+        while find is not None and found >= 0:
+            if found == end and block[end - 1] == _NEWLINE:
                 break  # behind the last line end there is no line
-            start = block.rfind(b"\n", at, found.start()) + 1 or at
+            start = block.rfind(b"\n", at, found) + 1 or at
             line, at = _line_at(block, start, end)
             self._count_to(block, start)
             yield Line(self._number, line, is_context=False)
             self._tick()
+            found = find(at) if at < end else -1
         self._offset += end
 
     def _count_to(self, block: bytes | bytearray, at: int) -> None:

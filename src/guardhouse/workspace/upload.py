@@ -7,13 +7,14 @@ Runs in the files worker.
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
 from guardhouse.limits import UPLOAD_MAX_BYTES
 from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, shown
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 from guardhouse.workspace.place import UPLOADS, Place, open_directory, open_place
+from guardhouse.workspace.replace import one_at_a_time
 from guardhouse.workspace.temporaries import Temporaries
 from guardhouse.workspace.write import Written, check_replaceable, put_content
 
@@ -157,10 +158,14 @@ def _finish(
         )
     size = os.fstat(fd).st_size
     with open_place(workspace, relative, make_parents=True, through_links=True) as place:
-        check_replaceable(place, relative, if_checksum)
-        admit(place, size)
-        # Copied, not renamed: the place may be on another file system, and a temporary name beside it always works.
-        notes = put_content(place, _parts(fd, tick), relative, temporaries or Temporaries(workspace))
+        exactly = if_checksum is not None
+        with one_at_a_time(place.dir_fd) if exactly else nullcontext():
+            check_replaceable(place, relative, if_checksum)
+            admit(place, size)
+            # Copied, not renamed: the place may be on another file system, and a temporary name beside it always works.
+            notes = put_content(
+                place, _parts(fd, tick), relative, temporaries or Temporaries(workspace), exactly=exactly
+            )
         return Written(place.path, size, digest.hexdigest(), place.found is None, notes)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, show
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 from guardhouse.workspace.place import Place, open_place
 from guardhouse.workspace.read import open_regular
+from guardhouse.workspace.replace import is_same_file, one_at_a_time, replace_exactly
 from guardhouse.workspace.temporaries import Temporaries
 
 __all__ = ["Edited", "Written", "check_replaceable", "edit_file", "put_content", "write_file"]
@@ -87,9 +88,18 @@ def write_file(
             code=Code.TOO_LARGE,
         )
     with open_place(workspace, relative, make_parents=True, through_links=True) as place:
-        check_replaceable(place, relative, if_checksum)
-        admit(place, len(content))
-        notes = put_content(place, [memoryview(content)], relative, temporaries or Temporaries(workspace), sync=sync)
+        exactly = if_checksum is not None
+        with one_at_a_time(place.dir_fd) if exactly else nullcontext():
+            check_replaceable(place, relative, if_checksum)
+            admit(place, len(content))
+            notes = put_content(
+                place,
+                [memoryview(content)],
+                relative,
+                temporaries or Temporaries(workspace),
+                sync=sync,
+                exactly=exactly,
+            )
         return Written(place.path, len(content), hashlib.sha256(content).hexdigest(), place.found is None, notes)
 
 
@@ -188,8 +198,13 @@ def _check_checksum(place: Place, asked: bytes, wanted: str) -> None:
             while chunk := os.read(fd, _CHUNK_BYTES):
                 digest.update(chunk)
             actual = digest.hexdigest()
+            is_found = is_same_file(os.fstat(fd), place.found)
         finally:
             os.close(fd)
+        if not is_found:
+            raise WorkspaceRefusal(
+                f"{shown(asked)} has changed: somebody else wrote it in the meantime; read it again", code=Code.CONFLICT
+            )
     if wanted.lower() != actual:
         raise _changed(asked, wanted, actual)
 
@@ -217,9 +232,17 @@ def _read_whole(fd: int, max_bytes: int, asked: bytes) -> bytes:
 
 
 def put_content(
-    place: Place, content: Iterable[memoryview], asked: bytes, temporaries: Temporaries, *, sync: bool = True
+    place: Place,
+    content: Iterable[memoryview],
+    asked: bytes,
+    temporaries: Temporaries,
+    *,
+    sync: bool = True,
+    exactly: bool = False,
 ) -> tuple[str, ...]:
     """Make the concatenated ``content`` the file at ``place`` in one rename; ``asked`` is the path for messages.
+
+    With ``exactly``, only over the very file that was found there, or where none was.
 
     Returns:
         Notes on what of the old file could not be kept.
@@ -246,7 +269,10 @@ def put_content(
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, place.name, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+        if exactly:
+            replace_exactly(place.dir_fd, temporary, place.name, place.found, asked=asked)
+        else:
+            os.rename(temporary, place.name, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
     except BaseException as error:
         # Whatever ends this write, its temporary file goes with it.
         with suppress(OSError):
