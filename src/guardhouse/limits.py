@@ -116,6 +116,8 @@ SHELL_CACHE_ENTRIES: Final = 128
 SHELL_SECOND_READER_MAX_BYTES: Final = 16 * 1024
 # bashlex manages 260 lines of 50 characters a second, and loops for ever on some: no answer by then means none.
 SHELL_PARSER_TIMEOUT_S: Final = 2.0
+# 0.3 s usually; 4 s and more in user-mode Linux, where a system call costs 60 times as much.
+SHELL_PARSER_START_TIMEOUT_S: Final = 60.0
 
 # Launcher. One request is one datagram; a longer body travels in a sealed memory file of at most this size:
 # the longest command text with every byte escaped, and room for the rest.

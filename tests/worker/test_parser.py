@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -127,6 +128,33 @@ def test_cannot_be_started() -> None:
     client = ParserClient(refuse)
     assert reasons(client.read("ls 'a'")) == "the second reader cannot be started: namespaces: not permitted"
     assert client.read("ls -l").is_understood
+
+
+@pytest.mark.parametrize(("limit_s", "is_answered"), [(60.0, True), (0.2, False)])
+def test_slow_start_has_a_limit_of_its_own(limit_s: float, is_answered: bool) -> None:
+    """A process that needs longer to load than one text may take is waited for, up to the start's own limit."""
+    ours, theirs = socket.socketpair()
+    answer = protocol.render(protocol.Starts(tree_sitter=(0,), bashlex=None))
+
+    def load_and_answer() -> None:
+        with theirs:
+            theirs.recv(1)
+            if not is_answered:
+                assert len(theirs.recv(1_000)) > 1
+                assert theirs.recv(1_000) == b""
+                return
+            time.sleep(3)
+            theirs.recv(1_000)
+            theirs.sendall(answer)
+            while theirs.recv(1_000):
+                theirs.sendall(answer)
+
+    loading = threading.Thread(target=load_and_answer)
+    loading.start()
+    client = ParserClient(lambda: ours, timeout_s=2.0, start_timeout_s=limit_s)
+    assert client.read("ls 'a'").is_understood == is_answered
+    client.close()
+    loading.join(30)
 
 
 def test_closed(started) -> None:

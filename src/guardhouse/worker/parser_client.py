@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from guardhouse.errors import PeerError, Refusal, SetupError
-from guardhouse.limits import SHELL_PARSER_TIMEOUT_S
+from guardhouse.limits import SHELL_PARSER_START_TIMEOUT_S, SHELL_PARSER_TIMEOUT_S
 from guardhouse.policy.shell import ShellReading, Undecided, compare_with, read_command
 from guardhouse.policy.shell.second_reader import join_readers
 from guardhouse.worker import parser_protocol as protocol
@@ -25,6 +25,8 @@ _MARGIN_S: Final = 1.0
 # A process that ends sooner did not end of its time limit, and perhaps not of the text.
 _SUDDEN_S: Final = 0.5
 _REMEMBERED: Final = 512
+# Asked of a new process first: its answer says that interpreter and grammars are loaded.
+_FIRST_TEXT: Final = "true"
 
 
 class _NoAnswerError(Exception):
@@ -40,6 +42,7 @@ class ParserClient:
         *,
         bashlex: bool = False,
         timeout_s: float = SHELL_PARSER_TIMEOUT_S + _MARGIN_S,
+        start_timeout_s: float = SHELL_PARSER_START_TIMEOUT_S,
     ) -> None:
         """Keep how to start the process; it is started at the first question, or by `warm`.
 
@@ -47,10 +50,12 @@ class ParserClient:
             start: starts a parser process and returns the connected socket to it; raises SetupError or Refusal.
             bashlex: ask bashlex as well: about 4 ms for a line of 50 characters.
             timeout_s: the longest wait for one answer.
+            start_timeout_s: the longest wait for a new process to be ready; the text's own time begins after it.
         """
         self._start = start
         self._bashlex = bashlex
         self._timeout_s = timeout_s
+        self._start_timeout_s = start_timeout_s
         self._sock: socket.socket | None = None
         self._lock = threading.Lock()
         self._known: dict[str, protocol.Starts] = {}
@@ -97,9 +102,10 @@ class ParserClient:
     def _ask_twice(self, text: str) -> protocol.Starts:
         """Ask; where the process dies at once ask a fresh one, since it may have died of something else."""
         for attempt in range(2):
-            sock = self._connected()
             began_s = time.monotonic()
             try:
+                sock = self._connected()
+                began_s = time.monotonic()
                 return self._exchange(sock, text, deadline_s=began_s + self._timeout_s)
             except (OSError, PeerError) as error:
                 self._drop()
@@ -123,6 +129,7 @@ class ParserClient:
                 self._sock = self._start()
             except (SetupError, Refusal) as error:
                 raise _NoAnswerError(f"cannot be started: {error}") from error
+            self._exchange(self._sock, _FIRST_TEXT, deadline_s=time.monotonic() + self._start_timeout_s)
         return self._sock
 
     def _drop(self) -> None:
