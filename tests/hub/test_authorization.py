@@ -34,6 +34,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "TaskCreate": {"environment_id": "ENVIRONMENT", "operation": "bash"},
     "FanoutCreate": {"environments": ["ENVIRONMENT"], "operation": "bash", "args": {"command": "x"}},
     "ScheduleCreate": {"environment_id": "ENVIRONMENT", "operation": "bash", "run_at": "2026-01-01T00:00:00Z"},
+    "McpServerCreate": {"name": "x", "transport": "stdio", "command": "x", "scope": {"kind": "team", "team": "TEAM"}},
+    "McpServerTest": {"environment_id": "ENVIRONMENT"},
     "EnvironmentCreate": {"scope": {"kind": "team", "team": "TEAM"}},
     "SessionCreate": {"scope": {"kind": "team", "team": "TEAM"}},
     "SessionUpdate": {"title": "x"},
@@ -51,6 +53,10 @@ PEOPLE: dict[Concern, dict[str, int]] = {
     Concern.RUN_IN_ENVIRONMENT: {"team": 0, "other": 0, "account": 0},
     Concern.RUN_IN_PATH: {"team": 0, "other": 0, "account": 0},
     Concern.RUN_IN_MANY: {"team": 0, "other": 0, "account": 0},
+    Concern.CREATE_RESOURCE: {"team": 0, "other": 403, "account": 403},
+    Concern.SEE_MCP_SERVER: {"team": 0, "other": 404, "account": 0},
+    Concern.EDIT_MCP_SERVER: {"team": 0, "other": 404, "account": 403},
+    Concern.USE_MCP_SERVER: {"team": 0, "other": 404, "account": 0},
     Concern.SEE_TASK: {"team": 0, "other": 404, "account": 0},
     # A fan-out names many environments: who asked for it sees it, and who sees everything.
     Concern.SEE_FANOUT: {"team": 404, "other": 404, "account": 404},
@@ -75,6 +81,10 @@ NARROWED: dict[Concern, int] = {
     Concern.RUN_IN_ENVIRONMENT: 404,
     Concern.RUN_IN_PATH: 404,
     Concern.RUN_IN_MANY: 404,
+    Concern.CREATE_RESOURCE: 403,
+    Concern.SEE_MCP_SERVER: 404,
+    Concern.EDIT_MCP_SERVER: 404,
+    Concern.USE_MCP_SERVER: 404,
     Concern.SEE_TASK: 404,
     Concern.SEE_FANOUT: 404,
     Concern.SEE_SCHEDULE: 404,
@@ -128,6 +138,8 @@ async def doors(hub):
             asked = {"environments": [f"{where}-env"], "operation": "bash", "args": {"command": "x"}}
             fanout = (await hub.http.post("/api/v1/fanouts", json=asked)).json()
             later = {"environment_id": f"{where}-env", "operation": "bash", "args": {"command": "x"}}
+            record = {"name": f"{where}-server", "transport": "stdio", "command": "x", "scope": scope}
+            server = await hub.http.post("/api/v1/mcp-servers", json=record)
             scheduled = await hub.http.post("/api/v1/schedules", json={**later, "run_at": _in_an_hour()})
             chosen = {"environment": {"kind": "named", "environment": f"{where}-env"}, "scope": scope}
             session = (await hub.http.post("/api/v1/sessions", json=chosen)).json()["id"]
@@ -138,6 +150,7 @@ async def doors(hub):
                 "environment": created["environment"]["id"],
                 "task": task["id"],
                 "fanout": fanout["id"],
+                "server": server.json()["id"],
                 "schedule": scheduled.json()["id"],
                 "session": session,
                 "approval": approvals[0],
@@ -188,7 +201,9 @@ async def _the_question(hub, where: str, rule: str) -> dict[str, Any]:
 async def test_every_route_that_names_a_thing_says_what_it_is_about():
     """A path that names an environment, task, approval, token and so on has its concern in the table."""
     for route in ROUTES:
-        named = set(re.findall(r"\{(environment|task|fanout|schedule|approval|grant|token|session)\}", route.path))
+        named = set(
+            re.findall(r"\{(environment|task|fanout|schedule|server|approval|grant|token|session)\}", route.path)
+        )
         assert not named or route.concern is not Concern.NOTHING, name(route)
         if route.access in {Access.PUBLIC, Access.AUTHENTICATED}:
             assert route.concern is Concern.NOTHING, name(route)

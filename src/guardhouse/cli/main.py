@@ -32,6 +32,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "user": ("guardhouse.cli.user", "user", "Invite, list, change and disable people."),
     "team": ("guardhouse.cli.team", "team", "Make teams and put people in them."),
     "audit": ("guardhouse.cli.audit", "audit", "Search, export and verify the hub's audit log."),
+    "mcp-server": (
+        "guardhouse.cli.mcp_server",
+        "mcp_server",
+        "Keep records of MCP servers that agents use by name.",
+    ),
     "mcp": ("guardhouse.cli.mcp", "mcp", "Serve an AI agent the hub's tools over stdin and stdout."),
     "try": ("guardhouse.cli.try_", "try_", "Take a command through gates, wall and limits here, without a hub."),
     "policy": ("guardhouse.cli.policy", "policy", "Check, explain, test and compare policies."),

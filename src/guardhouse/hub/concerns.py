@@ -19,11 +19,14 @@ __all__ = [
     "Reach",
     "check_creates",
     "check_edits",
+    "check_edits_resource",
     "check_runs",
     "check_sees",
     "check_sees_fanout",
+    "check_sees_resource",
     "check_sees_work",
     "check_token",
+    "check_uses_resource",
     "reach_of",
 ]
 
@@ -38,6 +41,10 @@ class Concern(StrEnum):
     RUN_IN_ENVIRONMENT = "run in the environment or the session of the body"
     RUN_IN_PATH = "run in the environment of the path"
     RUN_IN_MANY = "run in each environment that the body names, or that has its tags"
+    CREATE_RESOURCE = "create a record in the scope of the body"
+    SEE_MCP_SERVER = "see the MCP server of the path"
+    EDIT_MCP_SERVER = "edit the MCP server of the path"
+    USE_MCP_SERVER = "use the MCP server of the path in the environment of the body"
     SEE_TASK = "see the task of the path"
     SEE_FANOUT = "see the fan-out of the path"
     SEE_SCHEDULE = "see the schedule of the path"
@@ -103,7 +110,7 @@ def check_edits(principal: Principal, environment: EnvironmentRecord) -> None:
 
 
 def check_creates(principal: Principal, team_id: str | None) -> None:
-    """Refuse unless ``principal`` may make an environment of this team, or with None of the account.
+    """Refuse unless ``principal`` may make an environment or a record of this team, or with None of the account.
 
     Raises:
         AccessDenied: it may not.
@@ -151,6 +158,41 @@ def check_sees_fanout(principal: Principal, *, asked_by: str) -> None:
     """
     if principal.id != asked_by and not reach_of(principal).is_everything:
         raise NotVisible("a fan-out of somebody else")
+
+
+def check_sees_resource(principal: Principal, team_id: str | None) -> None:
+    """Refuse unless ``principal`` may know of a record of this team, or with None of the account.
+
+    Raises:
+        NotVisible: it may not: another team's, or the token is for some environments only.
+    """
+    reach = reach_of(principal)
+    if principal.is_narrowed or not (reach.teams is None or team_id is None or team_id in reach.teams):
+        raise NotVisible("no such record")
+
+
+def check_edits_resource(principal: Principal, team_id: str | None) -> None:
+    """Refuse unless ``principal`` may change a record of this team, or with None of the account.
+
+    Raises:
+        NotVisible: it may not know of it.
+        AccessDenied: it may see it only.
+    """
+    check_sees_resource(principal, team_id)
+    if principal.person is None or principal.is_admin or team_id in principal.teams:
+        return
+    raise AccessDenied(f"{principal.name!r} may see this record but not edit it: it belongs to the account")
+
+
+def check_uses_resource(principal: Principal, team_id: str | None) -> None:
+    """Refuse unless ``principal`` may use a record where it may run; a narrowed token may, within its environments.
+
+    Raises:
+        NotVisible: it belongs to a team that they are not in.
+    """
+    reach = reach_of(principal)
+    if not (reach.teams is None or team_id is None or team_id in reach.teams):
+        raise NotVisible("no such record")
 
 
 def check_token(principal: Principal, *, person_id: str | None, created_by: str) -> None:

@@ -329,6 +329,8 @@ tasks = Table(
     Column("output_note", Text),
     # The id of the fan-out or schedule that started it; NULL for one that somebody asked for by itself.
     Column("origin", String(40)),
+    # The record whose configuration is filled into ``args`` when a runner is given the task.
+    Column("mcp_server_id", String(40)),
     UniqueConstraint("created_by", "idempotency_key"),
     Index("ix_tasks_created_ms", "created_ms"),
     Index("ix_tasks_environment_id_created_ms", "environment_id", "created_ms"),

@@ -6,17 +6,18 @@ both, and the next start looks which one opens the store. Runs in the hub, at st
 """
 
 import secrets
-from functools import partial
 
 import structlog
+from msgspec import structs
 from sqlalchemy import Connection
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
+from guardhouse.hub.mcp_servers import mcp_secret_owner
 from guardhouse.hub.state_dir import SEALING_KEY_BYTES, StateDir, write_secret_file
-from guardhouse.hub.store import audit, tokens
+from guardhouse.hub.store import audit, mcp_servers, tokens
 
 __all__ = ["open_sealer", "rotate_sealing_key"]
 
@@ -30,7 +31,7 @@ async def open_sealer(state: StateDir, database: Database) -> Sealer:
         SetupError: neither key opens what is stored.
     """
     following = state.next_sealing_key()
-    sealed = await database.read(partial(tokens.list_runner_tokens, now_ms=0))
+    sealed = await database.read(_sealed_things)
     current = Sealer(state.sealing_key(is_in_use=bool(sealed)))
     if following is None:
         if sealed and not _opens(current, sealed[0]):
@@ -50,9 +51,9 @@ async def open_sealer(state: StateDir, database: Database) -> Sealer:
     return Sealer(state.sealing_key(is_in_use=bool(sealed)))
 
 
-def _opens(sealer: Sealer, record: tokens.RunnerTokenRecord) -> bool:
+def _opens(sealer: Sealer, sealed: tuple[bytes, str]) -> bool:
     try:
-        sealer.open(record.sealed, owner=_owner(record))
+        sealer.open(sealed[0], owner=sealed[1])
     except SetupError:
         return False
     return True
@@ -60,6 +61,13 @@ def _opens(sealer: Sealer, record: tokens.RunnerTokenRecord) -> bool:
 
 def _owner(record: tokens.RunnerTokenRecord) -> str:
     return f"{record.environment_id}/{record.id}"
+
+
+def _sealed_things(connection: Connection) -> list[tuple[bytes, str]]:
+    """Return everything that is sealed, with what it is sealed to."""
+    found = [(record.sealed, _owner(record)) for record in tokens.list_runner_tokens(connection, now_ms=0)]
+    found += [(record.sealed, mcp_secret_owner(record.id)) for record in mcp_servers.list_mcp_servers(connection)]
+    return found
 
 
 async def rotate_sealing_key(state: StateDir, database: Database) -> int:
@@ -78,6 +86,11 @@ async def rotate_sealing_key(state: StateDir, database: Database) -> int:
         for record in records:
             token = old.open(record.sealed, owner=_owner(record))
             tokens.reseal_runner_token(connection, record.id, sealed=new.seal(token, owner=_owner(record)))
+        servers = mcp_servers.list_mcp_servers(connection)
+        for server in servers:
+            owner = mcp_secret_owner(server.id)
+            sealed = new.seal(old.open(server.sealed, owner=owner), owner=owner)
+            mcp_servers.update_mcp_server(connection, structs.replace(server, sealed=sealed))
         audit.record_audit_event(
             connection,
             at_ms=now_ms(),
@@ -86,6 +99,7 @@ async def rotate_sealing_key(state: StateDir, database: Database) -> int:
             target=None,
             address=None,
             tokens=len(records),
+            mcp_servers=len(servers),
         )
         return len(records)
 

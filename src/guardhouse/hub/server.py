@@ -41,6 +41,7 @@ from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_t
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
+from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
@@ -50,7 +51,18 @@ from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.sessions.desk import SessionDesk
 from guardhouse.hub.state_dir import StateDir, write_secret_file
-from guardhouse.hub.store import approvals, audit, environments, fanouts, people, schedules, sessions, tasks, tokens
+from guardhouse.hub.store import (
+    approvals,
+    audit,
+    environments,
+    fanouts,
+    mcp_servers,
+    people,
+    schedules,
+    sessions,
+    tasks,
+    tokens,
+)
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
@@ -253,6 +265,7 @@ async def _serving(
         board=board,
         fanouts=Fanouts(database, board, links, credentials),
         schedules=Schedules(database, board, links, credentials),
+        mcp_servers=McpServers(sealer, await database.read(mcp_servers.list_mcp_servers)),
         metrics=Metrics(),
         traces=Traces(_exporter(config.otlp_endpoint, board.instance_id)),
         sessions=SessionDesk(database, links, board, started_ms=started_ms),
@@ -282,6 +295,7 @@ async def _serving(
         await services.desk.start()
         services.board.on_end.append(services.desk.task_ended)
         board.is_traced = services.traces.is_on
+        board.complete_args = services.mcp_servers.complete
         board.on_finished.append(lambda live: services.metrics.note_task_end(live.record.state))
         board.on_finished.append(
             lambda live: services.traces.note_task(live.record, live.runner_spans, parent_id=live.parent_span_id)

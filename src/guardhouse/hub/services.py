@@ -9,6 +9,7 @@ from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
@@ -46,6 +47,7 @@ class Services:
     schedules: Schedules
     provider: Provider | None
     oidc_flows: Flows
+    mcp_servers: McpServers
     metrics: Metrics
     traces: Traces
     sessions: SessionDesk

@@ -270,10 +270,14 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         *,
         environment: EnvironmentName = None,
         session_id: SessionId = None,
+        server: Annotated[str, Field(description="name of a server that the hub has a record of", max_length=255)] = "",
         server_record: Annotated[
-            dict[str, Any],
-            Field(description="name, transport (stdio, sse, streamable-http), and command, args, env or url, headers"),
-        ],
+            dict[str, Any] | None,
+            Field(
+                description="instead of a name: name, transport (stdio, sse, streamable-http), and command, args, env"
+                " or url, headers"
+            ),
+        ] = None,
         tool: Annotated[str, Field(description="empty: list the server's tools", max_length=255)] = "",
         arguments: dict[str, Any] | None = None,
         timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0,
@@ -281,15 +285,17 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         idempotency_key: IdempotencyKey = None,
     ) -> Annotated[CallToolResult, McpToolAnswer]:
         """Call a tool of an MCP server that the machine starts or reaches; without a tool, list what it has."""
+        if bool(server) == (server_record is not None):
+            return error_answer("invalid_args", "give either server or server_record", hint="a name is the usual way")
         operation = "mcp_call" if tool else "mcp_list_tools"
-        args: dict[str, Any] = {"server": server_record}
+        args: dict[str, Any] = {"server": server or server_record}
         if tool:
             args |= {"tool_name": tool, "args": arguments or {}, "timeout": timeout_s}
         wait_s = max(WAIT_DEFAULT_S, timeout_s + 15.0)
         where, result = await ask(
             context, Place(environment, session_id), operation, args, wait_s=wait_s, idempotency_key=idempotency_key
         )
-        name = str(server_record.get("name", ""))
+        name = server or str((server_record or {}).get("name", ""))
         if not tool:
             text = "\n".join(f"{each['name']}: {each.get('description', '')}" for each in result.get("tools", []))
             structured: Any = {"tools": result.get("tools", [])}

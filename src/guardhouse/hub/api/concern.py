@@ -20,9 +20,11 @@ from guardhouse.hub.concerns import (
     NotVisible,
     check_creates,
     check_edits,
+    check_edits_resource,
     check_runs,
     check_sees,
     check_sees_fanout,
+    check_sees_resource,
     check_sees_work,
     check_token,
     reach_of,
@@ -32,13 +34,20 @@ from guardhouse.hub.store import approvals, environments, fanouts, schedules, te
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
 
-__all__ = ["check_concern", "environment_not_found", "task_not_found"]
+__all__ = ["check_concern", "environment_not_found", "mcp_server_not_found", "task_not_found"]
 
 
 def environment_not_found(reference: str) -> ApiError:
     """Return the 404 of an environment."""
     return ApiError(
         404, "environment_not_found", f"no environment {reference!r}", hint="'guardhouse env list' shows them all"
+    )
+
+
+def mcp_server_not_found(reference: str) -> ApiError:
+    """Return the 404 of an MCP server."""
+    return ApiError(
+        404, "mcp_server_not_found", f"no MCP server {reference!r}", hint="'guardhouse mcp-server list' shows them all"
     )
 
 
@@ -67,11 +76,13 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
             return await _run(call, call.path["environment"])
         case Concern.RUN_IN_MANY:
             return await _run_in_many(call)
-        case Concern.CREATE_ENVIRONMENT:
+        case Concern.CREATE_ENVIRONMENT | Concern.CREATE_RESOURCE:
             await _create(call)
             return call
         case Concern.SEE_TASK:
             return await _task(call)
+        case Concern.SEE_MCP_SERVER | Concern.EDIT_MCP_SERVER | Concern.USE_MCP_SERVER:
+            return await _mcp_server(call, concern)
         case Concern.SEE_FANOUT:
             return await _fanout(call)
         case Concern.SEE_SCHEDULE:
@@ -178,6 +189,28 @@ async def _task(call: "Call") -> "Call":
         if record.session_id is None or not await sees_session(call, record.session_id):
             raise task_not_found(task_id) from error
     return replace(call, task=record)
+
+
+async def _mcp_server(call: "Call", concern: Concern) -> "Call":
+    reference = call.path["server"]
+    missing = mcp_server_not_found(reference)
+    try:
+        if concern is Concern.USE_MCP_SERVER:
+            call = await _run(call, call.body.environment_id)
+            if call.environment is None:
+                raise missing
+            record = call.services.mcp_servers.choose(reference, call.actor, call.environment)
+            return replace(call, mcp_server=record)
+        found = call.services.mcp_servers.find(reference)
+        if found is None:
+            raise missing
+        if concern is Concern.EDIT_MCP_SERVER:
+            check_edits_resource(call.actor, found.team_id)
+        else:
+            check_sees_resource(call.actor, found.team_id)
+    except NotVisible as error:
+        raise missing from error
+    return replace(call, mcp_server=found)
 
 
 async def _fanout(call: "Call") -> "Call":

@@ -35,6 +35,7 @@ from guardhouse.hub.store import people
 from guardhouse.hub.store.approvals import ApprovalRecord
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.fanouts import FanoutRecord
+from guardhouse.hub.store.mcp_servers import McpServerRecord
 from guardhouse.hub.store.schedules import ScheduleRecord
 from guardhouse.hub.store.sessions import SessionRecord
 from guardhouse.hub.store.tasks import TaskRecord
@@ -80,6 +81,7 @@ class Call:
     approval: ApprovalRecord | None = None
     fanout: FanoutRecord | None = None
     schedule: ScheduleRecord | None = None
+    mcp_server: McpServerRecord | None = None
     # The span of this very request.
     trace: TraceContext | None = None
     # Id and shown name of each, where the body is about many.

@@ -204,6 +204,7 @@ async def delete_environment(call: Call) -> Reply:
     found = await find_environment(call, call.path["environment"])
     services = call.services
     services.credentials.drop_environment(found.id)
+    services.mcp_servers.drop_environment(found.id)
 
     def remove(connection: Connection) -> None:
         environments.delete_environment(connection, found.id)

@@ -10,6 +10,7 @@ import msgspec
 from guardhouse.errors import GuardhouseError, PeerError, Refusal
 from guardhouse.hub.authorize import AccessDenied, AuthenticationFailed, TooManyGuesses
 from guardhouse.hub.database import StoreUnavailable
+from guardhouse.hub.mcp_servers import McpServerUnusable
 from guardhouse.hub.oidc.provider import ProviderUnavailable
 from guardhouse.hub.people.passwords import PasswordRefused, TooBusy
 from guardhouse.hub.store.environments import NameTaken
@@ -73,6 +74,8 @@ def as_api_error(error: GuardhouseError) -> ApiError:
             return ApiError(
                 503, "provider_unavailable", str(error), hint="check --oidc-issuer and the provider", retryable=True
             )
+        case McpServerUnusable():
+            return ApiError(409, "mcp_server_unusable", str(error), hint="'guardhouse mcp-server show' says more")
         case PeerError():
             return ApiError(_PEER_STATUS.get(error.code, 400), error.code, str(error), hint="see /api/v1/openapi.json")
         case Refusal():

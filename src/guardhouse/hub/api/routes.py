@@ -21,6 +21,7 @@ from guardhouse.hub.api import (
     tokens,
 )
 from guardhouse.hub.api.door import Call, Reply, Route
+from guardhouse.hub.api.mcp_servers import MCP_SERVER_ROUTES
 from guardhouse.hub.api.metrics import METRICS_ROUTES
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
 from guardhouse.hub.api.routes_oidc import OIDC_ROUTES
@@ -614,4 +615,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *OIDC_ROUTES,
     *METRICS_ROUTES,
     *SESSION_ROUTES,
+    *MCP_SERVER_ROUTES,
 )

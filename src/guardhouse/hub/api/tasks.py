@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import msgspec
 import trio
 from sqlalchemy import Connection
 
 from guardhouse.hub.api import schemas, views
-from guardhouse.hub.api.concern import environment_not_found, task_not_found
+from guardhouse.hub.api.concern import environment_not_found, mcp_server_not_found, task_not_found
 from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.environments import find_environment
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import parse_time
 from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
+from guardhouse.hub.mcp_servers import MCP_OPERATIONS
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord
@@ -68,10 +70,12 @@ def _request(
     call: Call, environment: EnvironmentRecord, on_insert: Callable[[Connection], None] | None
 ) -> TaskRequested:
     body: schemas.TaskCreate = call.body
+    args, server_id = _with_named_server(call, environment, body)
     return TaskRequested(
         environment=environment,
         operation=body.operation,
-        args=body.args,
+        args=args,
+        mcp_server_id=server_id,
         idempotency_key=body.idempotency_key,
         queue_s=body.queue_s,
         profile=body.profile,
@@ -82,6 +86,20 @@ def _request(
         trace=call.trace,
         on_insert=on_insert,
     )
+
+
+def _with_named_server(
+    call: Call, environment: EnvironmentRecord, body: schemas.TaskCreate
+) -> tuple[dict[str, Any], str | None]:
+    """Return the arguments as they are stored, and the record that a server's name (or id) stands for."""
+    named = body.args.get("server")
+    if body.operation not in MCP_OPERATIONS or not isinstance(named, str):
+        return body.args, None
+    try:
+        found = call.services.mcp_servers.choose(named, call.actor, environment)
+    except NotVisible as error:
+        raise mcp_server_not_found(named) from error
+    return {**body.args, "server": {"name": found.name, "transport": found.transport}}, found.id
 
 
 async def _wait(call: Call, record: TaskRecord, wait_s: float) -> TaskRecord:

@@ -97,6 +97,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     stderr_bytes: int = 0
     output_note: str | None = None
     origin: str | None = None
+    mcp_server_id: str | None = None
 
     @property
     def is_finished(self) -> bool:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from guardhouse import limits
+from guardhouse.errors import Refusal, SetupError
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.condition import TimeoutStreaks
@@ -110,6 +111,8 @@ class TaskRequested:
     origin: str | None = None
     trace: TraceContext | None = None
     on_insert: Callable[[Connection], None] | None = None
+    # The record of an MCP server that is filled in when a runner is given the task.
+    mcp_server_id: str | None = None
 
 
 class TaskBoard:
@@ -134,6 +137,8 @@ class TaskBoard:
         self.on_finished: list[Callable[[LiveTask], None]] = []
         # Whether runners are asked how long each part of a task took.
         self.is_traced = False
+        # Fills the configuration of an MCP server into a task's arguments: args, the record's id, the environment's.
+        self.complete_args: Callable[[bytes, str, str], bytes] | None = None
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Take up what an earlier hub left; must be awaited before anything is served."""
@@ -199,6 +204,7 @@ class TaskBoard:
                     asked.profile,
                     asked.args,
                     *([asked.session_id] if asked.session_id is not None else []),
+                    *([{"mcp_server": asked.mcp_server_id}] if asked.mcp_server_id is not None else []),
                 ],
                 order="sorted",
             )
@@ -236,6 +242,7 @@ class TaskBoard:
                 queue_until_ms=at_ms + int(asked.queue_s * 1000) if asked.queue_s > 0 else None,
                 sent_ms=at_ms if sent else None,
                 origin=asked.origin,
+                mcp_server_id=asked.mcp_server_id,
             ),
             is_stored=False,
         )
@@ -261,6 +268,7 @@ class TaskBoard:
                 environment_name=asked.environment.name,
                 requested_by=asked.requested_by,
                 origin=asked.origin,
+                mcp_server=asked.mcp_server_id,
             )
 
         try:
@@ -346,12 +354,17 @@ class TaskBoard:
         if live.record.cancel_ms is not None:
             self._end_soon(live, TaskState.CANCELLED, "cancelled", "cancelled before it was sent")
             return
+        try:
+            args = self._whole_args(live.record)
+        except (Refusal, SetupError) as error:
+            self._end_soon(live, TaskState.FAILED, "mcp_server_unusable", str(error))
+            return
         live.handed_over = True
         runner.request(
             TaskRequest(
                 task_id=live.id,
                 operation=live.record.operation,
-                args=msgspec.Raw(live.record.args),
+                args=msgspec.Raw(args),
                 trace_id=live.record.trace_id,
                 source_instance_id=self.instance_id,
                 session_id=live.record.session_id,
@@ -360,6 +373,11 @@ class TaskBoard:
                 parent_span_id=task_span_id(live.id) if self.is_traced else None,
             )
         )
+
+    def _whole_args(self, record: TaskRecord) -> bytes:
+        if record.mcp_server_id is None or self.complete_args is None:
+            return record.args
+        return self.complete_args(record.args, record.mcp_server_id, record.environment_id)
 
     # The line of tasks that wait.
 
