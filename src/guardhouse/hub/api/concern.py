@@ -30,6 +30,7 @@ from guardhouse.hub.concerns import (
     reach_of,
 )
 from guardhouse.hub.store import approvals, environments, fanouts, schedules, teams, tokens
+from guardhouse.hub.store.environments import EnvironmentRecord
 
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
@@ -42,6 +43,21 @@ def environment_not_found(reference: str) -> ApiError:
     return ApiError(
         404, "environment_not_found", f"no environment {reference!r}", hint="'guardhouse env list' shows them all"
     )
+
+
+def check_is_no_sandbox(environment: EnvironmentRecord) -> None:
+    """Refuse a session's managed sandbox, which is reached through its session only.
+
+    Raises:
+        ApiError: 409.
+    """
+    if environment.kind == "cloud":
+        raise ApiError(
+            409,
+            "session_needed",
+            f"{environment.shown_name!r} is a session's managed sandbox",
+            hint="start a task with its session_id instead",
+        )
 
 
 def mcp_server_not_found(reference: str) -> ApiError:
@@ -154,6 +170,7 @@ async def _run_in_many(call: "Call") -> "Call":
         for reference in named:
             environment = (await _run(call, reference)).environment
             if environment is not None:
+                check_is_no_sandbox(environment)
                 found[environment.id] = environment.shown_name
         return replace(call, environments=tuple(found.items()))
     chosen = await call.services.database.read(

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from guardhouse.hub.api import schemas, schemas_runs
-from guardhouse.hub.api.concern import environment_not_found
+from guardhouse.hub.api.concern import check_is_no_sandbox, environment_not_found
 from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
@@ -30,6 +30,7 @@ async def create_schedule(call: Call) -> Reply:
     environment = call.environment
     if environment is None:
         raise environment_not_found(body.environment_id)
+    check_is_no_sandbox(environment)
     args = encode_args(body.operation, body.args)
     at_ms = now_ms()
     run_at_ms = _run_at(body.run_at, at_ms)

@@ -81,7 +81,8 @@ def environments_with_tags(
     connection: Connection, tags: Iterable[str], *, reach: Reach, limit: int
 ) -> list[tuple[str, str]]:
     """Return id and shown name of up to ``limit`` environments within ``reach`` that have every tag, by name."""
-    wanted = reach_conditions(reach)
+    # A session's managed sandbox is reached through its session only.
+    wanted = [*reach_conditions(reach), environments.c.kind != "cloud"]
     for tag in sorted(set(tags)):
         tagged = select(environment_tags.c.environment_id).where(environment_tags.c.tag == tag)
         wanted.append(environments.c.id.in_(tagged))
