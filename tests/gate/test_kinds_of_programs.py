@@ -167,7 +167,7 @@ def _elf32() -> bytes:
 
 
 def test_a_32_bit_program_is_refused_and_the_rest_goes_on(deny_gate: Gate) -> None:
-    """Its system calls are of a table that no profile lists: it never runs, and the command is not harmed by that."""
+    """Its system calls are of a table that no profile lists: the shell says so, and goes on."""
     where = deny_gate.fresh_directory()
     program = where / "small"
     program.write_bytes(_elf32())
@@ -180,6 +180,9 @@ def test_a_32_bit_program_is_refused_and_the_rest_goes_on(deny_gate: Gate) -> No
     (refused,) = done.refused
     assert str(refused["path"]).endswith("/small")
     assert "32 bits" in str(refused["because"])
+    assert refused["killed"] is False
+    assert "Permission denied" in done.output
+    assert "126" in lines
 
 
 def test_busybox_and_static_programs(deny_gate: Gate, bare_wall: Gate) -> None:

@@ -25,9 +25,11 @@ __all__ = [
     "ExecFacts",
     "FactsError",
     "File",
+    "ForeignProgramError",
     "Image",
     "KinOf",
     "Script",
+    "is_foreign",
     "read_entry",
     "read_entry_facts",
     "read_exec_facts",
@@ -45,12 +47,21 @@ _INTERPRETERS_MAX: Final = 5  # fs/exec.c, exec_binprm: scripts whose interprete
 # include/uapi/linux/fcntl.h
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
+_ELF_32: Final = b"\x7fELF\x01"  # elf(5), EI_CLASS
 # What ldd sets for the dynamic loader, see ld.so(8).
 _LISTS_ONLY: Final = b"LD_TRACE_LOADED_OBJECTS="
 
 
 class FactsError(Exception):
     """The facts of an exec cannot be had, so it cannot be judged: it is refused. The text says which and why."""
+
+
+class ForeignProgramError(FactsError):
+    """The program is of another table of system calls than the wall's filter has: it would be killed at its first."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("a program of 32 bits, whose system calls no profile lists; build it for 64 bits")
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +210,7 @@ def _leads_to(tid: int, opened: int, interpreter: File) -> bool:
     descriptor = os.dup(opened)
     try:
         for _ in range(_INTERPRETERS_MAX):
-            words = _first_line(descriptor)
+            words = _first_line(_beginning(descriptor))
             if not words:
                 return False
             next_one = _find_in_view(tid, words, dirfd=None)
@@ -216,17 +227,26 @@ def _leads_to(tid: int, opened: int, interpreter: File) -> bool:
     return False
 
 
-def _first_line(opened: int) -> str:
-    """Return the interpreter that the file's ``#!`` line names; empty where it has none."""
+def is_foreign(begun: bytes) -> bool:
+    """Tell whether a file that begins so is a program of 32 bits. Pure."""
+    return begun.startswith(_ELF_32)
+
+
+def _beginning(opened: int) -> bytes:
+    """Return as much of a file as the kernel looks at to know what it is; empty where it cannot be read."""
     try:
         descriptor = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         # Executable but not readable: no script could be read by its interpreter either.
-        return ""
+        return b""
     try:
-        begun = os.read(descriptor, _FIRST_LINE_BYTES)
+        return os.read(descriptor, _FIRST_LINE_BYTES)
     finally:
         os.close(descriptor)
+
+
+def _first_line(begun: bytes) -> str:
+    """Return the interpreter that a file's ``#!`` line names; empty where it has none. Pure."""
     if not begun.startswith(b"#!"):
         return ""
     words = begun[2:].partition(b"\n")[0].partition(b"\0")[0].replace(b"\t", b" ").split(b" ")
@@ -272,6 +292,7 @@ def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
     """Return what ``tid`` asks for, by the files that its words lead to now.
 
     Raises:
+        ForeignProgramError: it is no program that could run here.
         FactsError: the file cannot be found as asked; the call would fail by itself, or is judged at the event.
     """
     argv = tuple([os.fsdecode(word) for word in entry.argv])
@@ -285,8 +306,11 @@ def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
         path, status, opened = named
         try:
             file = _file(path, status, f"/proc/self/fd/{opened}", kin_of)
+            begun = _beginning(opened)
+            if is_foreign(begun):
+                raise ForeignProgramError(path)
             # As the event will name it: by the path that was given, which may be a link (AT_EXECFN).
-            script = Script(os.fsdecode(entry.path), file) if _first_line(opened) else None
+            script = Script(os.fsdecode(entry.path), file) if _first_line(begun) else None
         finally:
             os.close(opened)
     except (OSError, ValueError) as error:

@@ -35,6 +35,8 @@ from guardhouse.launcher.gate import ATTACH, FOLLOWED
 from guardhouse.launcher.gate.facts import (
     ExecFacts,
     FactsError,
+    ForeignProgramError,
+    is_foreign,
     read_entry,
     read_entry_facts,
     read_exec_facts,
@@ -63,7 +65,7 @@ _RECORD_BYTES: Final = 320
 # In JSON a character outside ASCII takes up to twelve bytes, a control character six.
 _BYTES_A_CHAR: Final = 6
 _BYTES_AN_ODD_CHAR: Final = 12
-_ELF_32: Final = b"\x7fELF\x01"  # elf(5), EI_CLASS
+_ELF_BYTES: Final = 16  # elf(5), EI_NIDENT
 _SIGNAL_RECORD_BYTES: Final = 128  # signalfd(2)
 # Every stop is compared with these, and asking the class for a member costs more than the comparison.
 _SIGNAL: Final = StopKind.SIGNAL
@@ -301,6 +303,10 @@ class _Monitor:
                     ptrace.continue_tracee(tid)
                     return
             facts = read_entry_facts(tid, entry, self._kin_of)
+        except ForeignProgramError as error:
+            self._note_refusal(tid, program, Judgement(Verdict.DENY, error.path, (), str(error)), killed=False)
+            self._refuse_call(tid, errno.EACCES)
+            return
         except FactsError:
             # The call may fail by itself, with its own errno; if it succeeds it is judged at the event all the same.
             ptrace.continue_tracee(tid)
@@ -430,8 +436,8 @@ def _unreadable(tid: int, error: FactsError) -> Judgement:
     with contextlib.suppress(OSError):
         path = os.readlink(f"/proc/{tid}/exe")  # noqa: PTH115 - the launcher does without pathlib
         with open(f"/proc/{tid}/exe", "rb") as program:
-            if program.read(len(_ELF_32)) == _ELF_32:
-                why = "a program of 32 bits, whose system calls no profile lists; build it for 64 bits"
+            if is_foreign(program.read(_ELF_BYTES)):
+                why = str(ForeignProgramError(path))
     return Judgement(Verdict.DENY, path, (), why)
 
 
