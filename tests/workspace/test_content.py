@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from guardhouse.workspace import (
     Code,
     Quota,
+    Temporaries,
     Workspace,
     WorkspaceRefusal,
     edit_file,
@@ -31,6 +33,8 @@ from guardhouse.workspace import (
     write_file,
     write_part,
 )
+from guardhouse.workspace.place import open_place
+from guardhouse.workspace.write import put_content
 
 
 def code_of(act: object, *args: object, **more: object) -> Code:
@@ -178,6 +182,44 @@ def test_if_checksum_loses_nobodys_write(workspace: Workspace, tmp_path: Path) -
     assert code_of(write_file, workspace, "f", b"ours", if_checksum="", admit=meanwhile) is Code.CONFLICT
     assert (tmp_path / "f").read_bytes() == b"somebody's"
     assert os.listdir(tmp_path) == ["f"] or sorted(os.listdir(tmp_path)) == [".work", "f"]
+
+
+def test_a_taken_temporary_name_is_not_given_the_files_name(workspace: Workspace, tmp_path: Path) -> None:
+    """What another process puts in the place of the temporary file never becomes the file; the write is refused."""
+    write_file(workspace, "f", b"old")
+
+    class Taken(Temporaries):
+        def name_in(self, directory: bytes) -> bytes:
+            self.name = super().name_in(directory)
+            return self.name
+
+    taken = Taken(workspace)
+
+    def parts() -> Iterator[memoryview]:
+        yield memoryview(b"new")
+        os.unlink(tmp_path / os.fsdecode(taken.name))
+        os.symlink("/etc/passwd", tmp_path / os.fsdecode(taken.name))
+
+    with open_place(workspace, b"f", make_parents=True, through_links=True) as place:
+        assert code_of(put_content, place, parts(), b"f", taken) is Code.CONFLICT
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert not any(name.startswith(".guardhouse-tmp") for name in os.listdir(tmp_path))
+    taken.close()
+
+
+def test_a_replaced_file_is_read_again(workspace: Workspace, tmp_path: Path) -> None:
+    """A file that is replaced while it is read comes whole and with its checksum all the same."""
+    (tmp_path / "f").write_bytes(b"old")
+    swaps = iter((b"newer", b"newest"))
+
+    def tick() -> None:
+        content = next(swaps, None)
+        if content is not None:
+            (tmp_path / "g").write_bytes(content)
+            os.rename(tmp_path / "g", tmp_path / "f")
+
+    part = read_file(workspace, "f", tick=tick)
+    assert part.checksum == hashlib.sha256(part.content).hexdigest()
 
 
 COUNTING_WRITER = """

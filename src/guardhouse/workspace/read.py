@@ -23,6 +23,7 @@ __all__ = ["FileChunk", "FilePart", "open_regular", "read_chunk", "read_file"]
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 _SMALL_BYTES: Final = 4_096
 _HASHED_BYTES: Final = 1024 * 1024
+_REPLACED_TRIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,17 @@ def read_file(
     relative = parse_path(workspace, path)
     if offset < 0:
         raise WorkspaceRefusal(f"offset is {offset}; it counts bytes from 0", code=Code.INVALID)
+    for _ in range(_REPLACED_TRIES - 1):
+        part, was_replaced = _read_once(workspace, relative, offset, limit, max_bytes, tick)
+        if not was_replaced:
+            return part
+    return _read_once(workspace, relative, offset, limit, max_bytes, tick)[0]
+
+
+def _read_once(
+    workspace: Workspace, relative: bytes, offset: int, limit: int, max_bytes: int, tick: Callable[[], None]
+) -> tuple[FilePart, bool]:
+    """Return the part, and whether it has no checksum because another file got the name meanwhile: read that one."""
     fd = open_regular(workspace, relative)
     try:
         wanted = min(limit, max_bytes) if limit > 0 else max_bytes
@@ -110,7 +122,8 @@ def read_file(
         bounded = left and len(content) == max_bytes and not 0 < limit <= max_bytes
         is_whole = offset == 0 and (ended or len(content) == before.st_size > 0)
         checksum = _checksum(fd, content if is_whole else None, before, max_bytes, tick)
-        return FilePart(content, offset, total, bounded, checksum)
+        was_replaced = checksum is None and before.st_nlink > 0 == os.fstat(fd).st_nlink
+        return FilePart(content, offset, total, bounded, checksum), was_replaced
     except OSError as error:
         raise refusal_of(error, relative) from error
     finally:

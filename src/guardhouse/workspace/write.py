@@ -267,6 +267,7 @@ def put_content(
             notes = _dress(fd, place)
             if sync:
                 os.fsync(fd)
+            _check_is_ours(fd, temporary, place.dir_fd, asked)
         finally:
             os.close(fd)
         if exactly:
@@ -283,6 +284,16 @@ def put_content(
     if sync:
         os.fsync(place.dir_fd)
     return notes
+
+
+def _check_is_ours(fd: int, temporary: bytes, dir_fd: int, asked: bytes) -> None:
+    """Raise where somebody took the temporary name for something else, which must not get the file's name."""
+    made, named = os.fstat(fd), os.stat(temporary, dir_fd=dir_fd, follow_symlinks=False)
+    if (made.st_dev, made.st_ino) != (named.st_dev, named.st_ino):
+        raise WorkspaceRefusal(
+            f"{shown(asked)} was not written: another process put something else in the place of its temporary file",
+            code=Code.CONFLICT,
+        )
 
 
 def _dress(fd: int, place: Place) -> tuple[str, ...]:
