@@ -29,6 +29,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "PersonInvite": {"email": "a@b"},
     "PolicyPut": {"document": "x"},
     "DrainRequest": {},
+    "JoinTokenCreate": {"scope": {"kind": "team", "team": "TEAM"}},
+    "JoinRequest": {"token": "ghj_x", "public_key": "0" * 64, "signature": "0" * 128},
     "TeamCreate": {"name": "x"},
     "TokenCreate": {"name": "x", "scopes": ["env:read"]},
     "TaskCreate": {"environment_id": "ENVIRONMENT", "operation": "bash"},
@@ -69,6 +71,7 @@ PEOPLE: dict[Concern, dict[str, int]] = {
     Concern.CREATE_SESSION: {"team": 0, "other": 403, "account": 0},
     Concern.SEE_SESSION: {"team": 0, "other": 404, "account": 0},
     Concern.EDIT_SESSION: {"team": 0, "other": 404, "account": 403},
+    Concern.OWN_JOIN_TOKEN: {"team": 404, "other": 404, "account": 404},
 }
 
 # What becomes of a token that is for another environment only.
@@ -95,6 +98,7 @@ NARROWED: dict[Concern, int] = {
     Concern.CREATE_SESSION: 0,
     Concern.SEE_SESSION: 404,
     Concern.EDIT_SESSION: 404,
+    Concern.OWN_JOIN_TOKEN: 404,
 }
 
 
@@ -156,6 +160,7 @@ async def doors(hub):
                 "approval": approvals[0],
                 "grant": next(one["id"] for one in grants if one["environment_id"] == created["environment"]["id"]),
                 "token": (await hub.http.get("/api/v1/tokens")).json()["tokens"][0]["id"],
+                "join_token": (await hub.http.post("/api/v1/join-tokens", json={})).json()["join_token"]["id"],
                 "team": team["id"] if where == "team" else "",
                 "person": "owner@example.com",
             }
@@ -201,9 +206,8 @@ async def _the_question(hub, where: str, rule: str) -> dict[str, Any]:
 async def test_every_route_that_names_a_thing_says_what_it_is_about():
     """A path that names an environment, task, approval, token and so on has its concern in the table."""
     for route in ROUTES:
-        named = set(
-            re.findall(r"\{(environment|task|fanout|schedule|server|approval|grant|token|session)\}", route.path)
-        )
+        things = r"\{(environment|task|fanout|schedule|server|approval|grant|token|session|join_token)\}"
+        named = set(re.findall(things, route.path))
         assert not named or route.concern is not Concern.NOTHING, name(route)
         if route.access in {Access.PUBLIC, Access.AUTHENTICATED}:
             assert route.concern is Concern.NOTHING, name(route)
@@ -268,7 +272,7 @@ async def test_tokens_and_strangers(hub, doors):
             elif route.access.value not in scopes:
                 expected = 403
             else:
-                expected = 404 if route.concern is Concern.OWN_TOKEN else 0
+                expected = 404 if route.concern in {Concern.OWN_TOKEN, Concern.OWN_JOIN_TOKEN} else 0
             got = await knock(route, "team", headers=headers)
             if got != expected:
                 wrong.append(f"{name(route)}: {who} got {got}, not {expected}")

@@ -132,7 +132,7 @@ def find_settings(
     url = (hub or environ.get("GUARDHOUSE_HUB_URL") or file.get("hub_url") or "").rstrip("/")
     if not url:
         raise _usage("no hub is known: give --hub URL, set GUARDHOUSE_HUB_URL, or write client.toml (docs/hub.md)")
-    _check_url(url)
+    check_url(url)
     ca = ca_file or environ.get("GUARDHOUSE_CA_FILE") or file.get("ca_file")
     if token_file is None and environ.get("GUARDHOUSE_API_TOKEN"):
         token = environ["GUARDHOUSE_API_TOKEN"].strip()
@@ -153,7 +153,12 @@ def find_settings(
     return Settings(url, token, Path(ca).expanduser() if ca else None)
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Refuse an address that is no hub's, or that a secret must not be sent to.
+
+    Raises:
+        ClientError: it is one.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname

@@ -6,6 +6,7 @@ from urllib.parse import quote
 import click
 
 from guardhouse.cli.client import HubClient, hub_options, print_json
+from guardhouse.cli.env_join import join_token
 from guardhouse.cli.env_lifecycle import drain, guide, undrain
 from guardhouse.cli.env_policy import policy
 from guardhouse.cli.tables import print_facts, print_table
@@ -37,7 +38,7 @@ def env() -> None:
     """Create, list, show and delete environments: the places where commands run."""
 
 
-for _command in (policy, drain, undrain, guide):
+for _command in (policy, drain, undrain, guide, join_token):
     env.add_command(_command)
 
 

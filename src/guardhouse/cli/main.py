@@ -18,6 +18,7 @@ __all__ = ["main"]
 
 # name -> (module, attribute, one line for the list). The line is repeated here so that `--help` imports nothing.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "join": ("guardhouse.cli.join", "join", "Make this machine's key and swap a join token for an environment."),
     "run": ("guardhouse.cli.run", "run", "Join a hub and carry out its tasks on this host."),
     "hub": ("guardhouse.cli.hub", "hub", "Serve environments, tasks and the REST API."),
     "env": ("guardhouse.cli.env", "env", "Create, list, show and delete environments."),

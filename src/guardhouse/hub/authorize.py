@@ -21,6 +21,7 @@ from guardhouse.hub.credentials import (
     token_digest,
 )
 from guardhouse.hub.guesses import GuessLimit, source_of
+from guardhouse.hub.store.joins import RunnerKeyRecord
 from guardhouse.hub.store.people import PersonRecord, SignInRecord
 from guardhouse.hub.store.tokens import ApiTokenRecord, RunnerTokenRecord
 
@@ -167,9 +168,13 @@ class Credentials:
         people: list[PersonRecord] | None = None,
         memberships: dict[str, frozenset[str]] | None = None,
         sign_ins: list[SignInRecord] | None = None,
+        runner_keys: list[RunnerKeyRecord] | None = None,
     ) -> None:
         self._api = {record.digest: record for record in api_tokens if record.revoked_ms is None}
         self._runner = {record.digest: record for record in runner_tokens}
+        self._runner_keys: dict[str, dict[bytes, RunnerKeyRecord]] = {}
+        for key in runner_keys or []:
+            self.add_runner_key(key)
         self._people = {record.id: record for record in people or []}
         self._memberships = memberships or {}
         self._sign_ins = {record.digest: _SignIn(record) for record in sign_ins or []}
@@ -378,6 +383,24 @@ class Credentials:
         self._guesses.note_right(source, digest)
         return record
 
+    def runner_keys(self, environment_id: str, *, now_ms: int) -> list[bytes]:
+        """Return the public keys (Ed25519) that open the environment's connection."""
+        return [
+            record.public_key
+            for record in self._runner_keys.get(environment_id, {}).values()
+            if not _is_over(record.expires_ms, now_ms)
+        ]
+
+    def add_runner_key(self, record: RunnerKeyRecord) -> None:
+        """Let a stored key in."""
+        self._runner_keys.setdefault(record.environment_id, {})[record.public_key] = record
+
+    def end_runner_keys(self, environment_id: str, *, at_ms: int) -> None:
+        """Let an environment's keys end."""
+        for record in list(self._runner_keys.get(environment_id, {}).values()):
+            end_ms = min(at_ms, record.expires_ms or at_ms)
+            self.add_runner_key(msgspec.structs.replace(record, expires_ms=end_ms))
+
     def _check_may_try(self, digest: bytes, address: str | None, now_ms: int) -> str:
         source = source_of(address)
         wait_s = self._guesses.wait_s(source, digest, now_ms=now_ms)
@@ -410,6 +433,7 @@ class Credentials:
         self._runner = {
             digest: record for digest, record in self._runner.items() if record.environment_id != environment_id
         }
+        self._runner_keys.pop(environment_id, None)
 
 
 def _is_over(expires_ms: int | None, now_ms: int) -> bool:

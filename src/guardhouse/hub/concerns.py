@@ -55,6 +55,7 @@ class Concern(StrEnum):
     DECIDE_APPROVAL = "decide the approval of the path"
     DECIDE_GRANT = "end the grant of the path"
     OWN_TOKEN = "see or revoke the API token of the path"  # noqa: S105 - no secret
+    OWN_JOIN_TOKEN = "end the join token of the path"  # noqa: S105 - no secret
     LISTS = "lists what the caller may see"
 
 

@@ -169,6 +169,34 @@ runner_tokens = Table(
     Index("ix_runner_tokens_environment_id", "environment_id"),
 )
 
+# What machines become environments with; the secret is not stored.
+join_tokens = Table(
+    "join_tokens",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("name", String(128)),
+    Column("team_id", String(40), ForeignKey("teams.id")),
+    Column("tags", Text, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(40), nullable=False),
+    Column("person_id", String(40)),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
+# The public halves of machines' own keys. NULL while one opens connections.
+runner_keys = Table(
+    "runner_keys",
+    METADATA,
+    Column("public_key", LargeBinary(32), primary_key=True),
+    Column("environment_id", String(40), ForeignKey("environments.id", ondelete="CASCADE"), nullable=False),
+    Column("join_token_id", String(40), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Index("ix_runner_keys_environment_id", "environment_id"),
+)
+
 api_tokens = Table(
     "api_tokens",
     METADATA,

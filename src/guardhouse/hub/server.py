@@ -39,6 +39,7 @@ from guardhouse.hub.clock import now_ms
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
 from guardhouse.hub.mcp_servers import McpServers
@@ -56,6 +57,7 @@ from guardhouse.hub.store import (
     audit,
     environments,
     fanouts,
+    joins,
     mcp_servers,
     people,
     schedules,
@@ -244,6 +246,7 @@ async def _serving(
         people=await database.read(people.list_people),
         memberships=await database.read(people.list_memberships),
         sign_ins=await database.read(partial(people.list_sign_ins, now_ms=now_ms())),
+        runner_keys=await database.read(partial(joins.list_runner_keys, now_ms=now_ms())),
     )
     for record in await database.read(environments.list_drained):
         links.set_drained(record.id, reason=record.drain_reason, drained=True)
@@ -272,6 +275,7 @@ async def _serving(
         audit=keeper,
         passwords=Passwords(),
         lockout=Lockout(),
+        challenges=Challenges(),
         provider=Provider(config.oidc) if config.oidc is not None else None,
         oidc_flows=Flows(),
         started_ms=started_ms,

@@ -8,6 +8,7 @@ from guardhouse.hub.authorize import Credentials
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
+from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
@@ -45,6 +46,7 @@ class Services:
     desk: ApprovalDesk
     fanouts: Fanouts
     schedules: Schedules
+    challenges: Challenges
     provider: Provider | None
     oidc_flows: Flows
     mcp_servers: McpServers

@@ -36,6 +36,7 @@ from guardhouse.runner.identity import become, resolve_account
 from guardhouse.runner.journal import Journal, Recovered, open_journal
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.keeper import start_keeper
+from guardhouse.runner.key import check_key
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger, hide_in_logs, redact_logs, start_logging
 from guardhouse.runner.redaction import Redaction, load_redaction
@@ -132,6 +133,7 @@ def run(config: RunnerConfig, *, protected_paths: tuple[Path, ...] = ()) -> Endi
         set_dumpable(dumpable=False)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         token = read_token(config.token_file)
+        check_key(token)
         hide_in_logs(token)
         redaction = load_redaction(config.redact_files, token)
         redact_logs(redaction.text)

@@ -17,11 +17,12 @@ import trio_websocket
 from trio_websocket import WebSocketConnection
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from guardhouse.errors import PeerError
+from guardhouse.errors import InvariantError, PeerError
 from guardhouse.limits import MESSAGE_MAX_BYTES
 from guardhouse.runner.credential import Token
 from guardhouse.runner.event_loop import leaves
 from guardhouse.runner.hub_url import HubUrl
+from guardhouse.runner.key import RunnerKey, find_challenge, is_key
 from guardhouse.runner.tls import describe_tls_failure
 from guardhouse.wire import SUBPROTOCOL
 
@@ -63,11 +64,21 @@ class ConnectFailed(PeerError):  # noqa: N818 - it says what happened, as PeerEr
     """An attempt failed.
 
     ``status`` is the HTTP status where there was one. ``knows_bearer``: the answer said (WWW-Authenticate) that the
-    platform reads the Authorization header, so putting the token elsewhere cannot help.
+    platform reads the Authorization header, so putting the token elsewhere cannot help. ``challenge``: what it wants
+    signed with the runner's key.
     """
 
-    def __init__(self, message: str, *, fault: Fault, status: int | None = None, knows_bearer: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        fault: Fault,
+        status: int | None = None,
+        knows_bearer: bool = False,
+        challenge: str | None = None,
+    ) -> None:
         super().__init__(message, code=f"connect_{fault}")
+        self.challenge = challenge
         self.fault = fault
         self.status = status
         self.knows_bearer = knows_bearer
@@ -198,12 +209,45 @@ async def dial(
         ConnectFailed: there was no connection to hand over.
         PeerError: whatever ``converse`` raises.
     """
+    if not is_key(token):
+        if form is Form.V1:
+            return await _dial(url, url.resource, f"Bearer {token.reveal()}", context, form, converse, user_agent)
+        return await _dial(url, url.resource_with_token(token.reveal()), None, context, form, converse, user_agent)
+    if form is not Form.V1:
+        raise InvariantError("a key was about to be sent; it proves itself under guardhouse.v1 only")
+    key = RunnerKey(token)
+    asking = key.prove(None, host=url.host_header)
+    try:
+        return await _dial(url, url.resource, asking, context, form, converse, user_agent)
+    except ConnectFailed as failure:
+        if failure.challenge is None:
+            raise
+        proof = key.prove(failure.challenge, host=url.host_header)
+    try:
+        return await _dial(url, url.resource, proof, context, form, converse, user_agent)
+    except ConnectFailed as failure:
+        if failure.challenge is None:
+            raise
+        # The hub restarted in between, or took half a minute: this says nothing of the key.
+        raise ConnectFailed(
+            f"failed to connect: {url} wants another challenge signed", fault=Fault.NETWORK
+        ) from failure
+
+
+async def _dial(
+    url: HubUrl,
+    resource: str,
+    authorization: str | None,
+    context: ssl.SSLContext,
+    form: Form,
+    converse: Callable[[Connection], Awaitable[T]],
+    user_agent: str,
+) -> T:
+    """Make one upgrade request, as `dial`; ``resource`` and ``authorization`` may hold the token."""
     stream = _WatchedStream(await _open_stream(url, context))
     headers = [(b"User-Agent", user_agent.encode())]
-    resource = url.resource_with_token(token.reveal())
-    if form is Form.V1:
-        headers.append((b"Authorization", b"Bearer " + token.reveal().encode()))
-        resource = url.resource
+    if authorization is not None:
+        headers.append((b"Authorization", authorization.encode()))
     result: outcome.Outcome[T] | None = None
     rejections: list[trio_websocket.ConnectionRejected] = []
     websocket: WebSocketConnection | None = None
@@ -312,6 +356,7 @@ def _rejected(rejection: trio_websocket.ConnectionRejected, url: HubUrl) -> Conn
             fault=Fault.AUTHENTICATION,
             status=status,
             knows_bearer=knows_bearer,
+            challenge=find_challenge(challenges),
         )
     if 300 <= status < 400:
         target = headers.get(b"location", b"").decode("ascii", "replace")[:200]

@@ -20,6 +20,7 @@ from guardhouse.runner.config import Protocol, RunnerConfig
 from guardhouse.runner.credential import Token
 from guardhouse.runner.dial import ConnectFailed, Connection, Fault, Form, dial
 from guardhouse.runner.dispatch import Dispatcher
+from guardhouse.runner.key import is_key
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger
 from guardhouse.runner.reconnect import ReconnectSchedule
@@ -103,7 +104,8 @@ async def connect_for_ever(
     Raises:
         Refused: the very first contact was refused for good.
     """
-    attempts = Attempts(config.protocol)
+    # A key proves itself under guardhouse.v1 only, and is never put anywhere else.
+    attempts = Attempts(Protocol.V1 if is_key(token) else config.protocol)
     schedule = ReconnectSchedule(random.random)
     log = get_logger()
 

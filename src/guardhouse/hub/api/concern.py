@@ -29,7 +29,7 @@ from guardhouse.hub.concerns import (
     check_token,
     reach_of,
 )
-from guardhouse.hub.store import approvals, environments, fanouts, schedules, teams, tokens
+from guardhouse.hub.store import approvals, environments, fanouts, joins, schedules, teams, tokens
 from guardhouse.hub.store.environments import EnvironmentRecord
 
 if TYPE_CHECKING:
@@ -115,6 +115,9 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
             return call
         case Concern.OWN_TOKEN:
             await _token(call)
+            return call
+        case Concern.OWN_JOIN_TOKEN:
+            await _join_token(call)
             return call
 
 
@@ -288,6 +291,18 @@ async def _grant(call: "Call") -> None:
         raise missing
     try:
         check_sees_work(call.actor, await call.services.links.lookup(found.environment_id), asked_by=())
+    except NotVisible as error:
+        raise missing from error
+
+
+async def _join_token(call: "Call") -> None:
+    token_id = call.path["join_token"]
+    missing = ApiError(404, "join_token_not_found", f"no join token {token_id!r}", hint="list them first")
+    found = await call.services.database.read(partial(joins.find_join_token, token_id=token_id))
+    if found is None:
+        raise missing
+    try:
+        check_token(call.actor, person_id=found.person_id, created_by=found.created_by)
     except NotVisible as error:
         raise missing from error
 

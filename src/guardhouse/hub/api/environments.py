@@ -11,7 +11,7 @@ from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import reach_of
 from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, mint_id, mint_token, token_digest, token_hint
-from guardhouse.hub.store import audit, environments, teams, tokens
+from guardhouse.hub.store import audit, environments, joins, teams, tokens
 from guardhouse.hub.store.environments import EnvironmentRecord
 
 __all__ = [
@@ -249,7 +249,12 @@ async def show_token(call: Call) -> Reply:
 
     record = await services.database.write(look)
     if record is None:
-        raise environment_not_found(call.path["environment"])
+        raise ApiError(
+            404,
+            "no_runner_token",
+            f"environment {found.shown_name!r} has no token: its machine joined with a key of its own",
+            hint="'guardhouse env rotate' makes a token and ends the key",
+        )
     return Reply(
         schemas.RunnerToken(
             environment_id=found.id,
@@ -271,6 +276,7 @@ async def rotate_token(call: Call) -> Reply:
 
     def rotate(connection: Connection) -> None:
         tokens.rotate_runner_tokens(connection, token, overlap_until_ms=until_ms, now_ms=at_ms)
+        joins.end_runner_keys(connection, found.id, at_ms=until_ms)
         audit.record_audit_event(
             connection,
             at_ms=at_ms,
@@ -285,6 +291,7 @@ async def rotate_token(call: Call) -> Reply:
 
     await services.database.write(rotate)
     services.credentials.add_runner_token(token, others_end_ms=until_ms)
+    services.credentials.end_runner_keys(found.id, at_ms=until_ms)
     if body.overlap_s == 0:
         services.links.close(found.id, reason="its token was rotated away")
     return Reply(

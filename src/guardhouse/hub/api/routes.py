@@ -23,6 +23,7 @@ from guardhouse.hub.api import (
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.mcp_servers import MCP_SERVER_ROUTES
 from guardhouse.hub.api.metrics import METRICS_ROUTES
+from guardhouse.hub.api.routes_join import JOIN_ROUTES
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
 from guardhouse.hub.api.routes_oidc import OIDC_ROUTES
 from guardhouse.hub.api.routes_policy import POLICY_ROUTES
@@ -616,4 +617,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *METRICS_ROUTES,
     *SESSION_ROUTES,
     *MCP_SERVER_ROUTES,
+    *JOIN_ROUTES,
 )

@@ -19,13 +19,16 @@ from guardhouse.hub.api.door import bearer_token, error_response
 from guardhouse.hub.api.errors import ApiError, as_api_error
 from guardhouse.hub.authorize import AuthenticationFailed
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.credentials import token_digest
 from guardhouse.hub.forwarded import client_address
+from guardhouse.hub.gateway.keys import host_of, is_signed_by
 from guardhouse.hub.gateway.link import RunnerLink
 from guardhouse.hub.gateway.links import AlreadyConnected
 from guardhouse.hub.store import environments
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.wire import SUBPROTOCOL
 from guardhouse.wire.messages import Welcome
+from guardhouse.wire.proof import SCHEME, KeyProof, parse_proof
 from guardhouse.wire.session import HubSession
 
 if TYPE_CHECKING:
@@ -63,6 +66,11 @@ class RunnerGateway:
             if isinstance(error, InvariantError):
                 raise
             refusal = _refusal(error)
+            if isinstance(error, _ChallengeNeeded):
+                answer = error_response(refusal)
+                answer.headers["www-authenticate"] = f'{SCHEME} challenge="{error.challenge}"'
+                await websocket.send_denial_response(answer)
+                return
             _log.warning("runner_refused", remote_address=address, status=refusal.status, reason=str(error))
             await websocket.send_denial_response(error_response(refusal))
             return
@@ -86,18 +94,49 @@ class RunnerGateway:
         services = self._services
         if services.is_stopping:
             raise ApiError(503, "stopping", "the hub is shutting down", hint="reconnect in a moment", retryable=True)
-        token = services.credentials.runner(
-            runner_token(websocket.headers, websocket.query_params),
-            now_ms=now_ms(),
-            address=address,
-        )
-        environment = await services.database.read(
-            partial(environments.find_environment, id_or_name=token.environment_id)
-        )
+        proof = _key_proof(websocket.headers)
+        if proof is not None:
+            environment_id = self._admit_key(proof, address)
+        else:
+            token = services.credentials.runner(
+                runner_token(websocket.headers, websocket.query_params),
+                now_ms=now_ms(),
+                address=address,
+            )
+            environment_id = token.environment_id
+        environment = await services.database.read(partial(environments.find_environment, id_or_name=environment_id))
         if environment is None:
             raise AuthenticationFailed("runner token unknown, expired or revoked")
         await services.links.check_free(environment.id)
         return environment
+
+    def _admit_key(self, proof: KeyProof, address: str | None) -> str:
+        """Return the environment whose key signed.
+
+        Raises:
+            _ChallengeNeeded: there is nothing signed yet, or the challenge is over.
+            AuthenticationFailed: the signature is not of one of the environment's keys, for this hub.
+            TooManyGuesses: too many wrong ones came from there.
+        """
+        services, at_ms = self._services, now_ms()
+        environment_id = proof.environment_id
+        is_open = proof.challenge is not None and services.challenges.is_open(
+            proof.challenge, environment_id, now_ms=at_ms
+        )
+        if proof.challenge is None or not is_open:
+            raise _ChallengeNeeded(services.challenges.make(environment_id, now_ms=at_ms))
+        guess = token_digest(environment_id)
+        source = services.credentials.check_may_guess(guess, address=address, now_ms=at_ms)
+        keys = services.credentials.runner_keys(environment_id, now_ms=at_ms)
+        is_right = is_signed_by(keys, proof, host=host_of(services.public_url))
+        services.credentials.note_guess(source, guess, right=is_right, now_ms=at_ms)
+        if not is_right:
+            raise AuthenticationFailed(
+                f"no key of this environment signed for {host_of(services.public_url)!r}: was it rotated away, or does"
+                " the runner dial another name than the hub's --public-url?"
+            )
+        services.challenges.use(proof.challenge, now_ms=at_ms)
+        return environment_id
 
     def _link(
         self, websocket: WebSocket, environment: EnvironmentRecord, subprotocol: str | None, address: str | None
@@ -122,6 +161,30 @@ class RunnerGateway:
             links=services.links,
             remote_address=address,
         )
+
+
+class _ChallengeNeeded(AuthenticationFailed):
+    """A runner with a key has not signed yet what this hub wants signed."""
+
+    def __init__(self, challenge: str) -> None:
+        super().__init__("sign the challenge in WWW-Authenticate with the machine's key")
+        self.challenge = challenge
+
+
+def _key_proof(headers: Headers) -> KeyProof | None:
+    """Return the proof of a runner's key, None where it comes with a token.
+
+    Raises:
+        AuthenticationFailed: it is not written as it should be.
+    """
+    sent = headers.getlist("authorization")
+    scheme, _, rest = (sent[0] if len(sent) == 1 else "").partition(" ")
+    if scheme.lower() != SCHEME.lower():
+        return None
+    proof = parse_proof(rest)
+    if proof is None:
+        raise AuthenticationFailed("the proof of the runner's key is not written as docs/wire_protocol.md says")
+    return proof
 
 
 def runner_token(headers: Headers, query: QueryParams) -> str:
