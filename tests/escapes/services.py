@@ -1,7 +1,8 @@
 """Attacks by way of other people's services: what would run or do something for a command outside its wall.
 
 Same form and placeholders as in `table.py`. A program that is not installed here counts as refused with ENOENT, and its
-twin says so; where systemd and the buses run, tests/host/jobs/ways_out.py tries the same against them.
+twin says so. Where neither systemd nor a bus runs these show that no program brings its own privilege with it (set-user-id
+bits of at, crontab, su, sudo and pkexec); what polkit says to a command of `observe` is the host's matter (docs/sandbox.md).
 """
 
 # ruff: noqa: E501 - a row is one line of thought; broken script text reads worse
