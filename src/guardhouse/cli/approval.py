@@ -28,6 +28,13 @@ class _Duration(click.ParamType[int]):
         return int(found[1]) * _UNITS[found[2]]
 
 
+_GATES: Final = {
+    "exec": "a program of a running command",
+    "shell": "before it starts",
+    "operation": "a file operation, page, tool or skill, before it begins",
+}
+
+
 @click.group()
 def approval() -> None:
     """List, show, approve and deny what a policy's rules ask people about."""
@@ -94,10 +101,7 @@ def show(client: HubClient, *, approval_id: str, as_json: bool) -> None:
             ("state", found["state"]),
             ("environment", f"{found['environment_name'] or ''} ({found['environment_id']})"),
             ("asked by", f"{found['requested_by']} ({found['requester']})"),
-            (
-                "gate",
-                "exec: a program of a running command" if found["gate"] == "exec" else "shell: before it starts",
-            ),
+            ("gate", f"{found['gate']}: {_GATES.get(found['gate'], 'unknown to this version')}"),
             ("rule", found["rule"]),
             ("because", found["because"]),
             ("at", found["place"]),
@@ -119,6 +123,13 @@ def show(client: HubClient, *, approval_id: str, as_json: bool) -> None:
     click.echo("command:")
     for line in found["command"].split("\n"):
         click.echo(f"  {plain_text(line)}")
+    preview = (found["explanation"] or {}).get("preview")
+    if isinstance(preview, dict) and preview.get("text"):
+        click.echo(f"{plain_text(str(preview.get('kind', 'preview')))}:")
+        for line in str(preview["text"]).split("\n"):
+            click.echo(f"  {plain_text(line)}")
+        if preview.get("left_out"):
+            click.echo(f"  [{plain_text(str(preview['left_out']))} are not shown]")
     if found["argv"] is not None:
         click.echo("about to run:")
         for word in found["argv"]:

@@ -31,6 +31,7 @@ class EgressRecord:
         bytes_up: from the command to the target; likewise ``bytes_down``. Of HTTP the bodies alone.
         status: of the origin's answer to a plain HTTP request; else 0.
         end: ``closed``, ``reset``, ``idle``, ``command ended``; "" for what never began.
+        shadow: what a policy that decides nothing would have said, where that differs from the rules; else "".
     """
 
     protocol: str
@@ -47,6 +48,7 @@ class EgressRecord:
     bytes_down: int = 0
     status: int = 0
     end: str = ""
+    shadow: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data, texts clipped and marked where they were."""

@@ -394,7 +394,7 @@ approvals = Table(
     Column("task_id", String(40), nullable=False),
     Column("session_key", String(256), nullable=False),
     Column("command", Text, nullable=False),
-    Column("gate", String(8), nullable=False),
+    Column("gate", String(16), nullable=False),
     Column("argv", Text),
     Column("path", Text, nullable=False),
     Column("started_by", Text, nullable=False),
@@ -435,7 +435,7 @@ approval_grants = Table(
     Column("scope", String(16), nullable=False),
     Column("environment_id", String(40), nullable=False),
     Column("session_key", String(256), nullable=False),
-    Column("gate", String(8), nullable=False),
+    Column("gate", String(16), nullable=False),
     Column("rule", Text, nullable=False),
     Column("place", Text, nullable=False),
     # JSON: the ids of those who decided, and of the people behind them.

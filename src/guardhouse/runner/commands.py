@@ -7,7 +7,7 @@ and no message: output goes to a sink that may make it wait. Runs in the runner.
 import os
 import shlex
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -367,22 +367,40 @@ class CommandService:
         return await approver.ask(question_about_text(decision, profile=profile, workdir=request.workdir))
 
     async def admit_program(
-        self, argv: tuple[str, ...], *, profile: str, environment: dict[str, str], timeout_s: float
+        self,
+        argv: tuple[str, ...],
+        *,
+        profile: str,
+        environment: dict[str, str],
+        timeout_s: float,
+        requester: str | None = None,
+        answer_of: Callable[[Decision], ApprovalAnswer | None] | None = None,
     ) -> LaunchRequest:
         """Take a program that is started without a shell through gate one, as the words of a command text would go.
 
+        Args:
+            answer_of: returns what people said where a rule asks, None where nobody can be asked; None: nobody can be.
+                What it raises passes through.
+
         Raises:
-            Refusal: the policy says no, or names a profile that this runner does not have.
+            Refusal: the policy or a person says no, or the policy names a profile that this runner does not have.
             PeerError: words or environment cannot be a program's.
         """
-        decision = await self.judge(shlex.join(argv))
-        check_admitted(decision, has_gate=self._has_gate)
+        decision = await self.judge(shlex.join(argv), requester)
+        answer = None
+        if decision.verdict is Verdict.ASK and answer_of is not None:
+            # Nobody is asked about what will be refused all the same.
+            check_decidable(decision, has_gate=self._has_gate)
+            answer = answer_of(decision)
+        check_admitted(decision, has_gate=self._has_gate, answer=answer)
         launch = LaunchRequest(
             profile=self._known_profile(decision.profile or profile),
             argv=argv,
             environment=environment,
             timeout_s=min(timeout_s, decision.timeout_s or timeout_s),
             grace_s=STOP_GRACE_S,
+            requester=requester,
+            approved=approved_words(decision) if answer is not None else (),
         )
         check_launch_request(launch)
         return launch

@@ -5,9 +5,10 @@ output and results whenever there is one. Runs in the runner.
 """
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -26,6 +27,8 @@ from guardhouse.runner.journal import AcceptedTask
 from guardhouse.runner.journal_writer import JournalWriter
 from guardhouse.runner.link import Link
 from guardhouse.runner.logs import get_logger
+from guardhouse.runner.operation_preview import READ_BEFORE_BYTES, preview_operation, summarise_operation
+from guardhouse.runner.passage import NeedsApproval, Passage, ProgramNeedsApproval
 from guardhouse.runner.redaction import RedactedOutput, Redaction
 from guardhouse.runner.spans import TaskSpans
 from guardhouse.runner.transfers import TransferService
@@ -45,11 +48,13 @@ from guardhouse.wire.operations import (
     McpOutcome,
     WebfetchArgs,
     WebfetchResult,
+    WriteArgs,
     parse_args,
 )
 from guardhouse.wire.paths import path_as_text
 from guardhouse.worker.fetch_client import FetchRefused
 from guardhouse.worker.mcp_protocol import McpFailure
+from guardhouse.worker.protocol import ChunkArgs
 from guardhouse.workspace.errors import WorkspaceRefusal
 
 __all__ = ["FILE_OPERATIONS", "Dispatcher"]
@@ -63,6 +68,11 @@ _QUEUE_PER_SLOT: Final = 8
 _FILE_SLOTS: Final = 16
 # Room for the envelope around a result that just fits a frame.
 _ENVELOPE_BYTES: Final = 64 * 1024
+
+
+T = TypeVar("T")
+# What a file operation returns whose turn came under another policy than the one it was judged by.
+_REPLACED: Final = object()
 
 
 @dataclass(slots=True)
@@ -219,53 +229,93 @@ class Dispatcher:
             return _failed(request, error)
         self.link.accept(request.task_id)
         get_logger().info("task accepted")
+        passage = self._passage(request, args)
         try:
             with task.scope:
                 if isinstance(args, BashArgs):
                     return await self._run_command(task, args)
                 with task.spans.measure(request.operation):
-                    return _succeeded(request, await self._do_other(request.operation, args))
+                    return _succeeded(request, await self._do_other(request.operation, args, passage), passage)
         except (FetchRefused, McpFailure) as error:
-            return _failed(request, error, code=error.code)
+            return _failed(request, error, code=error.code, passage=passage)
         except (Refusal, PeerError) as error:
-            return _failed(request, error)
-        return _failed(request, Refusal("task cancelled before it finished"), code="cancelled")
+            return _failed(request, error, passage=passage)
+        return _failed(request, Refusal("task cancelled before it finished"), code="cancelled", passage=passage)
 
-    async def _do_other(self, operation: str, args: Args) -> Any:
+    async def _do_other(self, operation: str, args: Args, passage: Passage) -> Any:
         """Do what is no command."""
         if operation in FILE_OPERATIONS:
-            return await self._do_file_operation(operation, args)
+            return await self._do_file_operation(operation, args, passage)
         if isinstance(args, WebfetchArgs):
-            return await self._fetch(args)
+            return await self._fetch(args, passage)
         if isinstance(args, McpCallArgs):
-            return await self._call_tool(args)
+            return await self._call_tool(args, passage)
         if isinstance(args, McpListToolsArgs):
-            return await self._list_tools(args)
+            return await self._list_tools(args, passage)
         raise InvariantError(f"operation {operation!r} is known to the wire and to nobody here")
 
-    async def _do_file_operation(self, operation: str, args: Args) -> Any:
-        self.enforcement.file_gate.check(operation, args)
-        async with self._file_slots:
-            enforcement = self.enforcement
-            with enforcement.held():
-                enforcement.file_gate.check(operation, args)
+    def _passage(self, request: TaskRequest, args: Args) -> Passage:
+        """Return the way past the policy of a task that is no command, with its people to ask."""
+        return Passage(
+            approver=TaskApprover(
+                self._approvals, self.link, task_id=request.task_id, requested_by=request.requested_by or ""
+            ),
+            requester=request.requested_by,
+            summary=summarise_operation(request.operation, args),
+            preview=lambda: preview_operation(args, lambda: self._read_before(args, request.requested_by)),
+        )
+
+    async def _read_before(self, args: Args, requester: str | None) -> bytes | None:
+        """Return what a file that is to be written holds now, for whoever is asked about that.
+
+        None where nobody may read it unasked, or it is too large to compare.
+
+        Raises:
+            Refusal: there is no such file.
+        """
+        if not isinstance(args, WriteArgs) or not self.enforcement.file_gate.is_allowed(
+            "read", args.path, requester=requester
+        ):
+            return None
+        asked = ChunkArgs(path=args.path_bytes, offset=0, limit=READ_BEFORE_BYTES, identity="")
+        found, content = await self.enforcement.files.read_chunk(asked)
+        return content if found.ended else None
+
+    async def _do_file_operation(self, operation: str, args: Args, passage: Passage) -> Any:
+        async def do(enforcement: Enforcement) -> Any:
+            # A no needs no slot, and people may take their time: what asks leaves here before one is taken.
+            passage.check(enforcement.file_gate.decide(operation, args, requester=passage.requester))
+            async with self._file_slots:
+                if enforcement is not self.enforcement:
+                    return _REPLACED
+                passage.check(enforcement.file_gate.decide(operation, args, requester=passage.requester))
                 value = await enforcement.files.request(operation, args)
-        return enforcement.file_gate.only_readable(value) if isinstance(value, GrepResult) else value
+            if isinstance(value, GrepResult):
+                return enforcement.file_gate.only_readable(value, requester=passage.requester)
+            return value
 
-    async def _fetch(self, args: WebfetchArgs) -> WebfetchResult:
-        enforcement = self.enforcement
-        with enforcement.held():
-            return await enforcement.web.fetch(args)
+        while (value := await self._asking(passage, do)) is _REPLACED:
+            continue
+        return value
 
-    async def _call_tool(self, args: McpCallArgs) -> McpOutcome:
-        enforcement = self.enforcement
-        with enforcement.held():
-            return await enforcement.mcp.call(args)
+    async def _asking(self, passage: Passage, do: Callable[[Enforcement], Awaitable[T]]) -> T:
+        """Do something under the policy in force, and again after people have said yes to what a rule asks about."""
+        while True:
+            enforcement = self.enforcement
+            try:
+                with enforcement.held():
+                    return await do(enforcement)
+            except (NeedsApproval, ProgramNeedsApproval) as needed:
+                await passage.ask(needed)
 
-    async def _list_tools(self, args: McpListToolsArgs) -> McpListToolsResult:
-        enforcement = self.enforcement
-        with enforcement.held():
-            return await enforcement.mcp.list_tools(args)
+    async def _fetch(self, args: WebfetchArgs, passage: Passage) -> WebfetchResult:
+        return await self._asking(passage, lambda enforcement: enforcement.web.fetch(args, passage))
+
+    async def _call_tool(self, args: McpCallArgs, passage: Passage) -> McpOutcome:
+        return await self._asking(passage, lambda enforcement: enforcement.mcp.call(args, passage))
+
+    async def _list_tools(self, args: McpListToolsArgs, passage: Passage) -> McpListToolsResult:
+        return await self._asking(passage, lambda enforcement: enforcement.mcp.list_tools(args, passage))
 
     def _take_call(self, call: McpCall) -> None:
         """Carry out a call of the plain protocol; it belongs to its connection and cannot be cancelled."""
@@ -279,7 +329,7 @@ class Dispatcher:
     async def _answer_call(self, call: McpCall) -> None:
         try:
             args = McpCallArgs(server=call.server, tool_name=call.tool_name, args=call.arguments)
-            outcome = TaskResult(task_id=call.call_id, success=True, result=await self._call_tool(args))
+            outcome = TaskResult(task_id=call.call_id, success=True, result=await self._call_tool(args, Passage()))
         except (Refusal, PeerError) as error:
             outcome = TaskResult(task_id=call.call_id, success=False, error=str(error))
         finally:
@@ -355,13 +405,19 @@ def _accepted(request: TaskRequest) -> AcceptedTask:
     )
 
 
-def _succeeded(request: TaskRequest, value: Any) -> TaskResult:
+def _succeeded(request: TaskRequest, value: Any, passage: Passage | None = None) -> TaskResult:
     return TaskResult(
-        task_id=request.task_id, success=True, source_instance_id=request.source_instance_id, result=value
+        task_id=request.task_id,
+        success=True,
+        source_instance_id=request.source_instance_id,
+        result=value,
+        decision=passage.as_json() if passage is not None else None,
     )
 
 
-def _failed(request: TaskRequest, error: Refusal | PeerError, *, code: str | None = None) -> TaskResult:
+def _failed(
+    request: TaskRequest, error: Refusal | PeerError, *, code: str | None = None, passage: Passage | None = None
+) -> TaskResult:
     decision = error.decision if isinstance(error, CommandDenied | NotAdmitted) else None
     return TaskResult(
         task_id=request.task_id,
@@ -370,6 +426,7 @@ def _failed(request: TaskRequest, error: Refusal | PeerError, *, code: str | Non
         error=str(error),
         error_code=code or _error_code(error),
         result=decision.as_json() if decision is not None else None,
+        decision=passage.as_json() if passage is not None else None,
     )
 
 

@@ -143,7 +143,8 @@ class CommandEgress:
         self._lookups = lookups
         self._own_lookups = trio.Semaphore(EGRESS_LOOKUPS_MAX)
         self._judging = trio.CapacityLimiter(1)
-        self._has_rules = policy is not None and policy.has_section("egress")
+        judged = [] if policy is None else [policy, *([policy.shadow] if policy.shadow is not None else [])]
+        self._has_rules = any(one.has_section("egress") for one in judged)
         self._began_s = trio.current_time()
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
@@ -216,7 +217,7 @@ class CommandEgress:
             if self._has_rules:
                 # Off the event loop: a rule for some paths is asked about every path that a tunnel could hide.
                 await trio.to_thread.run_sync(
-                    self._check_policy, record.protocol, authority, urls, limiter=self._judging, abandon_on_cancel=True
+                    self._check_policy, record, authority, urls, limiter=self._judging, abandon_on_cancel=True
                 )
             async with self._own_lookups:
                 addresses = await resolve_addresses(
@@ -230,7 +231,7 @@ class CommandEgress:
         record.address = connected.address
         return connected.stream
 
-    def _check_policy(self, protocol: str, authority: Authority, urls: tuple[str, ...]) -> None:
+    def _check_policy(self, record: EgressRecord, authority: Authority, urls: tuple[str, ...]) -> None:
         """Ask the policy's egress rules: of a plain request the whole URL, of a tunnel every path that it may hide."""
         if self._policy is None:
             return
@@ -238,8 +239,11 @@ class CommandEgress:
         if urls:
             decisions = [decide_operation(self._policy, "egress", url, context=context) for url in urls]
         else:
-            scheme = _SCHEMES.get(authority.port, "https" if protocol == "connect" else "tcp")
+            scheme = _SCHEMES.get(authority.port, "https" if record.protocol == "connect" else "tcp")
             decisions = [decide_tunnel(self._policy, scheme, authority.text, context=context)]
+        for decision in decisions:
+            if decision.shadow is not None and decision.shadow["differs"] and not record.shadow:
+                record.shadow = f"{decision.shadow['verdict']}: {decision.shadow['because']}"
         for decision in decisions:
             if decision.verdict is not Verdict.ALLOW:
                 raise EgressRefused("policy", str(decision.refusal()))

@@ -124,7 +124,11 @@ async def enforce(
         )
         files.ripgrep = Ripgrep(commands)
         web = WebService(
-            policy, client=FetchClient(lambda: launcher.start_worker("fetch")), files=files, bounds=fetch_bounds
+            policy,
+            client=FetchClient(lambda: launcher.start_worker("fetch")),
+            files=files,
+            bounds=fetch_bounds,
+            environment=wall.tags,
         )
         pool = McpPool(launcher=launcher, start_worker=lambda: launcher.start_worker("mcp"), egress=egress)
         await nursery.start(pool.run)
@@ -132,9 +136,17 @@ async def enforce(
             policy=policy,
             commands=commands,
             files=files,
-            file_gate=FileGate(policy, workspace=workspace),
+            file_gate=FileGate(policy, workspace=workspace, environment=wall.tags),
             web=web,
-            mcp=McpService(policy, pool=pool, commands=commands, files=files, web=web, profile=wall.mcp_profile),
+            mcp=McpService(
+                policy,
+                pool=pool,
+                commands=commands,
+                files=files,
+                web=web,
+                profile=wall.mcp_profile,
+                environment=wall.tags,
+            ),
         )
         task_status.started(enforcement)
         await enforcement.over()

@@ -13,6 +13,7 @@ import msgspec
 
 from guardhouse.errors import InvariantError, Refusal
 from guardhouse.policy import Context, OperationDecision, Policy, decide_operation
+from guardhouse.runner.passage import Passage
 from guardhouse.values import Verdict
 from guardhouse.wire import operations as wire
 
@@ -22,29 +23,34 @@ __all__ = ["FileGate"]
 class FileGate:
     """Asks one policy about file operations, always by the path relative to the workspace."""
 
-    def __init__(self, policy: Policy, *, workspace: Path) -> None:
+    def __init__(self, policy: Policy, *, workspace: Path, environment: frozenset[str] | None = None) -> None:
+        """``environment``: this host's tags, for rules with conditions."""
         self._policy = policy
         self._root = str(workspace)
+        self._environment = environment
+
+    def decide(self, operation: str, args: msgspec.Struct, *, requester: str | None = None) -> list[OperationDecision]:
+        """Return what the policy says of every path that an operation reads or changes."""
+        return [self._decide(kind, subject, requester) for kind, subject in _subjects(operation, args)]
 
     def check(self, operation: str, args: msgspec.Struct) -> None:
-        """Let an operation pass that the policy allows on every path it touches.
+        """Let an operation pass that the policy allows on every path it touches, where nobody can be asked.
 
         Raises:
-            OperationDenied: a rule, or the lack of one in a section that exists, denies.
-            Refusal: a person would have to be asked.
+            OperationDenied: a rule, or the lack of one in a section that exists, denies; or a person would have to be
+                asked.
         """
-        for kind, subject in _subjects(operation, args):
-            self._check_one(kind, subject)
+        Passage().check(self.decide(operation, args))
 
-    def only_readable(self, result: wire.GrepResult) -> wire.GrepResult:
-        """Return a search's result without the lines of files that the policy does not let anybody read.
+    def only_readable(self, result: wire.GrepResult, *, requester: str | None = None) -> wire.GrepResult:
+        """Return a search's result without the lines of files that the policy does not let anybody read unasked.
 
         Raises:
             Refusal: the whole was saved to a file, where it cannot be sifted any more.
         """
         if not self._policy.has_section("read"):
             return result
-        kept = tuple(match for match in result.matches if self._is_allowed("read", match.path))
+        kept = tuple(match for match in result.matches if self.is_allowed("read", match.path, requester=requester))
         if len(kept) == len(result.matches) and not result.truncated:
             return result
         if result.truncated:
@@ -56,21 +62,9 @@ class FileGate:
         left_out = result.left_out + len(result.matches) - len(kept)
         return msgspec.structs.replace(result, matches=kept, content=content, left_out=left_out)
 
-    def _check_one(self, kind: str, subject: str) -> None:
-        decision = self._decide(kind, subject)
-        match decision.verdict:
-            case Verdict.ALLOW:
-                return
-            case Verdict.DENY:
-                raise decision.refusal()
-            case Verdict.ASK | Verdict.UNDECIDED:
-                raise Refusal(
-                    f"{kind} denied: {decision.because}: it needs a person's approval, and people are asked about"
-                    " commands only; change the rule to allow, or use a path that is allowed"
-                )
-
-    def _is_allowed(self, kind: str, subject: str) -> bool:
-        return self._decide(kind, subject).verdict is Verdict.ALLOW
+    def is_allowed(self, kind: str, subject: str, *, requester: str | None = None) -> bool:
+        """Whether a rule allows it without asking anybody."""
+        return self._decide(kind, subject, requester).verdict is Verdict.ALLOW
 
     def relative(self, path: str) -> str:
         """Return ``path`` relative to the workspace where it is the longer spelling of a place in it.
@@ -82,10 +76,11 @@ class FileGate:
             return plain.removeprefix(self._root).lstrip("/")
         return path
 
-    def _decide(self, kind: str, subject: str) -> OperationDecision:
+    def _decide(self, kind: str, subject: str, requester: str | None) -> OperationDecision:
         if kind != "skill":
             subject = self.relative(subject) or "."
-        return decide_operation(self._policy, kind, subject, context=Context(now=datetime.now().astimezone()))
+        context = Context(now=datetime.now().astimezone(), requester=requester, environment=self._environment)
+        return decide_operation(self._policy, kind, subject, context=context)
 
 
 def _subjects(operation: str, args: msgspec.Struct) -> Iterator[tuple[str, str]]:

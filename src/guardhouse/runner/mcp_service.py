@@ -6,6 +6,7 @@ JSON-RPC. Runs in the runner.
 """
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,14 +14,14 @@ import msgspec
 
 from guardhouse.errors import PeerError
 from guardhouse.limits import BASH_TIMEOUT_MAX_S, MCP_CONNECT_TIMEOUT_DEFAULT_S
-from guardhouse.policy import Context, Policy, decide_operation
+from guardhouse.policy import Context, OperationDecision, Policy, decide_operation
 from guardhouse.policy.mcp_arguments import flatten_arguments
 from guardhouse.runner.commands import CommandService
 from guardhouse.runner.files import FilesService
 from guardhouse.runner.mcp_pool import Admission, McpPool
 from guardhouse.runner.mcp_text import describe_tool, render_result
+from guardhouse.runner.passage import Passage
 from guardhouse.runner.web import WebService
-from guardhouse.values import Verdict
 from guardhouse.wire.messages import McpServer
 from guardhouse.wire.operations import McpCallArgs, McpListToolsArgs, McpListToolsResult, McpOutcome, McpTool
 from guardhouse.worker.fetch_client import FetchRefused
@@ -54,43 +55,52 @@ class McpService:
         files: FilesService,
         web: WebService,
         profile: str,
+        environment: frozenset[str] | None = None,
     ) -> None:
-        """``profile`` is the one under which local servers run."""
+        """``profile`` is the one under which local servers run; ``environment``: this host's tags, for conditions."""
         self._policy = policy
         self._pool = pool
         self._commands = commands
         self._files = files
         self._web = web
         self._profile = profile
+        self._environment = environment
 
-    async def call(self, args: McpCallArgs) -> McpOutcome:
+    async def call(self, args: McpCallArgs, passage: Passage | None = None) -> McpOutcome:
         """Call a tool and return what it answered, bounded for one message.
+
+        Args:
+            passage: whom a rule may ask, and what is written down; without one nobody can be asked.
 
         Raises:
             OperationDenied: a rule says no.
+            NeedsApproval, ProgramNeedsApproval: a rule asks, and ``passage`` holds no answer; try again when it does.
             CommandDenied: the policy does not let the local server start.
             McpFailure: there is no result; ``code`` says why.
             Refusal: the server's record cannot be used.
         """
         arguments = args.args or {}
-        self._check_tool(args.server, args.tool_name, arguments)
+        passage = Passage() if passage is None else passage
+        passage.check([self._decide_tool(args.server, args.tool_name, arguments, passage.requester)])
         timeout_s = args.timeout_s
         try:
-            result = await self._call_once(args, arguments, timeout_s)
+            result = await self._call_once(args, arguments, timeout_s, passage)
         except McpFailure as error:
             if error.code != "session_expired":
                 raise
             # The server has said that it did nothing: a fresh session is asked once.
-            result = await self._call_once(args, arguments, timeout_s)
+            result = await self._call_once(args, arguments, timeout_s, passage)
         return await self._bounded(result)
 
-    async def _call_once(self, args: McpCallArgs, arguments: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    async def _call_once(
+        self, args: McpCallArgs, arguments: dict[str, Any], timeout_s: float, passage: Passage
+    ) -> dict[str, Any]:
         async with self._pool.use(
-            args.server, lambda: self._admit(args.server), connect_timeout_s=_connect_timeout_s(args.server)
+            args.server, lambda: self._admit(args.server, passage), connect_timeout_s=_connect_timeout_s(args.server)
         ) as session:
             return await session.call_tool(args.tool_name, arguments, timeout_s=timeout_s)
 
-    async def list_tools(self, args: McpListToolsArgs) -> McpListToolsResult:
+    async def list_tools(self, args: McpListToolsArgs, passage: Passage | None = None) -> McpListToolsResult:
         """Return every tool of a server, over all pages.
 
         Raises:
@@ -99,8 +109,9 @@ class McpService:
             Refusal: the server's record cannot be used.
         """
         server = args.server
+        passage = Passage() if passage is None else passage
         async with self._pool.use(
-            server, lambda: self._admit(server), connect_timeout_s=_connect_timeout_s(server)
+            server, lambda: self._admit(server, passage), connect_timeout_s=_connect_timeout_s(server)
         ) as session:
             raw, has_more = await session.list_tools(timeout_s=server.call_timeout or _LIST_TIMEOUT_DEFAULT_S)
         described = [describe_tool(tool) for tool in raw]
@@ -113,13 +124,18 @@ class McpService:
             notes.append(f"{len(raw) - len(tools)} tools without a name were left out")
         return McpListToolsResult(tools=tools, notes=tuple(notes))
 
-    def _check_tool(self, server: McpServer, tool_name: str, arguments: dict[str, Any]) -> None:
-        context = Context(now=datetime.now().astimezone(), arguments=flatten_arguments(arguments))
-        decision = decide_operation(self._policy, "mcp", mcp_subject(server.name, tool_name), context=context)
-        if decision.verdict is not Verdict.ALLOW:
-            raise decision.refusal()
+    def _decide_tool(
+        self, server: McpServer, tool_name: str, arguments: dict[str, Any], requester: str | None
+    ) -> OperationDecision:
+        context = Context(
+            now=datetime.now().astimezone(),
+            requester=requester,
+            environment=self._environment,
+            arguments=flatten_arguments(arguments),
+        )
+        return decide_operation(self._policy, "mcp", mcp_subject(server.name, tool_name), context=context)
 
-    async def _admit(self, server: McpServer) -> Admission:
+    async def _admit(self, server: McpServer, passage: Passage) -> Admission:
         """Return how to reach ``server``, when the policy lets it be started or asked."""
         transport = _TRANSPORTS.get(server.transport)
         if transport is None:
@@ -129,11 +145,11 @@ class McpService:
                 code="invalid_args",
             )
         if transport == "stdio":
-            return await self._admit_local(server)
+            return await self._admit_local(server, passage)
         if not server.url:
             raise PeerError(f"MCP server {server.name!r} has no url", code="invalid_args")
         try:
-            grant = self._web.grant(server.url)
+            grant = self._web.grant(server.url, passage=passage)
             url = parse_fetch_url(server.url).text
         except FetchRefused as error:
             raise McpFailure(str(error).removeprefix("webfetch failed: "), code=error.code) from None
@@ -146,12 +162,17 @@ class McpService:
         )
         return Admission(connect, None)
 
-    async def _admit_local(self, server: McpServer) -> Admission:
+    async def _admit_local(self, server: McpServer, passage: Passage) -> Admission:
         if not server.command:
             raise PeerError(f"MCP server {server.name!r} has no command", code="invalid_args")
         argv = (server.command, *server.args)
         launch = await self._commands.admit_program(
-            argv, profile=self._profile, environment=dict(server.env), timeout_s=BASH_TIMEOUT_MAX_S
+            argv,
+            profile=self._profile,
+            environment=dict(server.env),
+            timeout_s=BASH_TIMEOUT_MAX_S,
+            requester=passage.requester,
+            answer_of=partial(passage.program_answer, profile=self._profile),
         )
         return Admission(ConnectArgs(transport="stdio"), launch)
 

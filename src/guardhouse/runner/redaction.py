@@ -68,6 +68,7 @@ class Redaction:
             result,
             error=None if result.error is None else self.text(result.error),
             result=self._value(result.result),
+            decision=None if result.decision is None else self._value(result.decision),
         )
 
     def _value(self, value: Any) -> Any:

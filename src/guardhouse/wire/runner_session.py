@@ -631,4 +631,5 @@ def _completed(result: TaskResult, task: RunnerTask) -> TaskResult:
         stdout_bytes=task.streams[Stream.STDOUT].next_offset,
         stderr_bytes=task.streams[Stream.STDERR].next_offset,
         spans=result.spans,
+        decision=result.decision,
     )

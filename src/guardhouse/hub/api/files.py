@@ -19,6 +19,7 @@ from guardhouse.errors import Refusal
 from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.gateway.file_calls import ConnectionLost
@@ -336,5 +337,6 @@ async def _audit(call: Call, environment: EnvironmentRecord, action: str, path: 
             environment=environment.id,
             path=path_as_text(path)[:1024],
             transfer=transfer,
+            policies=policies_of_report(call.services.links.reported_policy(environment.id)),
         )
     )

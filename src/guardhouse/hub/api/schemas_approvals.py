@@ -35,8 +35,9 @@ class Approval(Output, frozen=True):
     """What a runner asks people, with all that it said, and their answer.
 
     ``gate`` is ``shell`` for a whole command text before it starts, ``exec`` for one program of a running command,
-    whose exact words are ``argv``. ``explanation`` is gate one's decision. ``votes_needed`` is 2 under the two-person
-    rule.
+    whose exact words are ``argv``, ``operation`` for a file operation, page, tool or skill: ``path`` names what it is
+    about, and ``explanation.preview`` shows what would change. ``explanation`` is the decision. ``votes_needed`` is 2
+    under the two-person rule.
     """
 
     id: str
@@ -44,7 +45,7 @@ class Approval(Output, frozen=True):
     environment_id: str
     environment_name: str | None
     task_id: str
-    gate: Literal["shell", "exec"]
+    gate: Literal["shell", "exec", "operation"]
     command: str
     argv: list[str] | None
     path: str

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from guardhouse import limits
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.audit.policies import policies_of_decision, policies_of_explanation
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
@@ -503,7 +504,8 @@ def _record(
     argv = None if request.argv is None else _cut_argv(list(request.argv))
     explanation = None if request.explanation is None else msgspec.json.encode(request.explanation)
     if explanation is not None and len(explanation) > EXPLANATION_MAX_BYTES:
-        explanation = msgspec.json.encode({"left_out": f"{len(explanation)} bytes: more than the hub keeps"})
+        left_out = {"left_out": f"{len(explanation)} bytes: more than the hub keeps"}
+        explanation = msgspec.json.encode({**left_out, **(policies_of_decision(request.explanation) or {})})
     return ApprovalRecord(
         id=mint_id("apr"),
         environment_id=environment.id,
@@ -560,6 +562,7 @@ def _facts(record: ApprovalRecord) -> dict[str, Any]:
         "path": record.path,
         "requester": record.requester,
         "requested_by": record.requested_by,
+        "policies": policies_of_explanation(record.explanation),
     }
 
 

@@ -7,7 +7,7 @@ slows the runner's command instead of filling the hub's memory. Runs in the hub.
 
 from dataclasses import replace
 from functools import partial
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 import structlog
@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from guardhouse import limits
 from guardhouse.errors import PeerError
 from guardhouse.hub.approvals.desk import ApprovalDesk
+from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.condition import Vitals, decide_conditions
 from guardhouse.hub.credentials import mint_id
@@ -166,6 +167,11 @@ class RunnerLink:
         report, (timeouts, timed_out_ms) = self.policies.report, self._board.timeouts.of(self._environment.id)
         missing = report.missing_layers if report is not None else ()
         return replace(self._vitals, missing_layers=missing, timeouts=timeouts, timed_out_ms=timed_out_ms)
+
+    @property
+    def policies_in_force(self) -> dict[str, Any] | None:
+        """Which policies the runner said last are in force."""
+        return policies_of_report(self.policies.report)
 
     def holds(self, task_id: str) -> bool:
         """Whether the runner was given the task on this connection, or goes on with it."""
@@ -441,6 +447,8 @@ class RunnerLink:
                 ends[task_id] = self._end(live, event, at_ms)
                 records[task_id] = live.record
 
+        policies = self.policies_in_force
+
         def store_all(connection: Connection) -> list[str]:
             for task_id in started:
                 store.advance_task(
@@ -455,7 +463,7 @@ class RunnerLink:
             return [
                 task_id
                 for task_id, end in ends.items()
-                if finish_and_record(connection, records[task_id], end, actor="runner")
+                if finish_and_record(connection, records[task_id], end, actor="runner", policies=policies)
             ]
 
         try:

@@ -147,6 +147,7 @@ def record_executed(
     task: str,
     command: str | None,
     execs: dict[str, Any],
+    policies: dict[str, Any] | None = None,
 ) -> int | None:
     """Store what a task's command really ran (``execs`` as docs/exec_gate.md has it); None where nothing did.
 
@@ -169,6 +170,7 @@ def record_executed(
         executed=executed_text(
             [words for words, _ in (*ran, *refused)], left_out=left_out if isinstance(left_out, int) else 0
         ),
+        policies=policies,
         ran=len(ran),
         refused=[{"argv": words, "because": because} for words, because in refused[:100]],
     )

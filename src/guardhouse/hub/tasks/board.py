@@ -72,6 +72,10 @@ class Runner(Protocol):
     def memory_id(self) -> str | None:
         """The name of its memory, under v1."""
 
+    @property
+    def policies_in_force(self) -> dict[str, Any] | None:
+        """Which policies it said last are in force (`audit.policies`); None: it has said nothing."""
+
     def holds(self, task_id: str) -> bool:
         """Whether it was given the task on this connection, or goes on with it."""
 
@@ -269,6 +273,7 @@ class TaskBoard:
                 requested_by=asked.requested_by,
                 origin=asked.origin,
                 mcp_server=asked.mcp_server_id,
+                policies=None if runner is None else runner.policies_in_force,
             )
 
         try:
@@ -554,6 +559,7 @@ class TaskBoard:
                 task=task_id,
                 command=live.record.command,
                 reason=reason,
+                policies=self._policies(live.record.environment_id),
             )
 
         if not live.was_sent:
@@ -621,9 +627,21 @@ class TaskBoard:
     async def end(self, live: LiveTask, state: TaskState, code: str, reason: str) -> None:
         """Store an end that the hub itself gives."""
         end = hub_end(state, at_ms=now_ms(), code=code, reason=reason, notes=live.notes)
-        if await self._database.write(partial(finish_and_record, record=live.record, end=end, actor="hub")):
+        if await self._database.write(
+            partial(
+                finish_and_record,
+                record=live.record,
+                end=end,
+                actor="hub",
+                policies=self._policies(live.record.environment_id),
+            )
+        ):
             _log.info("task_ended_by_hub", task_id=live.id, state=state.value, reason=reason)
             self.ended(live.id, end)
+
+    def _policies(self, environment_id: str) -> dict[str, Any] | None:
+        runner = self._runners.find(environment_id)
+        return None if runner is None else runner.policies_in_force
 
     def _end_soon(self, live: LiveTask, state: TaskState, code: str, reason: str) -> None:
         async def end() -> None:

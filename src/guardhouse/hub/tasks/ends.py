@@ -5,6 +5,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection
 
+from guardhouse.hub.audit.policies import policies_of_decision
 from guardhouse.hub.store import audit
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
@@ -43,12 +44,26 @@ def decide_end(result: TaskResult, *, at_ms: int, cancel_asked: bool, notes: lis
         at_ms=at_ms,
         reason=reason[:ERROR_MAX_CHARS] if isinstance(reason, str) and reason else None,
         success=result.success,
-        result=None if result.result is None else msgspec.json.encode(result.result),
+        result=_stored_result(result),
         error=error,
         error_code=result.error_code[:64] if result.error_code else None,
         exit_code=exit_code,
         output_note="; ".join(notes) or None,
     )
+
+
+def _stored_result(result: TaskResult) -> bytes | None:
+    """Return the operation's result, with what the policy said of it as `decision`, as a command's result has it.
+
+    A refused operation's result is the decision itself, as a refused command's is.
+    """
+    body, decision = result.result, result.decision
+    if isinstance(decision, dict):
+        if body is None:
+            body = decision
+        elif isinstance(body, dict) and "decision" not in body:
+            body = {**body, "decision": decision}
+    return None if body is None else msgspec.json.encode(body)
 
 
 def hub_end(state: TaskState, *, at_ms: int, code: str, reason: str, notes: list[str]) -> TaskEnd:
@@ -58,8 +73,13 @@ def hub_end(state: TaskState, *, at_ms: int, code: str, reason: str, notes: list
     )
 
 
-def finish_and_record(connection: Connection, record: TaskRecord, end: TaskEnd, *, actor: str) -> bool:
+def finish_and_record(
+    connection: Connection, record: TaskRecord, end: TaskEnd, *, actor: str, policies: dict[str, Any] | None
+) -> bool:
     """Store the one end of a task and, in the audit log, how it ended, what was decided and what really ran.
+
+    Args:
+        policies: those in force as the runner said last, for an end without a decision (`audit.policies`).
 
     Returns:
         False, with nothing stored, when the task has an end already or is gone.
@@ -68,6 +88,7 @@ def finish_and_record(connection: Connection, record: TaskRecord, end: TaskEnd, 
         return False
     shown = _read_shown(end.result)
     decision, execs = shown.decision, shown.execs
+    policies = policies_of_decision(decision) or policies
     audit.record_audit_event(
         connection,
         at_ms=end.at_ms,
@@ -83,6 +104,7 @@ def finish_and_record(connection: Connection, record: TaskRecord, end: TaskEnd, 
         error_code=end.error_code,
         error=None if end.error is None else end.error[:1_024],
         decision=_decision_facts(decision) if isinstance(decision, dict) else None,
+        policies=policies,
     )
     if isinstance(execs, dict):
         audit.record_executed(
@@ -92,6 +114,7 @@ def finish_and_record(connection: Connection, record: TaskRecord, end: TaskEnd, 
             task=record.id,
             command=record.command,
             execs=execs,
+            policies=policies,
         )
     return True
 

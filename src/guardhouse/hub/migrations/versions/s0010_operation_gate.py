@@ -1,0 +1,27 @@
+"""Room for the name of the gate that asks about operations other than commands."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Widen the columns."""
+    _set_width(16, before=8)
+
+
+def downgrade() -> None:
+    """Narrow the columns; what was asked about operations is forgotten, which an older hub could not show."""
+    op.execute("DELETE FROM approval_grants WHERE gate = 'operation'")
+    op.execute("DELETE FROM approvals WHERE gate = 'operation'")
+    _set_width(8, before=16)
+
+
+def _set_width(width: int, *, before: int) -> None:
+    for table in ("approvals", "approval_grants"):
+        with op.batch_alter_table(table) as batch:
+            batch.alter_column("gate", existing_type=sa.String(length=before), type_=sa.String(length=width))
