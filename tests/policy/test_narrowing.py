@@ -19,6 +19,8 @@ from guardhouse.policy import (
     strictest,
 )
 from guardhouse.policy.compare import check_narrowing
+from guardhouse.policy.narrowing import chain
+from guardhouse.policy.operation import decide_tunnel, decisions_as_json
 from guardhouse.values import Verdict
 
 LOCAL = load_policy(
@@ -152,3 +154,34 @@ def test_never_more_than_either(own: list, other: list, text: str) -> None:
     """Whatever the two say, their common answer is the strictest of both and never more than one of them."""
     verdict = decide(replace(made(own), narrowing=made(other)), text).verdict
     assert verdict is strictest(decide(made(own), text).verdict, decide(made(other), text).verdict)
+
+
+def test_the_shadow_of_every_operation() -> None:
+    """What a second policy would have said stands in the decision of each operation, and decides nothing."""
+    shadow = load_policy('permission: {bash: {}, read: {"a": deny}, egress: {"*": deny}}', name="next.yaml")
+    hub = load_policy('permission: {bash: {}, write: {"b": deny}}', name="pol_1")
+    policy = replace(load_policy('permission: {bash: {}, read: {"**": allow}}', name="p.yaml"), shadow=shadow)
+    decision = decide_operation(chain(policy, [hub]), "read", "a")
+    assert decision.verdict is Verdict.ALLOW
+    assert (decision.policy, decision.narrowing) == (("p.yaml", policy.digest), (("pol_1", hub.digest),))
+    said = decision.as_json()["shadow"]
+    assert (said["verdict"], said["differs"], said["policy"]["digest"]) == ("deny", True, shadow.digest)
+    tunnel = decide_tunnel(policy, "https", "example.com:443")
+    assert (tunnel.verdict, tunnel.as_json()["shadow"]["verdict"]) == (Verdict.ALLOW, "deny")
+    both = decisions_as_json([decide_operation(policy, "read", "b"), decision])
+    assert (both["verdict"], both["shadow"]["differs"], len(both["operations"])) == ("allow", True, 2)
+
+
+@pytest.mark.parametrize("denied_by", [0, 1, 2, 3])
+def test_every_layer_must_allow(denied_by: int) -> None:
+    """One no among four policies is a no, whichever of them says it, at both gates and for files."""
+    texts = ['{"*": allow, "id": deny}' if one == denied_by else '{"*": allow}' for one in range(4)]
+    layers = [
+        load_policy(f"permission: {{bash: {text}, read: {text}}}", name=str(one)) for one, text in enumerate(texts)
+    ]
+    policy = chain(layers[0], layers[1:])
+    assert [decide(policy, text).verdict for text in ("id", "true")] == [Verdict.DENY, Verdict.ALLOW]
+    assert decide_exec(policy, ("id",), path="/usr/bin/id", names=("id",)).verdict is Verdict.DENY
+    assert decide_operation(policy, "read", "id").verdict is Verdict.DENY
+    restored = restore_policy(dump_policy(policy))
+    assert [one.digest for one in restored.layers] == [one.digest for one in policy.layers]

@@ -114,6 +114,6 @@ async def test_preview() -> None:
     assert (len(long["text"].split("\n")), "of 18000 characters" in long["left_out"]) == (200, True)
     for content in (b"\x00", b"\xff", b"x" * 100_000):
         assert "text" not in await preview_operation(wire.WriteArgs(path="a", content=content), missing)
-    assert (
-        summarise_operation("remove", wire.RemoveArgs(path="d", recursive=True)) == "remove d and everything below it"
-    )
+    assert summarise_operation("read", wire.ReadArgs(path="a\nb\u202ec")) == "read a\\nb\\u202ec"
+    everything = wire.RemoveArgs(path="d", recursive=True)
+    assert summarise_operation("remove", everything) == "remove d and everything below it"

@@ -26,7 +26,15 @@ ReadBefore = Callable[[], Awaitable[bytes | None]]
 
 
 def summarise_operation(operation: str, args: msgspec.Struct) -> str:
-    """Return what is to be done in one line, paths and addresses as they were asked for."""
+    """Return what is to be done in one line, paths and addresses as they were asked for.
+
+    What could break the line or turn it round stands as an escape: nobody agrees to another line than is carried out.
+    """
+    line = _summary(operation, args)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+
+
+def _summary(operation: str, args: msgspec.Struct) -> str:
     match args:
         case wire.WriteArgs():
             return f"write {args.path} ({len(args.content)} bytes)"

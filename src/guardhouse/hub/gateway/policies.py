@@ -116,7 +116,7 @@ class PolicyCourier:
         )
 
         def write(connection: Connection) -> None:
-            if policies.record_policy_answer(connection, record):
+            if policies.record_policy_answer(connection, record, team_id=self._team_id):
                 verb = "taken" if answer.accepted else "refused"
                 self._note(connection, answer, verb, layer=answer.layer, held=held)
 

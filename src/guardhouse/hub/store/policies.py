@@ -139,13 +139,14 @@ def list_answers(
     return [PolicyAnswerRecord(**row) for row in rows]
 
 
-def record_policy_answer(connection: Connection, answer: PolicyAnswerRecord) -> bool:
-    """Store what a runner said of a policy; False where that is known already, or the policy is gone."""
+def record_policy_answer(connection: Connection, answer: PolicyAnswerRecord, *, team_id: str | None) -> bool:
+    """Store what a runner said of a policy; False where that is known already, or it is none of its policies.
+
+    ``team_id`` is that of the answer's environment.
+    """
     columns = hub_policy_answers.c
-    if (
-        connection.execute(select(hub_policies.c.policy_id).where(hub_policies.c.policy_id == answer.policy_id)).first()
-        is None
-    ):
+    wanted = list_policies_for(connection, environment_id=answer.environment_id, team_id=team_id)
+    if all(one.policy_id != answer.policy_id for one in wanted):
         return False
     here = and_(columns.environment_id == answer.environment_id, columns.policy_id == answer.policy_id)
     known = connection.execute(select(columns.state, columns.error).where(here)).first()

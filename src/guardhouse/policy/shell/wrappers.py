@@ -110,6 +110,24 @@ WRAPPERS: Final[dict[str, Wrapper]] = {
         long_flags=_names("--append --portability --verbose --quiet"),
         long_values=_names("--format --output"),
     ),
+    "setpriv": Wrapper(
+        long_flags=_names("--clear-groups --keep-groups --init-groups --no-new-privs --nnp"),
+        long_values=_names(
+            "--groups --inh-caps --ambient-caps --bounding-set --rgid --egid --regid --ruid --euid --reuid --securebits"
+            " --pdeathsig --selinux-label --apparmor-profile"
+        ),
+        none=_names("d h V --dump --help --version --list-caps"),
+        # It puts another PATH in force, by which the command's name is looked up.
+        refuse=_names("--reset-env"),
+    ),
+    "prlimit": Wrapper(
+        long_flags=_names(
+            "--core --data --nice --fsize --sigpending --memlock --rss --nofile --msgqueue --rtprio --stack --cpu"
+            " --nproc --as --locks --rttime --noheadings --raw --verbose"
+        ),
+        none=_names("p h V --pid --help --version"),
+    ),
+    "choom": Wrapper(values="n", long_values=_names("--adjust"), none=_names("p h V --pid --help --version")),
     "strace": Wrapper(
         flags="cCdDfFhiknNqrtTvVwxyzZ",
         values="aeIOPsSuUX",
@@ -236,8 +254,8 @@ UNREADABLE: Final[dict[str, str]] = {
         "runs its arguments as a command": (
             "setarch dbus-run-session dbus-launch xvfb-run firejail bwrap proot fakeroot fakechroot catchsegv ltrace"
             " rlwrap unbuffer torsocks torify proxychains proxychains4 tsocks cpulimit chpst softlimit setuidgid"
-            " envdir envuidgid setlock start-stop-daemon daemonize numactl cgexec prlimit setpriv capsh pkexec gosu"
-            " su-exec tini dumb-init sg newgrp systemd-run systemd-inhibit run0 uutils choom coresched uclampset"
+            " envdir envuidgid setlock start-stop-daemon daemonize numactl cgexec capsh pkexec gosu"
+            " su-exec tini dumb-init sg newgrp systemd-run systemd-inhibit run0 uutils coresched uclampset"
             " trickle eatmydata libtool ld.so nocache pipexec socat-exec s6-setuidgid runcon sandbox-exec"
         ),
         "runs commands when files change, later or again": "entr watchexec at batch crontab anacron incrontab",
