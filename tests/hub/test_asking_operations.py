@@ -34,7 +34,7 @@ class Asking:
         self.runner = runner
 
     async def start(self, operation: str, **args: Any) -> str:
-        body = {"environment_id": "web-1", "operation": operation, "args": args, "session_id": "s1"}
+        body = {"environment_id": "web-1", "operation": operation, "args": args}
         reply = await self.hub.http.post("/api/v1/tasks", json=body)
         assert reply.status_code == 202, reply.text
         return reply.json()["id"]
@@ -76,7 +76,7 @@ async def asking(hub):
 
 
 async def test_operations_ask(asking: Asking) -> None:
-    """A write waits with its difference shown, a yes lets it through, a no does not; a session's yes holds."""
+    """A write waits with its difference shown, a yes lets it through, a no does not; for the rule nobody asks again."""
     workspace = asking.runner.workspace
     (workspace / "conf").mkdir()
     (workspace / "conf" / "a").write_text("port: 1\nhost: x\n")
@@ -101,7 +101,7 @@ async def test_operations_ask(asking: Asking) -> None:
     task = await asking.start("edit", path="conf/a", old="port: 1", new="port: 3")
     asked = await asking.question(task)
     assert "+port: 3" in asked["explanation"]["preview"]["text"]
-    await asking.answer(asked, "approve", scope="session")
+    await asking.answer(asked, "approve", scope="rule", for_s=3600)
     ended = await asking.end(task)
     assert ended["success"], ended
     assert (workspace / "conf" / "a").read_text().startswith("port: 3")
@@ -109,7 +109,7 @@ async def test_operations_ask(asking: Asking) -> None:
     assert (decision["verdict"], decision["shadow"]["verdict"], decision["shadow"]["differs"]) == ("ask", "deny", True)
     assert "approved by" in decision["approved"][0]
     ended = await asking.end(await asking.start("edit", path="conf/a", old="port: 3", new="port: 4"))
-    assert ended["success"], "the session's yes was not asked for again"
+    assert ended["success"], "the rule was asked about again"
 
     # Whatever stems from a decision names the policies.
     events = await asking.events(task)
