@@ -179,6 +179,19 @@ async def test_a_tool_of_the_machines_own_mcp_server(system: LocalSystem) -> Non
             {"environment": HOST, "server_record": record, "tool": "shout", "arguments": {"text": "hello"}},
         )
         assert called.structured_content["text"] == "HELLO", called
+        # The same as a record of the hub: tried from a terminal, then used by its name alone.
+        words = ("--connect-timeout", "60", "--", record["command"], *record["args"])
+        made = system.cli("mcp-server", "add", "shouter", "--env", HOST, *words)
+        assert made.returncode == 0, made.stderr
+        tried = system.cli("mcp-server", "test", "shouter", HOST)
+        assert (tried.returncode, tried.stdout.split()[:2]) == (0, [b"TOOL", b"DESCRIPTION"]), tried
+        by_name = {"environment": HOST, "server": "SHOUTER", "tool": "shout", "arguments": {"text": "by name"}}
+        called = await client.call_tool("call_mcp_tool", by_name)
+        assert called.structured_content["text"] == "BY NAME", called
+        assert system.cli("mcp-server", "remove", "shouter", "--yes").returncode == 0
+        gone = await client.call_tool("call_mcp_tool", by_name)
+        assert gone.is_error
+        assert "no MCP server" in str(gone.content)
 
 
 # A server of the older era in a few lines, since the machine's own Python has no SDK behind the wall.

@@ -22,6 +22,9 @@ __all__ = ["BUDGET_DEFAULT_TOKENS", "BudgetTokens", "IdempotencyKey", "WaitS", "
 
 BUDGET_DEFAULT_TOKENS: Final = 8_000
 TaskId = Annotated[str, Field(description="task_id of an earlier answer", min_length=1, max_length=64)]
+CommandText = Annotated[str, Field(description="text for bash", min_length=1, max_length=131_072)]
+Workdir = Annotated[str, Field(description="directory below the workspace")]
+TimeoutS = Annotated[float, Field(gt=0, le=86_400, description="after which the command is ended")]
 WaitS = Annotated[float, Field(ge=0, le=WAIT_MAX_S, description="seconds to wait before answering that it still runs")]
 BudgetTokens = Annotated[
     int, Field(ge=100, le=100_000, description="about how much output to answer; head and tail of more")
@@ -50,21 +53,20 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
         *,
         environment: EnvironmentName = None,
         session_id: SessionId = None,
-        command: Annotated[str, Field(description="text for bash", min_length=1, max_length=131_072)],
-        workdir: Annotated[str, Field(description="directory below the workspace")] = "",
-        timeout_s: Annotated[float, Field(gt=0, le=86_400, description="after which the command is ended")] = 120.0,
+        command: CommandText,
+        workdir: Workdir = "",
+        timeout_s: TimeoutS = 120.0,
         wait_s: WaitS = WAIT_DEFAULT_S,
         max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
         idempotency_key: IdempotencyKey = None,
     ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Run a bash command on the machine, within its policy. Answers with a running task when it takes long."""
         async with desk.open(context) as hub:
-            args = {"command": command, "workdir": workdir, "timeout": timeout_s}
             return await commands.run(
                 hub,
                 context,
                 await find_target(hub, environment, session_id),
-                args,
+                _bash_args(command, workdir, timeout_s),
                 wait_s=wait_s,
                 budget_tokens=max_output_tokens,
                 idempotency_key=idempotency_key,
@@ -85,30 +87,22 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
         *,
         environment: EnvironmentName = None,
         session_id: SessionId = None,
-        command: Annotated[str, Field(description="text for bash", min_length=1, max_length=131_072)],
-        workdir: Annotated[str, Field(description="directory below the workspace")] = "",
-        timeout_s: Annotated[float, Field(gt=0, le=86_400, description="after which the command is ended")] = 120.0,
+        command: CommandText,
+        workdir: Workdir = "",
+        timeout_s: TimeoutS = 120.0,
         wait_s: WaitS = WAIT_DEFAULT_S,
         max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
     ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Run a command that only looks: the hub refuses what the read-only rules do not certainly allow."""
-        decision = await trio.to_thread.run_sync(
-            partial(decide, read_only, command, reader=partial(read_command, second=None)),
-            abandon_on_cancel=True,
-        )
-        if decision.verdict is not Verdict.ALLOW:
-            return error_answer(
-                "not_read_only",
-                f"the read-only rules do not allow it: {decision.because}",
-                hint="write it with programs that only read and without what text cannot judge, or use run_command",
-            )
+        refused = await _refuse_unless_read_only(read_only, command)
+        if refused is not None:
+            return refused
         async with desk.open(context) as hub:
-            args = {"command": command, "workdir": workdir, "timeout": timeout_s}
             return await commands.run(
                 hub,
                 context,
                 await find_target(hub, environment, session_id),
-                args,
+                _bash_args(command, workdir, timeout_s),
                 wait_s=wait_s,
                 budget_tokens=max_output_tokens,
                 idempotency_key=None,
@@ -206,6 +200,24 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
             next_step=None if task["finished"] else "wait_task shows its end",
         )
         return answer(found, f"task {found.task_id} on {where.environment_name}: {found.state}, {found.status}")
+
+
+def _bash_args(command: str, workdir: str, timeout_s: float) -> dict[str, Any]:
+    return {"command": command, "workdir": workdir, "timeout": timeout_s}
+
+
+async def _refuse_unless_read_only(rules: Policy, command: str) -> CallToolResult | None:
+    """Return the refusal of a command that the rules do not certainly allow; None for one that may run."""
+    decision = await trio.to_thread.run_sync(
+        partial(decide, rules, command, reader=partial(read_command, second=None)), abandon_on_cancel=True
+    )
+    if decision.verdict is Verdict.ALLOW:
+        return None
+    return error_answer(
+        "not_read_only",
+        f"the read-only rules do not allow it: {decision.because}",
+        hint="write it with programs that only read and without what text cannot judge, or use run_command",
+    )
 
 
 def _ends_inside_a_character(data: bytes) -> bool:
