@@ -86,7 +86,7 @@ def test_refusal_names_its_layer(
 ) -> None:
     """One of the lines is about the layer that refused, by the name that a profile uses for it."""
     if profile not in bundle.profiles:
-        pytest.skip("needs Landlock ABI 4")
+        pytest.skip("needs Landlock ABI 4 (Linux 6.7)")
     denials, said = explain(client, bundle, profile, text)
     assert {(one.layer, one.subject) for one in denials} & wanted, f"{denials}\n{said}"
 

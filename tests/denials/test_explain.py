@@ -51,7 +51,7 @@ REFUSED = [
 def test_a_line_names_the_layer(bundle: Bundle, profile: str, line: str, layer: str, subject: str) -> None:
     """Layer and subject follow from the plan; since the evidence is text, it says likely, and quotes it."""
     if profile not in bundle.profiles:
-        pytest.skip("needs Landlock ABI 4")
+        pytest.skip("needs Landlock ABI 4 (Linux 6.7)")
     (found,) = explain(bundle, profile, line)
     if layer == "landlock" and bundle.profiles[profile].landlock is None:
         layer = "namespaces"
@@ -78,7 +78,7 @@ SILENT = [
 def test_nothing_is_said_where_the_plan_does_not_refuse(bundle: Bundle, profile: str, line: str) -> None:
     """A guess is worse than silence: the wall takes no blame for what it lets through."""
     if profile not in bundle.profiles:
-        pytest.skip("needs Landlock ABI 4")
+        pytest.skip("needs Landlock ABI 4 (Linux 6.7)")
     assert explain(bundle, profile, line) == ()
 
 

@@ -32,7 +32,7 @@ def at():
 @pytest.fixture(scope="module", params=STARTS)
 def start(request: pytest.FixtureRequest) -> str:
     if request.param == "root" and not is_root():
-        pytest.skip("starting as root needs root")
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
     return request.param
 
 

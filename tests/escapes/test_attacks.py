@@ -25,7 +25,7 @@ def _skip_what_cannot_be(attack: Attack, start: str) -> None:
     if platform.machine() not in attack.machines:
         pytest.skip(f"not on {platform.machine()}")
     if start == "root" and os.geteuid() != 0:
-        pytest.skip("starting as root needs root")
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
 
 
 @pytest.mark.parametrize(("attack", "profile", "start"), _cases())

@@ -59,7 +59,7 @@ print("alive", flush=True)
 
 def needs(start):
     if start == "root" and os.geteuid() != 0:
-        pytest.skip("starting as root needs root")
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
 
 
 def survives(arena, profile, start):
@@ -83,7 +83,7 @@ def test_memory_of_the_whole_tree_is_bounded(arena):
     needs("root")
     text, outcome = arena.run("isolate", "root small", (PYTHON, "-I", "-c", MEMORY_TREE), timeout_s=60)
     if outcome.peak_memory_bytes is None or any("memory limit" in note for note in outcome.notes):
-        pytest.skip("no memory controller here")
+        pytest.skip("no cgroup memory controller can be used here")
     assert outcome.oom_killed, (text, outcome)
     assert text.count("held") < 4
     assert survives(arena, "isolate", "root small")

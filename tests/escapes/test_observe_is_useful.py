@@ -22,7 +22,7 @@ COMMANDS = (
 def test_command_of_a_host_keeper_works(arena, command, start):
     """It exits with 0 and no system call of it was denied."""
     if start == "root" and os.geteuid() != 0:
-        pytest.skip("starting as root needs root")
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
     program = command.split()[0]
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed here")
@@ -36,7 +36,7 @@ def test_command_of_a_host_keeper_works(arena, command, start):
 def test_observe_sees_processes_of_the_host_and_isolate_does_not(arena, start):
     """The victim, a process of the host, is listed behind observe and absent behind isolate."""
     if start == "root" and os.geteuid() != 0:
-        pytest.skip("starting as root needs root")
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
     victim = arena.targets["victim"]
     look = ("bash", "-c", f"tr '\\0' ' ' < /proc/{victim}/cmdline")
     seen, _ = arena.run("observe", start, look)

@@ -117,7 +117,7 @@ def script(text: str) -> tuple[str, ...]:
 def test_two_commands_do_not_reach_each_other(arena, profile, start):
     """Whatever one holds, the other is refused; from inside the first command the same succeeds."""
     if start == "root" and os.geteuid() != 0:
-        pytest.skip("starting as root needs root")
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
     name = f"two-{os.getpid()}"
     client = arena.client(profile, start)
     null = os.open(os.devnull, os.O_WRONLY)

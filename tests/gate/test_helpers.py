@@ -70,9 +70,12 @@ def outcome_of(done: Done, where: Path) -> tuple[str, int]:
     return re.sub(r"0x[0-9a-f]{12,16}", "0x", done.output.replace(where.name, "HERE")), done.outcome.exit_code
 
 
+def typed_program(text: str) -> str:
+    return next((word for word in re.split(r"[ ;|=]+", text) if word in PARENTS), "sh")
+
+
 def is_installed(text: str) -> bool:
-    typed = next((word for word in re.split(r"[ ;|=]+", text) if word in PARENTS), "sh")
-    return shutil.which(typed, path=PATH) is not None
+    return shutil.which(typed_program(text), path=PATH) is not None
 
 
 def markers(where: Path, marker: str) -> list[Path]:
@@ -98,7 +101,7 @@ def test_no_line_is_a_way_in(
     """Under the list and under a deny rule nothing that an attacker chose starts; the twin shows that it would."""
     text = NUMBERED[name]
     if not is_installed(text):
-        pytest.skip("what it needs is not installed here")
+        pytest.skip(f"{typed_program(text)} is not installed here")
     for gate in (attackers_gate, deny_gate):
         where = fresh(bare_wall, templates["PWNED"])
         done = gate.run(text.replace("@@", "PWNED"), where=where, timeout_s=120)

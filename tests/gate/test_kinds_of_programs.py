@@ -86,7 +86,7 @@ def test_java(deny_gate: Gate, bare_wall: Gate) -> None:
     """A virtual machine with its own threads, each of which starts a program through its helper."""
     compiler = shutil.which("javac")
     if compiler is None:
-        pytest.skip("no Java here")
+        pytest.skip("javac is not installed here (Debian: default-jdk-headless)")
     made = deny_gate.fresh_directory()
     (made / "Storm.java").write_text(JAVA)
     subprocess.run([compiler, "-J-Xshare:auto", "Storm.java"], cwd=made, check=True)
@@ -98,7 +98,7 @@ def test_go(deny_gate: Gate, bare_wall: Gate, tmp_path: Path) -> None:
     """Goroutines on many threads fork and exec at once. Long form: a program of our own; short: the tool itself."""
     tool = shutil.which("go")
     if tool is None:
-        pytest.skip("no Go here")
+        pytest.skip("go is not installed here")
     if not os.environ.get("GUARDHOUSE_LONG_TESTS"):
         # Itself a Go program, with a runtime of many threads.
         assert same(f"{tool} version", deny_gate, bare_wall).startswith("go version")
@@ -113,7 +113,7 @@ def test_go(deny_gate: Gate, bare_wall: Gate, tmp_path: Path) -> None:
 def test_node(deny_gate: Gate, bare_wall: Gate) -> None:
     """Workers of node, each of which starts a program and waits for it."""
     if shutil.which("node") is None:
-        pytest.skip("no node here")
+        pytest.skip("node is not installed here (Debian: nodejs)")
     made = deny_gate.fresh_directory()
     (made / "storm.js").write_text(NODE)
     assert same(f"node {made}/storm.js", deny_gate, bare_wall, timeout_s=100) == "20\n"
@@ -124,7 +124,7 @@ def test_setuid_programs_gain_nothing_and_run(deny_gate: Gate, bare_wall: Gate) 
     found = [path for path in map(Path, ("/bin/su", "/usr/bin/passwd", "/usr/bin/newgrp")) if path.exists()]
     found = [path for path in found if path.stat().st_mode & 0o4000]
     if not found:
-        pytest.skip("no set-uid program here")
+        pytest.skip("none of su, passwd and newgrp is set-uid here")
     output = same(f"{found[0]} --help; echo $?; {found[0]} --help >/dev/null 2>&1; id -u", deny_gate, bare_wall)
     assert output.splitlines()[-1] != "0"
 
@@ -189,6 +189,6 @@ def test_busybox_and_static_programs(deny_gate: Gate, bare_wall: Gate) -> None:
     """A static multi-call shell runs what it is allowed, and its applet is judged as what it is."""
     busybox = shutil.which("busybox")
     if busybox is None:
-        pytest.skip("no busybox here")
+        pytest.skip("busybox is not installed here (Debian: busybox-static)")
     assert same(f"{busybox} sh -c 'busybox echo a; {busybox} true; echo $?'", deny_gate, bare_wall) == "a\n0\n"
     assert "PWNED" not in deny_gate.run(f"{busybox} touch PWNED; ls").output

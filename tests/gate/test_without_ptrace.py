@@ -46,7 +46,7 @@ class NarrowGate(Gate):
 @pytest.fixture(scope="module", autouse=True)
 def _needs_landlock() -> None:
     if probe_host().landlock_abi < 1:
-        pytest.skip("no Landlock here")
+        pytest.skip("this kernel has no Landlock")
 
 
 @pytest.fixture(scope="module")

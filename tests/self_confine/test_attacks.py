@@ -217,7 +217,7 @@ def test_no_abstract_socket_is_reached(name: str, plans: dict[str, ProcessPlan])
 def test_runner_writes_its_journal_and_nothing_beside_it(plans: dict[str, ProcessPlan], journal: Path) -> None:
     """The one directory is writable, with renames and all; the next one is not, neither is the workspace readable."""
     if plans["runner"].landlock is None:
-        pytest.skip("needs Landlock")
+        pytest.skip("this kernel has no Landlock")
 
     def rotate() -> None:
         attempts.write_a_file(str(journal / "new"))
@@ -263,7 +263,7 @@ def test_capabilities_are_those_with_a_reason(name: str, plans: dict[str, Proces
 def test_confining_with_threads_is_refused_where_it_would_leave_one_out(plans: dict[str, ProcessPlan]) -> None:
     """A Landlock domain is for one thread: a process that has several must not believe that it is confined."""
     if plans["runner"].landlock is None:
-        pytest.skip("needs Landlock")
+        pytest.skip("this kernel has no Landlock")
 
     def confine_late() -> None:
         release = threading.Event()
