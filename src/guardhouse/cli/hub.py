@@ -92,6 +92,8 @@ def _check_database(context: click.Context, database: str | None) -> None:
 @_option("--oidc-map", multiple=True, metavar="VALUE=WHAT", help="What a group gives: admin, or team:NAME.")
 @_option("--oidc-access-tokens", is_flag=True, help="Take the provider's JWT access tokens at the API and at /mcp.")
 @_option("--oidc-ca-file", type=click.Path(path_type=Path), help="The CA that signed the provider's certificate.")
+@_option("--rate-per-minute", type=click.IntRange(0), default=60_000, help="Requests of one token or person; 0: all.")
+@_option("--public-rate-per-minute", type=click.IntRange(0), default=6_000, help="Of one address without either.")
 @_option("--two-people", is_flag=True, help="Two different people must approve what a rule asks about.")
 @_option("--no-own-approvals", is_flag=True, help="Nobody approves what they, or a token of theirs, asked for.")
 @_option("--webhook-url", metavar="URL", help="Post here when somebody waits for an approval; https.")
@@ -128,6 +130,8 @@ def hub(
     retention_days: int,
     runner_version: str,
     install_url: str | None,
+    rate_per_minute: int,
+    public_rate_per_minute: int,
     oidc_issuer: str | None,
     oidc_client_id: str | None,
     oidc_client_secret_file: Path | None,
@@ -186,6 +190,8 @@ def hub(
             if smtp_url is None
             else parse_mail(smtp_url, smtp_password_file, sender=mail_from, recipients=mail_to),
             audit_syslog=audit_syslog,
+            rate_per_minute=rate_per_minute,
+            public_rate_per_minute=public_rate_per_minute,
             oidc=None
             if oidc_issuer is None
             else parse_oidc(

@@ -45,6 +45,8 @@ class HubConfig:
         webhook, mail: how people are told that somebody waits for them.
         runner_version: what runners should be; an older one is shown as upgradable.
         install_url: where hosts fetch the release from, https; None: people copy it there themselves.
+        rate_per_minute: requests of one token or person; 0: no limit.
+        public_rate_per_minute: requests of one address to routes that anybody may ask; 0: no limit.
         oidc: the identity provider that people may sign in through.
         otlp_endpoint: where spans are posted to; None: nowhere.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
@@ -71,6 +73,8 @@ class HubConfig:
     webhook: Webhook | None = None
     mail: Mail | None = None
     oidc: OidcSettings | None = None
+    rate_per_minute: int = 60_000
+    public_rate_per_minute: int = 6_000
     otlp_endpoint: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +95,8 @@ class HubConfig:
             ("queue limit", self.queue_limit, 0),
             ("in-flight limit", self.in_flight_limit, 1),
             ("retention in days", self.retention_days, 0),
+            ("requests a minute", self.rate_per_minute, 0),
+            ("public requests a minute", self.public_rate_per_minute, 0),
         ):
             if value < low:
                 raise SetupError(f"{name} must be at least {low}, got {value}")

@@ -48,6 +48,7 @@ from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
+from guardhouse.hub.rates import RateLimit
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.sessions.desk import SessionDesk
@@ -276,6 +277,8 @@ async def _serving(
         passwords=Passwords(),
         lockout=Lockout(),
         challenges=Challenges(),
+        rates=RateLimit(config.rate_per_minute),
+        public_rates=RateLimit(config.public_rate_per_minute),
         provider=Provider(config.oidc) if config.oidc is not None else None,
         oidc_flows=Flows(),
         started_ms=started_ms,

@@ -17,6 +17,7 @@ from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
+from guardhouse.hub.rates import RateLimit
 from guardhouse.hub.sessions.desk import SessionDesk
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.tasks.board import TaskBoard
@@ -47,6 +48,8 @@ class Services:
     fanouts: Fanouts
     schedules: Schedules
     challenges: Challenges
+    rates: RateLimit
+    public_rates: RateLimit
     provider: Provider | None
     oidc_flows: Flows
     mcp_servers: McpServers

@@ -3,6 +3,7 @@
 Every row of the route table becomes one `Door`, and nothing else answers under /api. Knows no route. Runs in the hub.
 """
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from guardhouse.hub.clock import now_ms
 from guardhouse.hub.concerns import Concern
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.forwarded import client_address
+from guardhouse.hub.guesses import source_of
 from guardhouse.hub.oidc.access import access_principal
 from guardhouse.hub.oidc.tokens import looks_like_jwt
 from guardhouse.hub.store import people
@@ -185,6 +187,10 @@ class Door:
             services.config.trusted_proxies,
         )
         principal = await self._authenticate(request, address)
+        if principal is not None:
+            services.rates.take(principal.id, now_ms=now_ms())
+        else:
+            services.public_rates.take(source_of(address), now_ms=now_ms())
         check_access(principal, route.access)
         above = parse_traceparent(request.headers.get("traceparent")) if principal is not None else None
         if above is not None:
@@ -325,5 +331,7 @@ def _plain_response(reply: Reply) -> Response:
 def error_response(error: ApiError) -> Response:
     """Return the error in its one shape."""
     headers = {"www-authenticate": 'Bearer realm="guardhouse"'} if error.status == 401 else {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
     body: ErrorReply = error.body
     return Response(msgspec.json.encode(body), status_code=error.status, media_type=JSON, headers=headers)

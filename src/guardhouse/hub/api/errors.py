@@ -13,6 +13,7 @@ from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.mcp_servers import McpServerUnusable
 from guardhouse.hub.oidc.provider import ProviderUnavailable
 from guardhouse.hub.people.passwords import PasswordRefused, TooBusy
+from guardhouse.hub.rates import TooManyRequests
 from guardhouse.hub.store.environments import NameTaken
 
 __all__ = ["ApiError", "ErrorBody", "ErrorReply", "as_api_error"]
@@ -36,8 +37,18 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
 class ApiError(GuardhouseError):
     """A refusal with its HTTP status."""
 
-    def __init__(self, status: int, code: str, message: str, *, hint: str = "", retryable: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        hint: str = "",
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.body = ErrorReply(error=ErrorBody(code=code, message=message, hint=hint, retryable=retryable))
 
@@ -57,6 +68,15 @@ def as_api_error(error: GuardhouseError) -> ApiError:
         case TooManyGuesses():
             return ApiError(
                 429, "too_many_guesses", str(error), hint="find out who sends wrong tokens from there", retryable=True
+            )
+        case TooManyRequests():
+            return ApiError(
+                429,
+                "too_many_requests",
+                str(error),
+                hint="wait as Retry-After says; wait_s and event streams spare polling",
+                retryable=True,
+                retry_after_s=error.wait_s,
             )
         case AccessDenied():
             return ApiError(403, "access_denied", str(error), hint="ask an owner or admin for the right")
