@@ -32,6 +32,13 @@ def test_each_program_stands_below_the_one_that_started_it() -> None:
     ]
 
 
+def test_words_of_a_program_are_plain() -> None:
+    """An argument that is a terminal's control sequence is spelt out, and stays one line."""
+    one = ran(0, None, "/usr/bin/true", argv=["true", "\x1b]0;owned\x07\nexit 0"])
+    (line,) = tree_lines({"ran": [one], "refused": [], "left_out": 0})
+    assert line.startswith(r"/usr/bin/true: true '\x1b]0;owned\x07\nexit 0'  [pid")
+
+
 def test_a_deep_tree_needs_no_recursion() -> None:
     """Ten thousand programs, each started by the one before."""
     deep = {"ran": [ran(n, n - 1 if n else None, "/usr/bin/env") for n in range(10_000)], "refused": [], "left_out": 0}

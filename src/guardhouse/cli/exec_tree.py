@@ -6,6 +6,8 @@ Knows the shape of a result's ``execs`` (docs/exec_gate.md). Pure; used by `exec
 import shlex
 from typing import Any, Final
 
+from guardhouse.cli.tables import plain_text
+
 __all__ = ["refusal_lines", "tree_lines"]
 
 _REFUSALS_SHOWN: Final = 5
@@ -30,7 +32,8 @@ def tree_lines(execs: dict[str, Any]) -> list[str]:
     waiting = [(one, 0) for one in reversed(children.get(None, []))]
     while waiting:
         one, depth = waiting.pop()
-        lines.append("  " * depth + _line(one))
+        # A command names its programs and their arguments as it likes: nothing in them is for a terminal to obey.
+        lines.append("  " * depth + plain_text(_line(one)))
         if "index" in one:
             waiting += [(child, depth + 1) for child in reversed(children.get(one["index"], []))]
     if execs["left_out"]:
