@@ -1,13 +1,14 @@
 """The ASGI application: the route table, the gateway paths, and what every answer carries. Runs in the hub."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Match, WebSocketRoute
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,6 +67,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     response = error_response(ApiError(status, code, message, hint=hint))
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first row of the table that has this path.
+        rows = [row for row in request.app.routes if isinstance(row, HttpRoute)]
+        allowed = {name for row in rows if row.matches(request.scope)[0] != Match.NONE for name in row.methods or ()}
+        response.headers["allow"] = ", ".join(sorted(allowed))
     return response
 
 

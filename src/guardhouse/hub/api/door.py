@@ -290,9 +290,14 @@ def _parse_query(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct
             raise ApiError(400, "invalid_query", f"query parameter {key!r} is given twice", hint="give it once")
         values[key] = value
     try:
-        return msgspec.convert(values, kind, strict=False)
+        found = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_query", f"invalid query: {error}", hint="see /api/v1/openapi.json") from error
+    for key in values:
+        # msgspec takes the word "null" for no value, where text would not do.
+        if getattr(found, key, "") is None:
+            raise ApiError(400, "invalid_query", f"invalid query: {key!r} is null", hint="leave it out instead")
+    return found
 
 
 def _parse_event_id(text: str | None) -> int | None:

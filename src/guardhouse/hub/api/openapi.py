@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -16,6 +16,8 @@ from guardhouse.hub.authorize import Access
 
 __all__ = ["openapi_document"]
 
+# The statuses whose answers hold an id that leads on.
+_LINKED: Final = ("200", "201", "202")
 _REF: Final = "#/components/schemas/{name}"
 _DESCRIPTION: Final = (
     "Environments are places where commands run; tasks are the commands. Send 'Authorization: Bearer ght_…', or the"
@@ -33,9 +35,15 @@ def openapi_document(routes: Iterable[Route], *, server_url: str) -> dict[str, o
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
                 kinds[kind] = None
     _, components = msgspec.json.schema_components(list(kinds), ref_template=_REF)
-    paths: dict[str, dict[str, object]] = {}
+    paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        operation = _operation(route)
+        links = _links(route, routes)
+        if links:
+            for status, reply in operation["responses"].items():
+                if status in _LINKED:
+                    reply["links"] = links
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "Guardhouse hub", "version": __version__, "description": _DESCRIPTION},
@@ -51,9 +59,46 @@ def openapi_document(routes: Iterable[Route], *, server_url: str) -> dict[str, o
     }
 
 
-def _operation(route: Route) -> dict[str, object]:
-    operation: dict[str, object] = {
-        "operationId": f"{route.handler.__name__}{'_seed' if route.path == '/health' else ''}",
+def _operation_id(route: Route) -> str:
+    return f"{route.handler.__name__}{'_seed' if route.path == '/health' else ''}"
+
+
+def _links(route: Route, routes: list[Route]) -> dict[str, object]:
+    """Return where the id in a route's answer leads: from what makes or lists things to what is about one of them."""
+    kind = next((kind for status, kind in route.replies.items() if str(status) in _LINKED), None)
+    if route.method not in {"GET", "POST"} or not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return {}
+    found: dict[str, object] = {}
+    for other in routes:
+        parameter = re.match(re.escape(route.path) + r"/\{(\w+)\}", other.path)
+        pointer = _id_pointer(kind, parameter[1]) if parameter is not None else None
+        if parameter is not None and pointer is not None and other is not route:
+            expression = f"$response.body#{pointer}"
+            found[_operation_id(other)] = {
+                "operationId": _operation_id(other),
+                "parameters": {f"path.{parameter[1]}": expression},
+            }
+    return found
+
+
+def _id_pointer(kind: type[msgspec.Struct], name: str) -> str | None:
+    """Return where in an answer of ``kind`` the id of a ``name`` is, as a JSON pointer; None where it is not."""
+    types = {one.encode_name: one.type for one in msgspec.structs.fields(kind)}
+    if "id" in types:
+        return "/id"
+    wrapped = types.get(name)
+    if isinstance(wrapped, type) and issubclass(wrapped, msgspec.Struct) and "id" in wrapped.__struct_fields__:
+        return f"/{name}/id"
+    for plural in (f"{name}s", "people" if name == "person" else f"{name}s"):
+        items = get_args(types.get(plural))
+        if items and isinstance(items[0], type) and "id" in getattr(items[0], "__struct_fields__", ()):
+            return f"/{plural}/0/id"
+    return None
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": _operation_id(route),
         "summary": route.summary,
         "description": (route.handler.__doc__ or "").strip(),
         "tags": [route.tag],

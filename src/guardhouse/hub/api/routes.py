@@ -568,6 +568,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="tokens",
         body=schemas.TokenCreate,
         replies={201: schemas.TokenCreated},
+        errors=(404,),
     ),
     Route(
         method="DELETE",
