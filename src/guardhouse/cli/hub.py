@@ -255,3 +255,61 @@ def rotate(context: click.Context, *, state_dir: Path, database: str | None) -> 
     _check_database(context, database)
     count = change_sealing_key(HubConfig(state_dir=state_dir, database=database))
     click.echo(f"sealed {count} runner tokens under a new key; back sealing.key up anew", err=True)
+
+
+@hub.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@_STATE_DIR
+@_DATABASE
+@click.option("--with-keys", is_flag=True, help="Put sealing.key and audit.key in: whoever reads it has every token.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def backup(
+    context: click.Context, *, file: Path, state_dir: Path, database: str | None, with_keys: bool, as_json: bool
+) -> None:
+    """Write everything the hub keeps to the new file FILE, while it runs or not; nothing is ever overwritten."""
+    from guardhouse.hub.backup import make_backup
+
+    _check_database(context, database)
+    made = make_backup(HubConfig(state_dir=state_dir, database=database), file, with_keys=with_keys)
+    if as_json:
+        facts = {"file": str(made.path), "bytes": made.size_bytes, "sha256": made.digest, "has_keys": made.has_keys}
+        print_json({**facts, "rows": made.rows})
+        return
+    click.echo(f"{made.path}: {sum(made.rows.values())} rows, {made.size_bytes} bytes, sha256 {made.digest}")
+    if not with_keys:
+        click.echo(
+            "without keys: keep sealing.key and audit.key elsewhere; they change only when you change them", err=True
+        )
+
+
+@hub.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@_STATE_DIR
+@_DATABASE
+@click.option("--accept-broken-audit", is_flag=True, help="Restore although the audit log in it does not verify.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def restore(
+    context: click.Context,
+    *,
+    file: Path,
+    state_dir: Path,
+    database: str | None,
+    accept_broken_audit: bool,
+    as_json: bool,
+) -> None:
+    """Put the backup FILE where no store is yet, of either kind; all of it, verified, or nothing."""
+    from guardhouse.hub.backup import restore_backup
+
+    _check_database(context, database)
+    config = HubConfig(state_dir=state_dir, database=database)
+    found = restore_backup(config, file, accept_broken_audit=accept_broken_audit)
+    report = found.audit
+    if as_json:
+        facts = {"step": found.header.step, "made_ms": found.header.made_ms, "hub_version": found.header.hub_version}
+        checked = {"good": report.is_good, "records": report.records, "signed_to": report.signed_to}
+        print_json({**facts, "rows": found.rows, "audit": checked})
+        return
+    state = "verifies" if report.is_good else f"has {report.problem_count} problems"
+    click.echo(f"restored {sum(found.rows.values())} rows; the audit log of {report.records} records {state}")

@@ -13,7 +13,35 @@ from sqlalchemy import Connection
 
 from guardhouse.errors import SetupError
 
-__all__ = ["migrate_to_newest"]
+__all__ = ["current_step", "is_known_step", "migrate_to", "migrate_to_newest", "newest_step"]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def newest_step() -> str:
+    """Return the newest step that this version has."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def is_known_step(step: str) -> bool:
+    """Return whether this version has the step."""
+    return step in {one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def current_step(connection: Connection) -> str:
+    """Return the step that ``connection``'s database is at; empty where none ran."""
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def migrate_to(connection: Connection, step: str) -> None:
+    """Run the steps up to ``step``, which this version has, in the caller's transaction."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, step)
 
 
 def migrate_to_newest(connection: Connection) -> None:
@@ -22,18 +50,12 @@ def migrate_to_newest(connection: Connection) -> None:
     Raises:
         SetupError: the database is at a step that this version does not have.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.attributes["connection"] = connection
-    script = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection).get_current_revision()
-    newest = script.get_current_head()
+    current, newest = current_step(connection), newest_step()
     if current == newest:
         return
-    known = {revision.revision for revision in script.walk_revisions()}
-    if current is not None and current not in known:
+    if current and not is_known_step(current):
         raise SetupError(
             f"the database is at step {current!r}, which this version does not know (its newest is {newest!r});"
             " start the newer hub again, or restore the backup made before the upgrade"
         )
-    command.upgrade(config, "head")
+    migrate_to(connection, newest)

@@ -70,6 +70,19 @@ class StateDir:
         """Where the SQLite file is."""
         return self.path / "hub.db"
 
+    def adopt_database(self, built: Path) -> None:
+        """Let ``built``, a closed SQLite file of this directory, be the database.
+
+        Raises:
+            SetupError: there is one.
+        """
+        try:
+            os.link(built, self.database)
+        except FileExistsError as error:
+            raise SetupError(f"a database is at {str(self.database)!r} already") from error
+        built.unlink()
+        _sync_directory(self.path)
+
     @property
     def owner_token_file(self) -> Path:
         """Where the first API token is written, once."""

@@ -228,7 +228,7 @@ def iter_audit_records(connection: Connection, *, after: int = 0, until: int | N
     query = select(*_COLUMNS).where(audit_events.c.seq > after).order_by(audit_events.c.seq)
     if until is not None:
         query = query.where(audit_events.c.seq <= until)
-    with connection.execution_options(yield_per=500).execute(query) as rows:
+    with connection.execute(query, execution_options={"yield_per": 500}) as rows:
         for row in rows.mappings():
             yield AuditRecord(**row)
 

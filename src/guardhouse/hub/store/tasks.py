@@ -309,7 +309,7 @@ def read_output(
     )
     found: list[OutputChunk] = []
     size = 0
-    with connection.execution_options(yield_per=64).execute(query) as rows:
+    with connection.execute(query, execution_options={"yield_per": 64}) as rows:
         for seq, stream, offset, data in rows:
             skip = max(0, offsets[Stream(stream)] - offset)
             if skip >= len(data):
