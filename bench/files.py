@@ -139,7 +139,7 @@ def measure(root: Path, files: int, grep_mb: int) -> list[dict[str, object]]:
             rows.append(line)
 
         def with_ripgrep(others: dict[str, Callable[[], object]], *command: str) -> dict[str, Callable[[], object]]:
-            return {**others, "ripgrep": quiet(ripgrep, "-uu", *command, cwd=root)} if ripgrep else others
+            return {**others, "ripgrep": quiet(ripgrep, "-uuS", *command, cwd=root)} if ripgrep else others
 
         row("read 1 KB", lambda: worker.read("kb"), {"python": lambda: (root / "kb").read_bytes()}, 500)
         row("read 1 MB", lambda: worker.read("mb"), {"python": lambda: (root / "mb").read_bytes()}, 50)

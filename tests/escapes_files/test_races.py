@@ -16,7 +16,8 @@ from tests.support.files import FilesWorker
 from guardhouse.errors import Refusal
 from guardhouse.kernel import files as kernel
 
-# About ten seconds in the ordinary suite; GUARDHOUSE_RACE_SECONDS and GUARDHOUSE_RACE_OPERATIONS ask for more.
+# About ten seconds in the ordinary suite; GUARDHOUSE_RACE_SECONDS and GUARDHOUSE_RACE_OPERATIONS ask for more, with
+# --timeout=0 and, so that no fsync is waited for, --basetemp on a tmpfs.
 OPERATIONS = int(os.environ.get("GUARDHOUSE_RACE_OPERATIONS", "100000"))
 TIME_S = float(os.environ.get("GUARDHOUSE_RACE_SECONDS", "0.7"))
 

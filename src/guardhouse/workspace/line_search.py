@@ -24,6 +24,9 @@ _NEWLINE: Final = 0x0A
 _ESCAPES: Final = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x(?:\{[^}]*\}|..)|.)|\(\?P?<[^>]*>", re.DOTALL)
 _BLOCK_BYTES: Final = 256 * 1024
 _COUNTED_BYTES: Final = 1024 * 1024
+_EAGER_BYTES: Final = 2 * 1024 * 1024
+# From so many matches in a block on, a plain text is looked for without RE2, whose every call costs 3 µs.
+_MANY: Final = 16
 # Where ripgrep and git look for the NUL byte that tells a binary file.
 _BINARY_HEAD_BYTES: Final = 8_192
 # A text that means only itself to RE2; up to this much text is cheaper to look through for it than to hand to RE2.
@@ -215,13 +218,15 @@ class _Plain:
         self._offset = 0  # of the block in the file
         self._number = 1  # of the line at `_counted`
         self._counted = 0  # in the file
+        self._eager_until = 0  # in the file: blocks that begin before are counted as they pass
 
     def of(self, block: bytes | bytearray, end: int) -> Iterator[Line]:
         """Yield what the first ``end`` bytes of ``block`` add: whole lines that follow the last ones."""
         at = 0
-        found = _by_regex(self._pattern.regex, block, end)(0) if end else -1
-        find = self._pattern.finder(block, end) if found >= 0 else None
-        while find is not None and found >= 0:
+        find = _by_regex(self._pattern.regex, block, end)
+        found = find(0) if end else -1
+        matches = 0
+        while found >= 0:
             if found == end and block[end - 1] == _NEWLINE:
                 break  # behind the last line end there is no line
             start = block.rfind(b"\n", at, found) + 1 or at
@@ -229,7 +234,13 @@ class _Plain:
             self._count_to(block, start)
             yield Line(self._number, line, is_context=False)
             self._tick()
+            self._eager_until = self._offset + at + _EAGER_BYTES
+            matches += 1
+            if matches == _MANY:
+                find = self._pattern.finder(block, end)
             found = find(at) if at < end else -1
+        if self._offset < self._eager_until:
+            self._count_to(block, end)  # while it is at hand: the next match is likely near
         self._offset += end
 
     def _count_to(self, block: bytes | bytearray, at: int) -> None:
