@@ -78,8 +78,9 @@ class Census:
     Attributes:
         places: our own directories; their files are counted.
         uid: the account of the commands.
-        mark: in the names of whatever the commands make in public places: other files there are not counted, since
-            somebody else may use the account, too. Empty where nobody does: then every file of the account counts.
+        mark: in the names of whatever the commands make in public places: other files there, and the account's network
+            sockets, are not counted, since somebody else may use the account, too. Empty where nobody does: then
+            everything of the account counts.
         launchers: numbers of every launcher that ever was, whose control groups must be gone.
     """
 
@@ -187,7 +188,10 @@ class Census:
         words = ("census-left", *(str(place) for place in self.places))
         return sum(any(word in line for word in words) for line in lines)
 
-    def _network_sockets(self) -> int:
+    def _network_sockets(self) -> int | None:
+        if self.mark:
+            # The kernel's table names no process, and an account that is shared has other people's sockets, too.
+            return None
         found = 0
         for table in _SOCKET_TABLES:
             path = Path(f"/proc/net/{table}")
