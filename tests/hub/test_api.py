@@ -11,7 +11,7 @@ from guardhouse.hub.api.door import Door
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.authorize import Access, Scope
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
-from guardhouse.mcp_server.endpoint import MCP_PATH, METADATA_PATH, McpEndpoint
+from guardhouse.mcp_server.endpoint import HUB_METADATA_PATH, MCP_PATH, METADATA_PATH, McpEndpoint
 
 SCOPED = [route for route in ROUTES if isinstance(route.access, Scope)]
 GUARDED = [route for route in ROUTES if route.access is not Access.PUBLIC]
@@ -36,7 +36,7 @@ async def test_no_route_escapes_the_door(hub):
     app = hub.hub.app._app
     served = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ["WS"]}
     listed = {(route.path, route.method) for route in ROUTES}
-    others = {(path, "WS") for path in (*GATEWAY_PATHS, MCP_PATH, METADATA_PATH)}
+    others = {(path, "WS") for path in (*GATEWAY_PATHS, MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)}
     assert served - {(path, "HEAD") for path, _ in served} == listed | others
     for route in app.routes:
         assert isinstance(route.endpoint, Door | RunnerGateway | McpEndpoint), route.path
