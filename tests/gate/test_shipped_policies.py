@@ -33,7 +33,7 @@ EVERYDAY = [
     "case $(uname -s) in Linux) echo penguin;; esac",
     "df -P / | tail -n 1 | wc -l",
     "du -s logs | wc -l",
-    "ps -o pid= -p $$ | wc -l",
+    "uname -m | tr -d _ | wc -l",
     "date -u -d @0 +%F",
     "basename $PWD/logs; dirname a/b/c",
     "nl -ba data.csv | tac",
