@@ -41,6 +41,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "EnvironmentCreate": {"scope": {"kind": "team", "team": "TEAM"}},
     "SessionCreate": {"scope": {"kind": "team", "team": "TEAM"}},
     "SessionUpdate": {"title": "x"},
+    "ManagedUpdate": {"domains": []},
 }
 
 # What becomes of each concern for people who have the scope. "team": the environment is of their team; "other": of a

@@ -11,6 +11,7 @@ import click
 from guardhouse import __version__
 from guardhouse.cli.client import print_json
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.hub_managed import managed_options, managed_settings
 from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import parse_mail, parse_webhook
@@ -110,11 +111,13 @@ def _check_database(context: click.Context, database: str | None) -> None:
     metavar="NETWORK",
     help="Believe X-Forwarded-For from there (10.0.0.1/32); may be given several times.",
 )
+@managed_options(_option)
 @_option("--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log.")
 @_option("--otlp-endpoint", metavar="URL", help="Post traces to this OpenTelemetry collector (OTLP/HTTP).")
 @click.pass_context
 def hub(
     context: click.Context,
+    /,
     *,
     listen: str,
     state_dir: Path,
@@ -153,7 +156,9 @@ def hub(
     mail_from: str | None,
     mail_to: tuple[str, ...],
     audit_syslog: str | None,
+    managed_sandbox: bool,
     otlp_endpoint: str | None,
+    **managed: Any,
 ) -> None:
     """Serve environments, tasks and the REST API; runners dial in here.
 
@@ -192,6 +197,7 @@ def hub(
             audit_syslog=audit_syslog,
             rate_per_minute=rate_per_minute,
             public_rate_per_minute=public_rate_per_minute,
+            managed=managed_settings(state_dir, **managed) if managed_sandbox else None,
             oidc=None
             if oidc_issuer is None
             else parse_oidc(

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "exec": ("guardhouse.cli.exec", "exec_", "Run a command in an environment and return its exit status."),
     "fanout": ("guardhouse.cli.fanout", "fanout", "Run a command in many environments, so many at a time."),
     "schedule": ("guardhouse.cli.schedule", "schedule", "List and cancel tasks that start later."),
+    "managed": ("guardhouse.cli.managed", "managed", "Show the managed sandboxes and say what they may reach."),
     "session": ("guardhouse.cli.session", "session", "Work in one environment, with its history."),
     "cp": ("guardhouse.cli.copy", "cp", "Copy a file of any size from an environment or to it."),
     "task": ("guardhouse.cli.task", "task", "List tasks, show output and results, cancel."),

@@ -71,6 +71,7 @@ def reach_of(principal: Principal) -> Reach:
         environments=principal.environments,
         tags=principal.tags,
         own=frozenset({principal.id}),
+        owners=frozenset({principal.id} if principal.person is None else {principal.id, principal.person.id}),
     )
 
 
@@ -90,7 +91,8 @@ def check_sees(principal: Principal, environment: EnvironmentRecord) -> None:
     """
     reach = reach_of(principal)
     of_team = reach.teams is None or environment.team_id is None or environment.team_id in reach.teams
-    if not (of_team and _is_within(principal, environment)):
+    is_theirs = reach.teams is None or environment.owner is None or environment.owner in reach.owners
+    if not (of_team and is_theirs and _is_within(principal, environment)):
         raise NotVisible(f"no environment {environment.id!r}")
 
 
@@ -128,8 +130,10 @@ def check_runs(principal: Principal, environment: EnvironmentRecord) -> None:
     """Refuse unless ``principal`` may run there: everybody of the account may, a narrowed token within its limits.
 
     Raises:
-        NotVisible: the token is not for this environment.
+        NotVisible: the token is not for this environment, or it is a managed sandbox that is not theirs to see.
     """
+    if environment.kind == "cloud":
+        check_sees(principal, environment)
     if not _is_within(principal, environment):
         raise NotVisible(f"no environment {environment.id!r}")
 

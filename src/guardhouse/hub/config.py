@@ -15,6 +15,7 @@ from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import Mail, Webhook
 from guardhouse.hub.forwarded import Network
+from guardhouse.hub.managed.settings import ManagedSettings
 from guardhouse.hub.oidc.settings import OidcSettings
 
 __all__ = ["HubConfig", "check_otlp_endpoint", "parse_listen"]
@@ -49,6 +50,7 @@ class HubConfig:
         public_rate_per_minute: requests of one address to routes that anybody may ask; 0: no limit.
         oidc: the identity provider that people may sign in through.
         otlp_endpoint: where spans are posted to; None: nowhere.
+        managed: the managed sandboxes; None where there are none.
         retention_days: finished tasks are deleted after this; 0 keeps them for ever.
     """
 
@@ -72,6 +74,7 @@ class HubConfig:
     approval_rules: Rules = field(default_factory=Rules)
     webhook: Webhook | None = None
     mail: Mail | None = None
+    managed: ManagedSettings | None = None
     oidc: OidcSettings | None = None
     rate_per_minute: int = 60_000
     public_rate_per_minute: int = 6_000

@@ -14,12 +14,14 @@ class Reach:
         teams: sees the account's environments and those of these teams.
         environments, tags: and of them only those with such an id or one of these tags.
         own: sees tasks that these asked for, wherever they ran.
+        owners: sees the managed sandboxes of these, with ``teams`` only.
     """
 
     teams: frozenset[str] | None = None
     environments: frozenset[str] | None = None
     tags: frozenset[str] | None = None
     own: frozenset[str] = frozenset()
+    owners: frozenset[str] = frozenset()
 
     @property
     def is_everything(self) -> bool:

@@ -38,6 +38,8 @@ __all__ = [
     "environments",
     "hub_policies",
     "hub_policy_answers",
+    "managed_domains",
+    "managed_sandboxes",
     "notifications",
     "one_time_links",
     "people",
@@ -95,6 +97,8 @@ environments = Table(
     Column("name", String(128)),
     Column("team_id", String(40), ForeignKey("teams.id")),
     Column("kind", String(16), nullable=False),
+    # Of a managed sandbox: the person or token whose personal session it is for. NULL for all others.
+    Column("owner", String(40)),
     Column("tags", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("created_by", String(40), nullable=False),
@@ -278,6 +282,32 @@ one_time_links = Table(
     Column("created_by", String(40), nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
     CheckConstraint("purpose IN ('owner', 'invite', 'reset')", name="purpose"),
+)
+
+# A runner of the hub's own for one session. Frozen: it was ended; reclaimed: its files are deleted.
+managed_sandboxes = Table(
+    "managed_sandboxes",
+    METADATA,
+    Column("environment_id", String(40), ForeignKey("environments.id", ondelete="CASCADE"), primary_key=True),
+    Column("session_id", String(40), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("active_ms", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("loss", Text),
+    Column("is_told", Boolean, nullable=False),
+    CheckConstraint("state IN ('running', 'frozen', 'reclaimed')", name="state"),
+)
+
+# What an account's managed sandboxes may reach: a JSON list of names with ports.
+managed_domains = Table(
+    "managed_domains",
+    METADATA,
+    Column("account_id", String(40), ForeignKey("accounts.id"), primary_key=True),
+    Column("domains", Text, nullable=False),
+    Column("set_ms", BigInteger, nullable=False),
+    Column("set_by", String(40), nullable=False),
 )
 
 # The work of somebody in one environment, which is bound at the first task and never changes after.

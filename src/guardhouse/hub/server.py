@@ -42,6 +42,7 @@ from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
+from guardhouse.hub.managed.serve import serve_managed
 from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
@@ -326,7 +327,8 @@ async def _serving(
             url = await serving.start(partial(serve_listener, cast(Any, app), listener, stop=until_stopped))
             _log.info("hub_listening", url=url, public_url=services.public_url, version=__version__)
             try:
-                yield RunningHub(url=url, services=services, stop=stop, listener=listener, app=app)
+                async with serve_managed(config.managed, services, app) as services.sessions.managed:
+                    yield RunningHub(url=url, services=services, stop=stop, listener=listener, app=app)
             finally:
                 stop.set()
         links.flush_heartbeats()

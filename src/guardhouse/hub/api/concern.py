@@ -9,10 +9,12 @@ from guardhouse.hub.api.schemas_runs import CHILDREN_MAX, ScheduleCreate
 from guardhouse.hub.api.session_concern import (
     check_new_session,
     check_scheduled,
+    check_self_hosted,
     check_session,
     check_session_of_task,
     check_spans,
     sees_session,
+    wake_for_files,
 )
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.concerns import (
@@ -89,7 +91,8 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
         case Concern.RUN_IN_ENVIRONMENT:
             return await _run_body(call)
         case Concern.RUN_IN_PATH:
-            return await _run(call, call.path["environment"])
+            call = await _run(call, call.path["environment"])
+            return await wake_for_files(call)
         case Concern.RUN_IN_MANY:
             return await _run_in_many(call)
         case Concern.CREATE_ENVIRONMENT | Concern.CREATE_RESOURCE:
@@ -129,6 +132,7 @@ async def _environment(call: "Call", concern: Concern) -> "Call":
     try:
         if concern is Concern.EDIT_ENVIRONMENT:
             check_edits(call.actor, found)
+            check_self_hosted(found)
         else:
             check_sees(call.actor, found)
     except NotVisible as error:

@@ -73,6 +73,7 @@ async def list_environments(call: Call) -> Reply:
                 tag=query.tag,
                 scope=query.scope,
                 text=query.text,
+                kind=query.kind,
                 after=after,
                 limit=wanted,
                 reach=reach_of(call.actor),

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from guardhouse.hub.api import schemas_sessions, sessions
+from guardhouse.hub.api import managed, schemas_managed, schemas_sessions, sessions
 from guardhouse.hub.api.door import Route
 from guardhouse.hub.authorize import Scope
 from guardhouse.hub.concerns import Concern
@@ -105,5 +105,25 @@ SESSION_ROUTES: Final[tuple[Route, ...]] = (
         media_type=sessions.NDJSON,
         replies={200: str},
         errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/managed-sandbox",
+        access=Scope.TASKS_READ,
+        handler=managed.show_managed,
+        summary="How the managed sandboxes stand, what they may reach and hold",
+        tag="sessions",
+        replies={200: schemas_managed.ManagedSandboxes},
+    ),
+    Route(
+        method="PUT",
+        path="/api/v1/managed-sandbox",
+        access=Scope.ADMIN,
+        handler=managed.update_managed,
+        summary="Replace what managed sandboxes may reach",
+        tag="sessions",
+        body=schemas_managed.ManagedUpdate,
+        replies={200: schemas_managed.ManagedSandboxes},
+        errors=(409,),
     ),
 )

@@ -126,9 +126,10 @@ class EnvironmentUpdate(Input, frozen=True):
 
 
 class EnvironmentQuery(Input, frozen=True):
-    """Which environments, and which page of them."""
+    """Which environments, and which page of them: self-hosted ones, or with kind ``cloud`` managed sandboxes."""
 
     status: Status | None = None
+    kind: Literal["byoc", "cloud"] = "byoc"
     tag: Text | None = None
     scope: Text | None = None
     text: Text | None = None

@@ -9,6 +9,7 @@ from guardhouse.hub.concerns import NotVisible, check_runs
 from guardhouse.hub.sessions.missing import session_not_found
 from guardhouse.hub.sessions.rules import check_creates_session, check_edits_session, check_sees_session
 from guardhouse.hub.store import teams
+from guardhouse.hub.store.environments import EnvironmentRecord
 
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = [
     "check_new_session",
     "check_scheduled",
+    "check_self_hosted",
     "check_session",
     "check_session_of_task",
     "check_spans",
     "sees_session",
+    "wake_for_files",
 ]
 
 
@@ -75,6 +78,13 @@ def check_scheduled(call: "Call") -> None:
     Raises:
         ApiError: 409.
     """
+    if call.environment is not None and call.environment.kind == "cloud":
+        raise ApiError(
+            409,
+            "session_locked",
+            "a managed sandbox may be frozen at that time, and a scheduled task wakes none",
+            hint="run it in the session now, or schedule it in a self-hosted environment",
+        )
     if call.session is None or call.environment is None:
         return
     if call.session.bound_environment_id != call.environment.id:
@@ -101,6 +111,33 @@ def check_spans(session_id: str | None) -> None:
             f"session {session_id} runs in one environment, not in many",
             hint="leave session_id out, or give these tasks a name of their own",
         )
+
+
+def check_self_hosted(environment: EnvironmentRecord) -> None:
+    """Refuse a change of a managed sandbox's record: it is its session's.
+
+    Raises:
+        ApiError: 409.
+    """
+    if environment.kind == "cloud":
+        raise ApiError(
+            409,
+            "managed_environment",
+            f"{environment.shown_name!r} is a session's managed sandbox",
+            hint="'guardhouse session delete' removes it with its session",
+        )
+
+
+async def wake_for_files(call: "Call") -> "Call":
+    """Have the managed sandbox whose files the request is about run; other environments run or do not.
+
+    Raises:
+        ApiError: it could not be started.
+    """
+    managed = call.services.sessions.managed
+    if call.environment is not None and call.environment.kind == "cloud" and managed is not None:
+        await managed.wake(call.environment.id)
+    return call
 
 
 async def sees_session(call: "Call", session_id: str) -> bool:

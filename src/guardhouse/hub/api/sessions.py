@@ -54,6 +54,7 @@ async def _views(call: Call, records: list[SessionRecord]) -> list[schemas.Sessi
 
 
 def _session(call: Call, record: SessionRecord, environment: EnvironmentRecord | None, load: int) -> schemas.Session:
+    standing = call.services.sessions.standing(record)
     bound, state, reason = _bound(call, record, environment, load)
     at_ms = now_ms()
     return schemas.Session(
@@ -69,7 +70,7 @@ def _session(call: Call, record: SessionRecord, environment: EnvironmentRecord |
         ),
         bound_environment=bound,
         warning=record.warning,
-        notice=None,
+        notice=standing.loss if standing is not None else None,
         scope=schemas.SessionScope(kind=record.scope, team=record.team_name),
         created_by=record.created_by,
         created_by_name=record.created_by_name,
@@ -91,7 +92,11 @@ def _bound(
     else:
         presence = call.services.sessions.presence(environment)
         status, why, selectable = presence.status, presence.reason, presence.is_selectable
-        if load:
+        standing = call.services.sessions.standing(record)
+        if standing is not None and standing.is_frozen and not load:
+            status, why, selectable = "frozen", "idle: its runner was ended, the next task starts it again", True
+            state, reason = "frozen", why
+        elif load:
             state, reason = "running", f"{load} task{'s' if load > 1 else ''} of it run or wait"
         elif selectable:
             state, reason = "ready", f"its environment is {status}"
@@ -306,7 +311,10 @@ async def update_session(call: Call) -> Reply:
             raise session_not_found(found.id)
         return changed
 
-    return Reply(await _view(call, await call.services.database.write(change)))
+    changed = await call.services.database.write(change)
+    if body.scope is not None:
+        await call.services.sessions.changed(changed)
+    return Reply(await _view(call, changed))
 
 
 async def delete_session(call: Call) -> Reply:
@@ -338,6 +346,7 @@ async def delete_session(call: Call) -> Reply:
         )
 
     await call.services.database.write(remove)
+    await call.services.sessions.deleted(found)
     return Reply(None, status=204)
 
 

@@ -37,9 +37,17 @@ from guardhouse.hub.store.sessions import SessionRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.board import TaskBoard, TaskRequested
 
-__all__ = ["ManagedSandboxes", "SessionDesk", "Started"]
+__all__ = ["ManagedSandboxes", "SessionDesk", "Standing", "Started"]
 
 NO_MANAGED = "this hub was started without --managed-sandbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a managed sandbox stands: whether its runner was ended, and what was lost of its files."""
+
+    is_frozen: bool
+    loss: str | None
 
 
 class ManagedSandboxes(Protocol):
@@ -58,6 +66,12 @@ class ManagedSandboxes(Protocol):
 
     async def discard(self, environment_id: str) -> None:
         """Remove one that was provided and not bound."""
+
+    async def share(self, session: SessionRecord) -> None:
+        """Let whoever sees ``session`` see its sandbox."""
+
+    def standing(self, environment_id: str) -> Standing | None:
+        """Return how one stands; None for what is no managed sandbox."""
 
     async def wake(self, environment_id: str) -> str | None:
         """Have a frozen one run again; return what its user must be told, such as the loss of its files.
@@ -109,6 +123,22 @@ class SessionDesk:
         """Return an environment's status now."""
         instance = self._links.instance(environment.id)
         return decide_presence(environment, instance, now_ms=now_ms(), hub_started_ms=self._started_ms)
+
+    def standing(self, session: SessionRecord) -> Standing | None:
+        """Return how a session's managed sandbox stands; None where it is bound to none."""
+        if session.bound_environment_id is None or self.managed is None:
+            return None
+        return self.managed.standing(session.bound_environment_id)
+
+    async def changed(self, session: SessionRecord) -> None:
+        """Have what belongs to a session follow who sees it."""
+        if self.managed is not None:
+            await self.managed.share(session)
+
+    async def deleted(self, session: SessionRecord) -> None:
+        """Remove what belonged to a session that is deleted."""
+        if self.managed is not None and self.standing(session) is not None and session.bound_environment_id is not None:
+            await self.managed.discard(session.bound_environment_id)
 
     def managed_refusal(self, actor: Principal) -> str | None:
         """Return why ``actor`` can have no managed sandbox now; None when it can."""
@@ -235,7 +265,14 @@ class SessionDesk:
                 409, "session_environment_gone", environment_gone(session), hint="start a new session elsewhere"
             )
         notice = None
-        if environment.kind == "cloud" and self.managed is not None:
+        if environment.kind == "cloud":
+            if self.managed is None:
+                raise ApiError(
+                    409,
+                    "environment_unavailable",
+                    explain_unavailable(session, why=f"it is a managed sandbox, and {NO_MANAGED}"),
+                    hint="start the hub with it again, or start a new session elsewhere",
+                )
             notice = await self.managed.wake(environment.id)
         at_ms = now_ms()
 

@@ -71,6 +71,8 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     drain_ms: int | None = None
     drain_by: str | None = None
     drain_reason: str | None = None
+    # Whose managed sandbox it is, of a personal session.
+    owner: str | None = None
 
     @property
     def shown_name(self) -> str:
@@ -166,6 +168,7 @@ def reach_conditions(reach: Reach) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = []
     if reach.teams is not None:
         wanted.append(or_(environments.c.team_id.is_(None), environments.c.team_id.in_(sorted(reach.teams))))
+        wanted.append(or_(environments.c.owner.is_(None), environments.c.owner.in_(sorted(reach.owners))))
     narrowed: list[ColumnElement[bool]] = []
     if reach.environments is not None:
         narrowed.append(environments.c.id.in_(sorted(reach.environments)))
@@ -183,6 +186,7 @@ def list_environments(
     text: str | None = None,
     after: str | None = None,
     limit: int,
+    kind: str | None = None,
     reach: Reach = EVERYTHING,
 ) -> list[EnvironmentRecord]:
     """Return up to ``limit`` environments in the order of their shown names, from behind the name ``after``.
@@ -190,9 +194,12 @@ def list_environments(
     Args:
         scope: ``account``, a team's id, or a team's name.
         text: found in the name, the id or the machine's facts, letter case aside.
+        kind: ``byoc``, or ``cloud`` for managed sandboxes.
         reach: only those that the caller sees.
     """
     wanted = reach_conditions(reach)
+    if kind is not None:
+        wanted.append(environments.c.kind == kind)
     if tag is not None:
         wanted.append(
             environments.c.id.in_(select(environment_tags.c.environment_id).where(environment_tags.c.tag == tag))

@@ -1,0 +1,96 @@
+"""What becomes of a managed sandbox now: it is left alone, stopped, frozen, or its files are deleted.
+
+Pure: the sandbox and the clock in, the next step out. Runs in the hub.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from guardhouse.hub.clock import relative_time
+from guardhouse.hub.managed.settings import ManagedSettings
+
+__all__ = ["Occupancy", "Step", "Use", "decide_step", "explain_loss", "refuse_new", "refuse_wake"]
+
+
+class Step(StrEnum):
+    """What is done with a sandbox."""
+
+    KEEP = "leave it alone"
+    FREEZE = "end its runner, keep its files"
+    STOP_TASKS = "cancel its tasks: it holds more than it may"
+    WIPE = "delete its files: it holds twice what it may"
+    RECLAIM = "delete its files: nobody used it for long"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A sandbox as it is used now.
+
+    Attributes:
+        is_running: its runner runs.
+        tasks: that run or wait there.
+        idle_s: since its last task was asked for or ended.
+        has_files: False once they were deleted.
+        size_bytes, files: of its workspace, as last measured.
+    """
+
+    is_running: bool
+    tasks: int
+    idle_s: float
+    has_files: bool
+    size_bytes: int
+    files: int
+
+
+def decide_step(use: Use, settings: ManagedSettings) -> Step:
+    """Return what is to be done with a sandbox now. What it holds goes before how long it was idle."""
+    fill = max(use.size_bytes / settings.size_bytes, use.files / settings.files)
+    if fill > 2:
+        return Step.WIPE
+    if fill > 1 and use.tasks:
+        return Step.STOP_TASKS
+    if use.is_running:
+        return Step.FREEZE if not use.tasks and use.idle_s >= settings.idle_s else Step.KEEP
+    if use.has_files and not use.tasks and use.idle_s >= settings.reclaim_s:
+        return Step.RECLAIM
+    return Step.KEEP
+
+
+def explain_loss(step: Step, use: Use, settings: ManagedSettings, *, at_ms: int) -> str:
+    """Return what the session is told of its files that were deleted."""
+    if step is Step.WIPE:
+        return (
+            f"the sandbox held {use.size_bytes} bytes in {use.files} files, more than twice the"
+            f" {settings.size_bytes} bytes or {settings.files} files that it may; everything in it was deleted"
+        )
+    minutes = round(use.idle_s / 60)
+    ago = relative_time(at_ms - round(use.idle_s * 1000), now=at_ms)
+    return f"the sandbox was last used {ago} ({minutes} minutes idle) and was reclaimed; everything in it was deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occupancy:
+    """All managed sandboxes of a hub: how many there are, how many of them run, and what they hold."""
+
+    sandboxes: int
+    running: int
+    size_bytes: int
+
+
+def refuse_new(occupancy: Occupancy, settings: ManagedSettings) -> str | None:
+    """Return why there can be no new sandbox now; None when there can."""
+    if occupancy.sandboxes >= settings.sandboxes:
+        return f"there are {occupancy.sandboxes} managed sandboxes already; delete sessions that nobody needs"
+    if occupancy.size_bytes >= settings.total_bytes:
+        return (
+            f"the managed sandboxes hold {occupancy.size_bytes} of the {settings.total_bytes} bytes that they may"
+            " hold in all; delete sessions that nobody needs"
+        )
+    return refuse_wake(occupancy, settings)
+
+
+def refuse_wake(occupancy: Occupancy, settings: ManagedSettings) -> str | None:
+    """Return why no further sandbox can run now; None when one can."""
+    if occupancy.running >= settings.running:
+        return f"{occupancy.running} managed sandboxes run already; try again when one of them is idle"
+    return None

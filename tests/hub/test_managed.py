@@ -1,0 +1,255 @@
+"""Managed sandboxes: decisions, and one hub with real runners: fall-back, lock, freeze, thaw, quota, reclaim."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+from tests.hub.support import become_owner, invite
+from tests.support.runner_process import ACCOUNT
+
+from guardhouse.hub.managed.decide import (
+    Occupancy,
+    Step,
+    Use,
+    decide_step,
+    explain_loss,
+    refuse_new,
+    refuse_wake,
+)
+from guardhouse.hub.managed.directory import SandboxDirectory
+from guardhouse.hub.managed.host import ManagedHost
+from guardhouse.hub.managed.profile import policy_text, profile_text
+from guardhouse.hub.managed.settings import Domain, ManagedSettings
+from guardhouse.policy import decide_operation, load_policy
+from guardhouse.values import Verdict
+
+MIB = 1024 * 1024
+SETTINGS = ManagedSettings(directory=Path("/x"), idle_s=60, reclaim_s=600, size_bytes=100, files=10)
+USE = Use(is_running=True, tasks=0, idle_s=0, has_files=True, size_bytes=50, files=5)
+
+
+@pytest.mark.parametrize(
+    ("use", "step"),
+    [
+        pytest.param(USE, Step.KEEP, id="just used"),
+        pytest.param(replace(USE, idle_s=60), Step.FREEZE, id="idle"),
+        pytest.param(replace(USE, idle_s=60, tasks=1), Step.KEEP, id="idle, but a task waits"),
+        pytest.param(replace(USE, idle_s=700), Step.FREEZE, id="frozen before it is reclaimed"),
+        pytest.param(replace(USE, idle_s=599, is_running=False), Step.KEEP, id="frozen"),
+        pytest.param(replace(USE, idle_s=600, is_running=False), Step.RECLAIM, id="frozen for long"),
+        pytest.param(replace(USE, idle_s=900, is_running=False, has_files=False), Step.KEEP, id="reclaimed already"),
+        pytest.param(replace(USE, size_bytes=101, tasks=1), Step.STOP_TASKS, id="too large while it works"),
+        pytest.param(replace(USE, files=11, tasks=1), Step.STOP_TASKS, id="too many files"),
+        pytest.param(replace(USE, size_bytes=101), Step.KEEP, id="too large and quiet: the next task may tidy up"),
+        pytest.param(replace(USE, size_bytes=201, tasks=1), Step.WIPE, id="twice as large"),
+    ],
+)
+def test_what_becomes_of_a_sandbox(use, step):
+    """What it holds goes before how long nobody used it, and nothing is deleted that is used."""
+    assert decide_step(use, SETTINGS) is step
+
+
+def test_quotas_in_all_and_words_of_a_loss():
+    """One sandbox too many, one byte too many, one runner too many: each is refused with its figures."""
+    settings = replace(SETTINGS, sandboxes=2, running=1, total_bytes=100)
+    assert refuse_new(Occupancy(sandboxes=1, running=0, size_bytes=99), settings) is None
+    assert "2 managed sandboxes" in (refuse_new(Occupancy(sandboxes=2, running=0, size_bytes=0), settings) or "")
+    assert "100 of the 100 bytes" in (refuse_new(Occupancy(sandboxes=1, running=0, size_bytes=100), settings) or "")
+    assert "1 managed sandboxes run" in (refuse_wake(Occupancy(sandboxes=1, running=1, size_bytes=0), settings) or "")
+    assert "(90 minutes idle)" in explain_loss(Step.RECLAIM, replace(USE, idle_s=5_400), SETTINGS, at_ms=10**12)
+    assert "201 bytes" in explain_loss(Step.WIPE, replace(USE, size_bytes=201), SETTINGS, at_ms=10**12)
+
+
+def test_profile_has_the_allow_list_and_nothing_else():
+    """Without domains there is no network at all."""
+    assert "network" not in json.loads(profile_text(()))
+    found = json.loads(profile_text((Domain(domain="pypi.org", ports=(443, 80)),)))
+    assert found["extends"] == "isolate"
+    assert [(one["domain"], one["ports"]) for one in found["network"]["domains"]] == [("pypi.org", [443, 80])]
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        pytest.param("https://pypi.org:443/simple/x?y=1", True, id="listed"),
+        pytest.param("https://a.b.example.com:443/", True, id="below a wildcard"),
+        pytest.param("http://pypi.org:80/", False, id="at another port"),
+        pytest.param("https://pypi.org.evil.net:443/", False, id="as a part of another name"),
+        pytest.param("https://evil.net:443/pypi.org:443/", False, id="in the path"),
+        pytest.param("https://notexample.com:443/", False, id="an ending without its dot"),
+    ],
+)
+def test_the_runners_own_fetching_is_held_to_the_list(url, allowed):
+    """Webfetch leaves from the runner, not from the sandbox: the policy holds it to the same names."""
+    listed = policy_text((Domain(domain="pypi.org"), Domain(domain="*.example.com")))
+    policy = load_policy(listed, name="managed")
+    assert (decide_operation(policy, "webfetch", url).verdict is Verdict.ALLOW) is allowed
+    closed = load_policy(policy_text(()), name="managed")
+    assert decide_operation(closed, "webfetch", url).verdict is not Verdict.ALLOW
+
+
+def test_measuring_follows_no_links(tmp_path):
+    """A link to a large tree counts as one entry; a file counts what the disk gives it."""
+    directory = SandboxDirectory(tmp_path, "env_x")
+    directory.workspace.mkdir(parents=True)
+    (directory.workspace / "file").write_bytes(b"x" * 8_192)
+    (directory.workspace / "link").symlink_to("/usr")
+    with (directory.workspace / "sparse").open("wb") as file:
+        file.truncate(10**9)
+    size, files = directory.measure(files_max=100)
+    assert files == 3
+    assert 8_192 <= size < 10**6
+    directory.wipe()
+    assert directory.measure(files_max=100) == (0, 0)
+
+
+@pytest.fixture
+def sandboxes() -> Any:
+    directory = Path(tempfile.mkdtemp(prefix="guardhouse-managed-"))
+    directory.chmod(0o711)
+    yield ManagedSettings(directory=directory, run_as=ACCOUNT if os.geteuid() == 0 else None, size_bytes=8 * MIB)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
+    """Auto falls back and says so; files persist over freeze and thaw; what was lost is said; deleted with all."""
+    async with start_hub(managed=sandboxes) as hub:
+        host = hub.hub.services.sessions.managed
+        assert isinstance(host, ManagedHost)
+        http = hub.http
+
+        async def run(session: str, command: str, http: Any = http) -> dict[str, Any]:
+            body = {"session_id": session, "operation": "bash", "args": {"command": command}}
+            reply = await http.post("/api/v1/tasks", json=body, params={"wait_s": 60})
+            assert reply.status_code == 200, reply.text
+            notice = reply.json()["session_notice"]
+            return {**(await http.get(f"/api/v1/tasks/{reply.json()['id']}")).json(), "session_notice": notice}
+
+        async def output(task: dict[str, Any]) -> str:
+            lines = (await http.get(f"/api/v1/tasks/{task['id']}/output")).text.splitlines()
+            return "".join(one.get("data", "") for one in map(json.loads, lines))
+
+        async def show() -> dict[str, Any]:
+            return (await http.get(f"/api/v1/sessions/{session}")).json()
+
+        await become_owner(hub)
+        session = (await http.post("/api/v1/sessions", json={"title": "t"})).json()["id"]
+        first = await run(session, "echo kept > file; id -u; cat /etc/shadow; ls /root; echo done")
+        assert "managed sandbox" in first["session_notice"]
+        told = await output(first)
+        assert told.endswith("done\n")
+        assert "root:" not in told
+        shown = await show()
+        assert (shown["bound_environment"]["kind"], shown["state"]) == ("cloud", "ready")
+        assert "managed sandbox" in shown["warning"]
+        environment = shown["bound_environment"]["id"]
+        directory = SandboxDirectory(sandboxes.directory, environment)
+        assert not directory.token.exists(), "the token is on the disk only while the runner starts"
+        assert (await http.get("/api/v1/environments")).json()["environments"] == [], "listed apart"
+        listed = (await http.get("/api/v1/environments", params={"kind": "cloud"})).json()["environments"]
+        assert [one["id"] for one in listed] == [environment]
+        body = {"environment_id": environment, "operation": "bash", "args": {"command": "true"}}
+        assert (await http.post("/api/v1/tasks", json=body)).json()["error"]["code"] == "session_needed"
+        assert (await http.delete(f"/api/v1/environments/{environment}")).status_code == 409
+
+        # Another person neither sees nor uses it.
+        ned, _ = await invite(hub, "ned@example.com")
+        same = {"sec-fetch-site": "same-origin"}
+        async with httpx2.AsyncClient(base_url=hub.url, cookies=ned, headers=same, timeout=60) as of_ned:
+            assert (await of_ned.get(f"/api/v1/environments/{environment}")).status_code == 404
+            assert (await of_ned.get("/api/v1/environments", params={"kind": "cloud"})).json()["environments"] == []
+            assert (await of_ned.get(f"/api/v1/tasks/{first['id']}")).status_code == 404
+            read = await of_ned.get(f"/api/v1/environments/{environment}/files", params={"path": "file"})
+            assert read.status_code == 404
+
+        # Its runner is killed: the next task finds another over the same files.
+        child = host._children[environment]
+        child._process.kill()
+        await child.ended.wait()
+        assert await output(await run(session, "cat file")) == "kept\n"
+
+        async def gone_on() -> bool:
+            await host.look(environment)
+            return (await show())["state"] == "frozen"
+
+        host.settings = replace(sandboxes, idle_s=0.01)
+        await hub.until(gone_on)
+        assert environment not in host._children
+        host.settings = sandboxes
+        thawed = await run(session, "cat file")
+        assert (await output(thawed), thawed["session_notice"]) == ("kept\n", None)
+
+        # Over its quota its tasks are ended, over twice of it it is emptied, and that is said.
+        body = {
+            "session_id": session, "operation": "bash",
+            "args": {"command": "head -c 9000000 /dev/zero > big; sync; sleep 50"},
+        }  # fmt: skip
+        task = (await http.post("/api/v1/tasks", json=body)).json()
+
+        async def ended() -> bool:
+            await host.look(environment)
+            return (await http.get(f"/api/v1/tasks/{task['id']}")).json()["finished"]
+
+        await hub.until(ended)
+        found = await hub.result(task["id"])
+        assert found["state"] == "cancelled"
+        assert "it may hold 8388608 bytes" in found["cancel_reason"]
+        assert (directory.workspace / "file").exists(), "what is over its quota may be tidied up"
+
+        async def emptied() -> bool:
+            await host.look(environment)
+            return host.find(environment).state == "reclaimed"
+
+        host.settings = replace(sandboxes, size_bytes=4 * MIB)
+        await hub.until(emptied)
+        host.settings = sandboxes
+        assert not directory.workspace.exists()
+        again = await run(session, "ls -A | grep -v .work; echo empty")
+        assert "everything in it was deleted" in again["session_notice"]
+        assert await output(again) == "empty\n"
+        assert "everything in it was deleted" in (await show())["notice"]
+
+        domains = {"domains": [{"domain": "*.example.com", "ports": [80, 443]}]}
+        assert (await http.put("/api/v1/managed-sandbox", json=domains)).json()["domains"] == domains["domains"]
+        for bad in ("localhost", "10.0.0.1", "EXAMPLE.com", "a..b.com", "*.*.com"):
+            refused = await http.put("/api/v1/managed-sandbox", json={"domains": [{"domain": bad}]})
+            assert refused.status_code == 400, bad
+
+    # A hub that starts again takes it up frozen, wakes it by the next task, and with the allow-list.
+    async with start_hub(managed=sandboxes) as hub:
+        assert (await hub.http.get(f"/api/v1/sessions/{session}")).json()["state"] == "frozen"
+        body = {"session_id": session, "operation": "bash", "args": {"command": "echo $https_proxy"}}
+        reply = await hub.http.post("/api/v1/tasks", json=body, params={"wait_s": 60})
+        assert reply.status_code == 200, reply.text
+        lines = (await hub.http.get(f"/api/v1/tasks/{reply.json()['id']}/output")).text
+        assert "http://127.0.0.1:3128" in lines
+        full = {"environment": {"kind": "managed"}}
+        host = hub.hub.services.sessions.managed
+        host.settings = replace(sandboxes, sandboxes=1)
+        assert (await hub.http.post("/api/v1/sessions", json=full)).status_code == 409
+        assert (await hub.http.delete(f"/api/v1/sessions/{session}")).status_code == 204
+        assert not directory.path.exists()
+        assert (await hub.http.get("/api/v1/environments", params={"kind": "cloud"})).json()["environments"] == []
+
+
+async def test_what_cannot_be_started_binds_nothing(start_hub, sandboxes):
+    """A runner that does not start is told with its own last words; session and directory are as before."""
+    broken = replace(sandboxes, run_as="no-such-account-here") if sandboxes.run_as else sandboxes
+    if not sandboxes.run_as:
+        pytest.skip("an account cannot be chosen without root")
+    async with start_hub(managed=broken) as hub:
+        session = (await hub.http.post("/api/v1/sessions", json={"environment": {"kind": "managed"}})).json()["id"]
+        body = {"session_id": session, "operation": "bash", "args": {"command": "true"}}
+        with trio.fail_after(60):
+            reply = await hub.http.post("/api/v1/tasks", json=body)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "environment_unavailable")
+        assert "no-such-account-here" in reply.json()["error"]["message"]
+        assert (await hub.http.get(f"/api/v1/sessions/{session}")).json()["state"] == "new"
+        assert list(broken.directory.iterdir()) == []
