@@ -5,6 +5,7 @@ Knows what words they are made of and which of their parts may not run. Knows no
 """
 
 import re
+from abc import abstractmethod
 from typing import Final
 
 from guardhouse.policy.shell.findings import Function
@@ -29,13 +30,13 @@ _FUNCTION_BODIES: Final = frozenset({"{", "if", "while", "until", "for", "select
 class CompoundScanner(SimpleCommandScanner):
     """Reads compound commands."""
 
+    @abstractmethod
     def read_list(self, closers: frozenset[str], *, allow_empty: bool = False) -> None:
         """Read commands until one of ``closers`` stands at the position, which stays there, or the text ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_command(self) -> None:
         """Read one command of any kind."""
-        raise NotImplementedError
 
     def operator_here(self) -> str:
         """Return the control operator at the position, or an empty string."""

@@ -7,6 +7,7 @@ Source for every rule: bash 5.2, parse.y (``read_token_word``, ``parse_matched_p
 """
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,13 +50,13 @@ class _Parameter:
 class ExpansionScanner(Scanner):
     """Reads expansions at the position; each method leaves the position behind what it read."""
 
+    @abstractmethod
     def read_substitution(self, close_via: str) -> None:
         """Read the command list after ``$(``, ``<(`` or ``>(`` and its ``)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_text(self, source: Source, via: tuple[str, ...]) -> None:
         """Read a whole text of its own (backquotes) with the grammar."""
-        raise NotImplementedError
 
     # Quotes.
 

@@ -4,6 +4,7 @@ Knows blanks, comments and line continuations. Knows no expansion and no grammar
 """
 
 import re
+from abc import ABC
 from typing import Final
 
 from guardhouse import limits
@@ -64,7 +65,7 @@ class WordBuilder:
         return Word(text, span, None, pattern, self.reason, self.may_split)
 
 
-class Scanner:
+class Scanner(ABC):
     """One position in one source."""
 
     def __init__(self, source: Source, findings: Findings, *, via: tuple[str, ...], depth: int) -> None:

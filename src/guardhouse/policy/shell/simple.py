@@ -5,6 +5,7 @@ Source: bash 5.2, parse.y (``simple_command``).
 """
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,9 +34,9 @@ class _Simple:
 class SimpleCommandScanner(RedirectionScanner):
     """Reads one simple command and keeps it."""
 
+    @abstractmethod
     def read_function_body(self, raw: RawWord, start: int) -> None:
         """Read the body of the function that ``raw`` names, after its parentheses."""
-        raise NotImplementedError
 
     def read_simple(self) -> None:
         """Read a simple command, or hand on the function definition that it turns out to be."""

@@ -177,8 +177,3 @@ def upgrade() -> None:
     op.bulk_insert(
         accounts, [{"id": ACCOUNT_ID, "name": "Account", "created_ms": int(datetime.now(UTC).timestamp() * 1000)}]
     )
-
-
-def downgrade() -> None:
-    """Going back would delete every record: restore a backup instead."""
-    raise NotImplementedError("step 0001 cannot be undone; restore a backup")

@@ -72,8 +72,3 @@ def _plain(value: Any) -> Any:
             return [_plain(inner) for inner in value]
         case _:
             return value
-
-
-def downgrade() -> None:
-    """Going back would throw the hashes away: restore a backup instead."""
-    raise NotImplementedError("step 0002 cannot be undone; restore a backup")

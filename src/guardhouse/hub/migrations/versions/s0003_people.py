@@ -81,8 +81,3 @@ def upgrade() -> None:
         batch.add_column(sa.Column("environments", sa.Text(), nullable=True))
         batch.add_column(sa.Column("tags", sa.Text(), nullable=True))
         batch.create_foreign_key(batch.f("fk_api_tokens_person_id"), "people", ["person_id"], ["id"])
-
-
-def downgrade() -> None:
-    """Going back would delete people: restore a backup instead."""
-    raise NotImplementedError("step 0003 cannot be undone; restore a backup")

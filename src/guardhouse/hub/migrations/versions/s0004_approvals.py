@@ -84,8 +84,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
     )
     op.add_column("tasks", sa.Column("session_id", sa.String(length=128), nullable=True))
-
-
-def downgrade() -> None:
-    """Going back would delete what was decided: restore a backup instead."""
-    raise NotImplementedError("step 0004 cannot be undone; restore a backup")

@@ -32,8 +32,3 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("environment_id", name=op.f("pk_environment_policies")),
     )
-
-
-def downgrade() -> None:
-    """Remove the table."""
-    op.drop_table("environment_policies")

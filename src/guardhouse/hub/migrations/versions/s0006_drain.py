@@ -14,9 +14,3 @@ def upgrade() -> None:
     op.add_column("environments", sa.Column("drain_ms", sa.BigInteger(), nullable=True))
     op.add_column("environments", sa.Column("drain_by", sa.String(length=128), nullable=True))
     op.add_column("environments", sa.Column("drain_reason", sa.Text(), nullable=True))
-
-
-def downgrade() -> None:
-    """Remove the columns."""
-    for name in ("drain_ms", "drain_by", "drain_reason"):
-        op.drop_column("environments", name)

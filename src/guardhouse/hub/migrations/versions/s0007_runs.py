@@ -93,12 +93,3 @@ def upgrade() -> None:
     op.create_index("ix_schedules_state", "schedules", ["state"])
     op.add_column("tasks", sa.Column("origin", sa.String(length=40), nullable=True))
     op.create_index("ix_tasks_origin", "tasks", ["origin"])
-
-
-def downgrade() -> None:
-    """Remove them."""
-    op.drop_index("ix_tasks_origin", table_name="tasks")
-    op.drop_column("tasks", "origin")
-    op.drop_table("schedules")
-    op.drop_table("fanout_children")
-    op.drop_table("fanouts")

@@ -63,34 +63,3 @@ def upgrade() -> None:
         " WHERE state <> 'pending'"
     )
     op.drop_table("environment_policies")
-
-
-def downgrade() -> None:
-    """Keep what environments have; the policies of the account and of teams are lost."""
-    op.create_table(
-        "environment_policies",
-        sa.Column("environment_id", sa.String(length=40), nullable=False),
-        sa.Column("policy_id", sa.String(length=40), nullable=False),
-        sa.Column("document", sa.Text(), nullable=False),
-        sa.Column("dumped", sa.Text(), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("set_ms", sa.BigInteger(), nullable=False),
-        sa.Column("set_by", sa.String(length=40), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("answered_ms", sa.BigInteger(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.CheckConstraint("state IN ('pending', 'in_force', 'refused')", name=op.f("ck_environment_policies_state")),
-        sa.ForeignKeyConstraint(
-            ["environment_id"],
-            ["environments.id"],
-            name=op.f("fk_environment_policies_environment_id"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("environment_id", name=op.f("pk_environment_policies")),
-    )
-    op.execute(
-        f"INSERT INTO environment_policies (environment_id, {_POLICY}, state)"  # noqa: S608 - our own words
-        f" SELECT environment_id, {_POLICY}, 'pending' FROM hub_policies WHERE layer = 'environment'"
-    )
-    op.drop_table("hub_policy_answers")
-    op.drop_table("hub_policies")

@@ -17,8 +17,3 @@ def upgrade() -> None:
         sa.Column("holder", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_store_holders")),
     )
-
-
-def downgrade() -> None:
-    """Remove the table."""
-    op.drop_table("store_holders")

@@ -42,9 +42,3 @@ def upgrade() -> None:
     op.create_index("ix_sessions_active_ms", "sessions", ["active_ms"])
     op.create_index("ix_sessions_bound_environment_id", "sessions", ["bound_environment_id"])
     op.create_index("ix_tasks_session_id_created_ms", "tasks", ["session_id", "created_ms"])
-
-
-def downgrade() -> None:
-    """Remove both."""
-    op.drop_index("ix_tasks_session_id_created_ms", "tasks")
-    op.drop_table("sessions")

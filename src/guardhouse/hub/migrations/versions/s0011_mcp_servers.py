@@ -58,10 +58,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("server_id", "environment_id", name=op.f("pk_mcp_server_checks")),
     )
     op.add_column("tasks", sa.Column("mcp_server_id", sa.String(length=40), nullable=True))
-
-
-def downgrade() -> None:
-    """Remove them."""
-    op.drop_column("tasks", "mcp_server_id")
-    op.drop_table("mcp_server_checks")
-    op.drop_table("mcp_servers")

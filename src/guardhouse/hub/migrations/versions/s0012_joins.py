@@ -40,9 +40,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("public_key", name=op.f("pk_runner_keys")),
     )
     op.create_index("ix_runner_keys_environment_id", "runner_keys", ["environment_id"])
-
-
-def downgrade() -> None:
-    """Remove the tables."""
-    op.drop_table("runner_keys")
-    op.drop_table("join_tokens")

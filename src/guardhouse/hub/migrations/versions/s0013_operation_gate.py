@@ -14,13 +14,6 @@ def upgrade() -> None:
     _set_width(16, before=8)
 
 
-def downgrade() -> None:
-    """Narrow the columns; what was asked about operations is forgotten, which an older hub could not show."""
-    op.execute("DELETE FROM approval_grants WHERE gate = 'operation'")
-    op.execute("DELETE FROM approvals WHERE gate = 'operation'")
-    _set_width(8, before=16)
-
-
 def _set_width(width: int, *, before: int) -> None:
     for table in ("approvals", "approval_grants"):
         with op.batch_alter_table(table) as batch:

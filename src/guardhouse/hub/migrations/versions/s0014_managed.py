@@ -41,10 +41,3 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_managed_domains_account_id")),
         sa.PrimaryKeyConstraint("account_id", name=op.f("pk_managed_domains")),
     )
-
-
-def downgrade() -> None:
-    """Remove them."""
-    op.drop_table("managed_domains")
-    op.drop_table("managed_sandboxes")
-    op.drop_column("environments", "owner")
