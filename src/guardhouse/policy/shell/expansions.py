@@ -7,7 +7,7 @@ Source for every rule: bash 5.2, parse.y (``read_token_word``, ``parse_matched_p
 """
 
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +47,7 @@ class _Parameter:
     plain: bool
 
 
-class ExpansionScanner(Scanner):
+class ExpansionScanner(Scanner, ABC):
     """Reads expansions at the position; each method leaves the position behind what it read."""
 
     @abstractmethod

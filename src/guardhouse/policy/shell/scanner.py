@@ -4,7 +4,6 @@ Knows blanks, comments and line continuations. Knows no expansion and no grammar
 """
 
 import re
-from abc import ABC
 from typing import Final
 
 from guardhouse import limits
@@ -65,7 +64,7 @@ class WordBuilder:
         return Word(text, span, None, pattern, self.reason, self.may_split)
 
 
-class Scanner(ABC):
+class Scanner:
     """One position in one source."""
 
     def __init__(self, source: Source, findings: Findings, *, via: tuple[str, ...], depth: int) -> None:
