@@ -184,7 +184,7 @@ def _make_targets(arena: Arena) -> None:
     host_socket.bind(str(place))
     place.chmod(0o666)
     host_socket.listen()
-    arena.stack.callback(place.unlink)
+    arena.stack.callback(place.unlink, missing_ok=True)
     arena.targets["host_socket"] = str(place)
     secret = Path(tempfile.mkdtemp(prefix="guardhouse-escapes-", dir="/tmp"))
     beside = Path(tempfile.mkdtemp(prefix="guardhouse-escapes-", dir="/var/lib" if is_root() else arena.directory))

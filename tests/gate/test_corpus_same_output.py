@@ -159,6 +159,13 @@ def steady(result: tuple[str, str]) -> tuple[str, str]:
     return "\n".join(sorted(re.sub(r"[ \t]+", " ", line).strip() for line in text.splitlines())), result[1]
 
 
+def agree(text: str, mine: tuple[str, str], theirs: tuple[str, str]) -> bool:
+    """Whether two results are the same; programs side by side may write their errors into one another's lines."""
+    one, other = steady(mine), steady(theirs)
+    side_by_side = re.search(r"[<>]\(|\||&(?!&)", text) is not None
+    return one == other or (side_by_side and (sorted(one[0]), one[1]) == (sorted(other[0]), other[1]))
+
+
 def is_moving(text: str) -> bool:
     """Whether a text lists what the host's processes are doing, of which only the exit code stays the same."""
     return not MOVING.isdisjoint(re.findall(r"[\w-]+", text))
@@ -170,7 +177,9 @@ def differences(
     return [
         (case["id"], mine, theirs)
         for case, mine, theirs in zip(chosen, got, wanted, strict=True)
-        if mine != theirs and steady(mine) != steady(theirs) and not (is_moving(case["text"]) and mine[1] == theirs[1])
+        if mine != theirs
+        and not agree(case["text"], mine, theirs)
+        and not (is_moving(case["text"]) and mine[1] == theirs[1])
     ]
 
 
