@@ -54,7 +54,11 @@ async def test_public_routes_are_the_few_that_must_be(hub):
         "GET /api/v1/openapi.json",
         "GET /welcome",
         "POST /api/v1/sign-in",
+        "GET /api/v1/sign-in/methods",
+        "GET /api/v1/sign-in/oidc",
+        "GET /api/v1/sign-in/oidc/callback",
         "POST /api/v1/links/accept",
+        "POST /api/v1/join",
     }
 
 

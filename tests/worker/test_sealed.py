@@ -1,5 +1,6 @@
 """The worker after its start: nothing but the handle and the socket is left to it, and every operation still works."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -28,7 +29,11 @@ class SealedWorker(FilesWorker):
             status = 70
             try:
                 ours.close()
-                os.closerange(max(root_fd, theirs.fileno()) + 1, 4096)
+                for number in map(int, os.listdir("/proc/self/fd")):
+                    # The one that lists them is closed by now.
+                    if number > 2 and number not in (root_fd, theirs.fileno()):
+                        with contextlib.suppress(OSError):
+                            os.close(number)
                 os.chroot(empty)
                 os.chdir("/")
                 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
