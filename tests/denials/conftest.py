@@ -33,6 +33,7 @@ limits:
   - {limit: data, soft: 64 MiB, hard: 64 MiB, why: little}
   - {limit: fsize, soft: 1 MiB, hard: 1 MiB, why: little}
   - {limit: nofile, soft: 32, hard: 32, why: little}
+  - {limit: nproc, soft: 40, hard: 40, why: where no pids controller is to be had}
 cgroup:
   - {limit: pids, value: 8, why: little}
   - {limit: memory_bytes, value: 64 MiB, why: little}
