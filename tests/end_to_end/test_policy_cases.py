@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.turns import take_turns
 
 CORPUS = Path(__file__).resolve().parents[1] / "corpus" / "policy_cases.jsonl"
 CASES = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
@@ -29,7 +30,14 @@ WITHOUT_NETWORK = {"p-network_egress-001"}
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[list[bool]]:
+def turn() -> Iterator[None]:
+    """The cases name the port and the canary, which a host has once."""
+    with take_turns("policy-cases"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(turn: None) -> Iterator[list[bool]]:
     """The canary and the listener; the list grows by one entry for each connection."""
     connections: list[bool] = []
     CANARY.parent.mkdir(parents=True, exist_ok=True)

@@ -407,7 +407,7 @@ def _processes() -> list[Attack]:
         ),
         Attack(
             "signal-everybody-by-number",
-            'got = []\n    for pid in range(2, 6000):\n        try:\n            os.kill(pid, 0)\n            got.append(pid)\n        except OSError: pass\n    strangers = [p for p in got if p != os.getpid() and p > 400]\n    if strangers: return strangers\n    raise ProcessLookupError(errno.ESRCH, "")',
+            'got = []\n    for pid in range(2, 6000):\n        try:\n            os.kill(pid, 0)\n            got.append(pid)\n        except OSError: pass\n    strangers = [p for p in got if p not in (os.getpid(), os.getppid()) and p > 400]\n    if strangers: return strangers\n    raise ProcessLookupError(errno.ESRCH, "")',
             ("ESRCH",),
             "return os.kill(os.getpid(), 0)",
         ),

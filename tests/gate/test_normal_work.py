@@ -63,9 +63,10 @@ SAME = [
     "trap 'echo child' CHLD; sh -c 'exit 2'; echo $?; (sh -c : &) ; true",
     "exec 2>/dev/null; set -m; sleep 9 | sleep 9 & kill -TERM -- -$!; kill -TERM %1; wait %1; echo $?",
     (
-        "python3 -c 'import os,signal\np=os.fork()\nif p==0:\n  os.kill(os.getpid(), signal.SIGSTOP); os._exit(4)\n"
+        "python3 -c 'import os,signal\nr,w=os.pipe()\np=os.fork()\n"
+        "if p==0:\n  os.kill(os.getpid(), signal.SIGSTOP); os.read(r, 1); os._exit(4)\n"
         "f=os.WUNTRACED|os.WCONTINUED\nprint(os.WIFSTOPPED(os.waitpid(p, f)[1])); os.kill(p, signal.SIGCONT)\n"
-        "s=os.waitpid(p, f)[1]\nprint(os.WIFCONTINUED(s) or s == 1024); "
+        's=os.waitpid(p, f)[1]\nprint(os.WIFCONTINUED(s) or s == 1024); os.write(w, b"x"); '
         "print(os.WIFCONTINUED(s) and os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]))'"
     ),
     (

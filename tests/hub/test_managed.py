@@ -144,7 +144,7 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
         first = await run(session, "echo kept > file; id -u; cat /etc/shadow; ls /root; echo done")
         assert "managed sandbox" in first["session_notice"]
         told = await output(first)
-        assert told.endswith("done\n")
+        assert "done\n" in told
         assert "root:" not in told
         shown = await show()
         assert (shown["bound_environment"]["kind"], shown["state"]) == ("cloud", "ready")

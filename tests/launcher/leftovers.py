@@ -5,7 +5,6 @@ other tests too, some only about to end. Prints the counts before and after; an 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -13,7 +12,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +24,7 @@ from guardhouse.runner.reconnect import STEADY_AFTER_S
 from tests.support.census import Census, Process, below, subreaper
 from tests.support.platform_stub import Peer, PlatformStub, open_stub
 from tests.support.runner_process import RunnerProcess, make_directory, remove_directory, start_runner
+from tests.support.turns import take_turns
 
 TOKEN = "wnt_census"
 ROUNDS_MAX = 10
@@ -310,16 +309,6 @@ def own_directory() -> Iterator[Path]:
     remove_directory(place)
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Two of these tests at a time on one host would count each other's files."""
-    with (Path(tempfile.gettempdir()) / "guardhouse-census.lock").open("w") as file:
-        with contextlib.suppress(PermissionError):
-            os.fchmod(file.fileno(), 0o666)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def account_of_nobody_else(directory: Path) -> tuple[str | None, int]:
     """Return the account for the commands: where root runs this, one that no other test has."""
     if os.geteuid() != 0:
@@ -433,5 +422,5 @@ CHECKS = {
 }
 
 if __name__ == "__main__":
-    with alone(), own_directory() as own:
+    with take_turns("census"), own_directory() as own:
         trio.run(CHECKS[sys.argv[1]], own)
