@@ -104,7 +104,10 @@ SAME = [
         "[x.start() for x in t]; [x.join() for x in t]; print(len(t))'"
     ),
     "python3 -c 'import os; p=os.fork(); (os._exit(3) if p==0 else print(os.waitstatus_to_exitcode(os.wait()[1])))'",
-    "python3 -c 'from concurrent.futures import ProcessPoolExecutor as P\nwith P(4) as p: print(sum(p.map(abs, range(100))))'",
+    (
+        "python3 -c 'from concurrent.futures import ProcessPoolExecutor as P\n"
+        "with P(4) as p: print(sum(p.map(abs, range(100))))'"
+    ),
     (
         "python3 -c 'import os,signal\np=os.fork()\nif p==0: os.kill(os.getpid(), signal.SIGSTOP); os._exit(0)\n"
         "print(os.WIFSTOPPED(os.waitpid(p, os.WUNTRACED)[1])); os.kill(p, signal.SIGCONT); print(os.waitpid(p,0)[1])'"
