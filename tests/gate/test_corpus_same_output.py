@@ -155,6 +155,9 @@ def world(bare_wall: Gate) -> World:
 def steady(result: tuple[str, str]) -> tuple[str, str]:
     """Without what changes by itself."""
     text = VOLATILE.sub("N", result[0]).replace("Read-only file system", "Permission denied")
+    if os.geteuid() != 0:
+        # In an ordinary user's namespace whatever is not theirs belongs to the overflow account (user_namespaces(7)).
+        text = text.replace("nobody nogroup", "root root")
     # Sorted: the parts of a pipeline write their errors in any order.
     return "\n".join(sorted(re.sub(r"[ \t]+", " ", line).strip() for line in text.splitlines())), result[1]
 
