@@ -70,25 +70,27 @@ def test_quotas_in_all_and_words_of_a_loss():
 def test_profile_has_the_allow_list_and_nothing_else():
     """Without domains there is no network at all."""
     assert "network" not in json.loads(profile_text(()))
-    found = json.loads(profile_text((Domain(domain="pypi.org", ports=(443, 80)),)))
+    found = json.loads(profile_text((Domain(domain="packages.example.org", ports=(443, 80)),)))
     assert found["extends"] == "isolate"
-    assert [(one["domain"], one["ports"]) for one in found["network"]["domains"]] == [("pypi.org", [443, 80])]
+    assert [(one["domain"], one["ports"]) for one in found["network"]["domains"]] == [
+        ("packages.example.org", [443, 80])
+    ]
 
 
 @pytest.mark.parametrize(
     ("url", "allowed"),
     [
-        pytest.param("https://pypi.org:443/simple/x?y=1", True, id="listed"),
+        pytest.param("https://packages.example.org:443/simple/x?y=1", True, id="listed"),
         pytest.param("https://a.b.example.com:443/", True, id="below a wildcard"),
-        pytest.param("http://pypi.org:80/", False, id="at another port"),
-        pytest.param("https://pypi.org.evil.net:443/", False, id="as a part of another name"),
-        pytest.param("https://evil.net:443/pypi.org:443/", False, id="in the path"),
+        pytest.param("http://packages.example.org:80/", False, id="at another port"),
+        pytest.param("https://packages.example.org.evil.net:443/", False, id="as a part of another name"),
+        pytest.param("https://evil.net:443/packages.example.org:443/", False, id="in the path"),
         pytest.param("https://notexample.com:443/", False, id="an ending without its dot"),
     ],
 )
 def test_the_runners_own_fetching_is_held_to_the_list(url, allowed):
     """Webfetch leaves from the runner, not from the sandbox: the policy holds it to the same names."""
-    listed = policy_text((Domain(domain="pypi.org"), Domain(domain="*.example.com")))
+    listed = policy_text((Domain(domain="packages.example.org"), Domain(domain="*.example.com")))
     policy = load_policy(listed, name="managed")
     assert (decide_operation(policy, "webfetch", url).verdict is Verdict.ALLOW) is allowed
     closed = load_policy(policy_text(()), name="managed")

@@ -65,7 +65,7 @@ def _run_at(text: str, at_ms: int) -> int:
     except (ValueError, OverflowError) as error:
         raise ApiError(400, "invalid_body", f"run_at: {error}", hint="for example 2026-12-01T02:00:00Z") from error
     if found < at_ms - _LATE_MAX_MS:
-        raise ApiError(400, "invalid_body", f"run_at {text!r} has passed", hint="start a task for now")
+        raise ApiError(400, "invalid_body", f"run_at {text!r} has passed", hint="start a task at once")
     if found > at_ms + _AHEAD_MAX_MS:
         raise ApiError(400, "invalid_body", f"run_at {text!r} is over a year ahead", hint="choose an earlier time")
     return found

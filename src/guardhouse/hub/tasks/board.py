@@ -91,7 +91,7 @@ class Runners(Protocol):
 
     @property
     def drained(self) -> Mapping[str, object]:
-        """Environments, by id, that get no new tasks for now."""
+        """Environments, by id, that get no new tasks at the moment."""
 
     def find(self, environment_id: str) -> Runner | None:
         """Return the environment's runner, connected now, or None."""
