@@ -32,7 +32,7 @@ def show(client: HubClient, *, as_json: bool) -> None:
 @_JSON
 @hub_options
 def allow(client: HubClient, *, domains: tuple[str, ...], none: bool, as_json: bool) -> None:
-    """Let managed sandboxes reach these names and no others: packages.example.org '*.example.com:80,443'; without a port 443.
+    """Let managed sandboxes reach these names only: pkg.example.org '*.example.com:80,443'; 443 without a port.
 
     It holds for each sandbox from its next start on.
     """
