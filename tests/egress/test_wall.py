@@ -6,6 +6,7 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -194,15 +195,22 @@ async def test_the_proxy_ends_with_its_command_and_leaves_nothing(at: Servers, s
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-async def test_a_launch_that_nobody_waits_for_leaves_no_listener(at: Servers, start: str) -> None:
-    """A cancelled launch closes the listening socket that was on its way."""
+async def test_a_run_that_nobody_waits_for_leaves_nothing(at: Servers, start: str) -> None:
+    """Cancelled while it starts or while it runs: its listening socket is closed and its processes end."""
+
+    def is_running() -> bool:
+        found = {one.pid for one in psutil.Process().children(recursive=True)}
+        running = psutil.process_iter(["cmdline"])
+        return any(one.pid in found and "92.25" in " ".join(one.info["cmdline"] or ()) for one in running)
+
     async with walled(at, start) as wall:
         await wall.run("true")
         before = len(os.listdir("/proc/self/fd"))
-        for delay_s in (0, 0.001, 0.005, 0.02):
-            with trio.move_on_after(delay_s):
-                await wall.run("sleep 30")
-        await wall.run("true")
+        for delay_s in (0, 0.001, 0.003, 0.005, 0.01, 0.02, 0.04, 0.3):
+            with trio.move_on_after(delay_s) as scope:
+                await wall.run("sleep 92.25")
+            assert scope.cancelled_caught
         with trio.fail_after(30):
-            while len(os.listdir("/proc/self/fd")) > before:
-                await wall.run("true")
+            while len(os.listdir("/proc/self/fd")) > before or is_running():  # noqa: ASYNC110 - made by others
+                await trio.sleep(0.05)
+        assert (await wall.run("echo still here")).stdout.content == b"still here\n"

@@ -43,6 +43,7 @@ class FakeRunning:
 
     def __init__(self, write, descriptors) -> None:
         self.stopped: list[StopReason] = []
+        self.abandoned = False
         self._write, self._descriptors = write, descriptors
         self.stop_asked = trio.Event()
 
@@ -60,6 +61,9 @@ class FakeRunning:
         self.stopped.append(reason)
         self.stop_asked.set()
         await trio.lowlevel.checkpoint()
+
+    async def abandon(self) -> None:
+        self.abandoned = True
 
 
 def _until_stopped(_out: int, _err: int) -> None:

@@ -50,6 +50,9 @@ class HeldCommand:
         self._open_up.set()
         await trio.lowlevel.checkpoint()
 
+    async def abandon(self) -> None:
+        """Nothing of it would run on."""
+
 
 class HoldingLauncher:
     """Every command runs until ``open_up`` or its own stop."""

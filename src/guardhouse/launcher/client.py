@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -110,6 +110,11 @@ class RunningCommand:
         if self._outcome is None:
             await self._client._send(AnswerQuestion(self._identifier, number, allows, why))  # noqa: SLF001 - as above
 
+    async def abandon(self) -> None:
+        """Have it stopped because nobody will wait for it any more; its outcome is dropped. Cannot be cancelled."""
+        if self._outcome is None:
+            await self._client._abandon(self._identifier, self._answers)  # noqa: SLF001 - as above
+
     async def stop(self, reason: StopReason = StopReason.CANCEL) -> None:
         """Have the whole tree stopped: TERM, the request's grace, KILL. Returns at once; `wait` tells the end."""
         if self._outcome is None:
@@ -141,6 +146,12 @@ class _Answers:
             return await self._receive.receive()
         except trio.EndOfChannel:
             raise LauncherDiedError from None
+
+    def drain(self) -> Iterator[tuple[Message, list[int]]]:
+        """Take what has come and was not waited for."""
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                yield self._receive.receive_nowait()
 
     async def next_question(self) -> Question | QuestionOver | None:
         try:
@@ -224,10 +235,7 @@ class LauncherClient:
                     proxy = unowned.enter_context(socket.socket(fileno=descriptors.pop()))
                     message, descriptors = await answers.next()
             except trio.Cancelled:
-                # Nobody will own the command: end it, and drop its answers when they come.
-                answers.abandoned = True
-                with trio.CancelScope(shield=True):
-                    await self._send(Stop(identifier, StopReason.CANCEL))
+                await self._abandon(identifier, answers)
                 raise
             _close(descriptors)
             match message:
@@ -253,7 +261,11 @@ class LauncherClient:
             LauncherDiedError: the launcher is gone.
         """
         identifier, answers = self._new_id()
-        await self._send(StartWorker(identifier, kind))
+        try:
+            await self._send(StartWorker(identifier, kind))
+        except (trio.Cancelled, LauncherDiedError):
+            self._forget(identifier)
+            raise
         with trio.CancelScope(shield=True):
             message, descriptors = await answers.next()
         self._forget(identifier)
@@ -274,6 +286,17 @@ class LauncherClient:
 
     def _forget(self, identifier: int) -> None:
         self._answers.pop(identifier, None)
+
+    async def _abandon(self, identifier: int, answers: _Answers) -> None:
+        """End a command that nobody owns; drop the answers that came for it, and those that will."""
+        answers.abandoned = True
+        for message, descriptors in answers.drain():
+            _close(descriptors)
+            if isinstance(message, Exited | Refused):
+                self._forget(identifier)
+                return
+        with trio.CancelScope(shield=True), contextlib.suppress(LauncherDiedError):
+            await self._send(Stop(identifier, StopReason.CANCEL))
 
     async def _send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         body = render_message(message)

@@ -89,6 +89,10 @@ class Running(RunningWithQuestions, Protocol):
         """End its whole tree: TERM, grace, KILL."""
         ...
 
+    async def abandon(self) -> None:
+        """End it the same way when nobody will wait for it any more; without effect once it has ended."""
+        ...
+
 
 class CommandLauncher(Protocol):
     """What starts commands; `launcher.client.LauncherClient` is the real one."""
@@ -491,17 +495,21 @@ class CommandService:
             finally:
                 os.close(out_write)
                 os.close(err_write)
-            async with (
-                self._egress.serve(running.proxy_listener, request.profile) as egress,
-                trio.open_nursery() as nursery,
-            ):
-                nursery.start_soon(_stop_when_asked, running, stop)
-                nursery.start_soon(_answer_questions, running, admitted)
-                async with trio.open_nursery() as pumps:
-                    pumps.start_soon(_pump, out_stream, Stream.STDOUT, stdout, sink)
-                    pumps.start_soon(_pump, err_stream, Stream.STDERR, stderr, sink)
-                    outcome = await running.wait()
-                nursery.cancel_scope.cancel()
+            try:
+                async with (
+                    self._egress.serve(running.proxy_listener, request.profile) as egress,
+                    trio.open_nursery() as nursery,
+                ):
+                    nursery.start_soon(_stop_when_asked, running, stop)
+                    nursery.start_soon(_answer_questions, running, admitted)
+                    async with trio.open_nursery() as pumps:
+                        pumps.start_soon(_pump, out_stream, Stream.STDOUT, stdout, sink)
+                        pumps.start_soon(_pump, err_stream, Stream.STDERR, stderr, sink)
+                        outcome = await running.wait()
+                    nursery.cancel_scope.cancel()
+            finally:
+                # Cancelled, or a failure here: a command that nobody waits for must not run on.
+                await running.abandon()
         times = RunTimes(asked_s, started_s, trio.current_time())
         return outcome, None if egress is None else egress.as_json(), times
 
