@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.wire.strategies import values_of
 
 from guardhouse.errors import PeerError
-from guardhouse.wire.messages import TaskRequest
+from guardhouse.wire.messages import McpServer, TaskRequest
 from guardhouse.wire.operations import (
     OPERATIONS,
     BashArgs,
@@ -17,7 +17,6 @@ from guardhouse.wire.operations import (
     ListEntry,
     ListResult,
     McpCallArgs,
-    McpServer,
     ReadArgs,
     Result,
     SuccessResult,
