@@ -176,13 +176,18 @@ def clean(
             now_s=now_s + 1 if everything else now_s,
         )
         temporaries = Temporaries(opened)
-        temporaries.sweep()
+        kept = temporaries.sweep().kept
         left = expire_uploads(opened, older_than_s=stale_s, now_s=now_s)
-        left += remove_leftovers(opened, older_than_s=stale_s, now_s=now_s)
+        swept = remove_leftovers(opened, older_than_s=stale_s, now_s=now_s)
+        left += swept.count
+        kept += swept.kept
     if as_json:
-        click.echo(json.dumps({"outputs": outputs, "size_bytes": size, "leftovers": left}))
-    else:
-        click.echo(f"removed {outputs} outputs of {size} bytes and {left} left-over files")
+        names = [os.fsdecode(path) for path in kept]
+        click.echo(json.dumps({"outputs": outputs, "size_bytes": size, "leftovers": left, "kept": names}))
+        return
+    click.echo(f"removed {outputs} outputs of {size} bytes and {left} left-over files")
+    for path in kept:
+        click.echo(f"kept as {plain_text(os.fsdecode(path))}: a file that an unfinished write had taken the place of")
 
 
 @contextlib.contextmanager

@@ -71,22 +71,26 @@ def main(workspace_fd: int, sock_fd: int, settings: FilesSettings | None = None)
     # Family and type are said: finding them out takes getsockname(2), which the worker's filter does not have.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock_fd) as sock:
         connection = _Connection(sock)
-        session = Session(workspace, settings, connection.tick)
+        session = Session(workspace, settings, connection.tick, say=_say)
         session.begin()
         try:
             while connection.serve_one(session):
                 pass
         except PeerError as error:
-            sys.stderr.write(f"files worker: {error}\n")
+            _say(str(error))
             return 1
         except _OutOfOrder:
-            sys.stderr.write("files worker: a second request came before the first was answered\n")
+            _say("a second request came before the first was answered")
             return 1
         except (ConnectionError, _ClientGone):
             return 0
         finally:
             session.temporaries.close()
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"files worker: {line}\n")
 
 
 class _ClientGone(Exception):  # noqa: N818 - an event, seen only inside this file

@@ -20,7 +20,7 @@ from guardhouse.worker import protocol
 from guardhouse.worker.settings import FilesSettings
 from guardhouse.workspace.change import move_path, remove_path
 from guardhouse.workspace.entry import Kind, stat_path
-from guardhouse.workspace.errors import Code, WorkspaceRefusal
+from guardhouse.workspace.errors import Code, WorkspaceRefusal, shown
 from guardhouse.workspace.find import find_paths
 from guardhouse.workspace.handle import Workspace
 from guardhouse.workspace.hashed import hash_file
@@ -30,7 +30,7 @@ from guardhouse.workspace.place import Place
 from guardhouse.workspace.read import read_chunk, read_file
 from guardhouse.workspace.search import Hit, search_files
 from guardhouse.workspace.spill import Bounded, bound_text, expire_outputs
-from guardhouse.workspace.temporaries import Temporaries, remove_leftovers
+from guardhouse.workspace.temporaries import Swept, Temporaries, remove_leftovers
 from guardhouse.workspace.upload import Arrived, expire_uploads, write_part
 from guardhouse.workspace.usage import Quota, measure
 from guardhouse.workspace.walk import Problem
@@ -50,6 +50,7 @@ class Session:
         settings: the operator's.
         tick: called by long operations; raises when the client has cancelled.
         now_s: Unix time.
+        say: tells the operator, in one line.
         temporaries: names for unfinished files.
         quota: asked before anything is written.
     """
@@ -58,6 +59,7 @@ class Session:
     settings: FilesSettings
     tick: Callable[[], None] = lambda: None
     now_s: Callable[[], float] = time.time
+    say: Callable[[str], None] = lambda _line: None
     temporaries: Temporaries = field(init=False)
     quota: Quota = field(init=False)
 
@@ -67,10 +69,15 @@ class Session:
 
     def begin(self) -> None:
         """Remove what workers before this one left, and what has expired since."""
-        self.temporaries.sweep()
+        self.report(self.temporaries.sweep())
         own, settings, now_s = self.workspace.without_rules(), self.settings, self.now_s()
         expire_uploads(own, older_than_s=settings.stale_after_s, now_s=now_s)
         expire_outputs(own, max_age_s=settings.spill_max_age_s, max_bytes=settings.spill_max_bytes, now_s=now_s)
+
+    def report(self, swept: Swept) -> None:
+        """Have it said where content is now that belongs to somebody and lost its name."""
+        for path in swept.kept:
+            self.say(f"an unfinished write had taken the place of somebody's file; that is kept as {shown(path)}")
 
     def bound(self, content: bytes, operation: str, command: str = "") -> Bounded:
         """Return ``content`` as text that fits a message; saved whole first when it does not."""
@@ -358,9 +365,11 @@ def _clean(session: Session, args: protocol.CleanArgs, _body: Body) -> Served:
     max_bytes = session.settings.spill_max_bytes if args.max_bytes is None else args.max_bytes
     files, size = expire_outputs(own, max_age_s=max_age_s, max_bytes=max_bytes, now_s=now_s)
     if args.temporaries:
-        session.temporaries.sweep()
+        session.report(session.temporaries.sweep())
         files += expire_uploads(own, older_than_s=session.settings.stale_after_s, now_s=now_s)
-        files += remove_leftovers(own, older_than_s=session.settings.stale_after_s, now_s=now_s, tick=session.tick)
+        left = remove_leftovers(own, older_than_s=session.settings.stale_after_s, now_s=now_s, tick=session.tick)
+        session.report(left)
+        files += left.count
     return Served(protocol.CleanResult(files=files, size_bytes=size))
 
 

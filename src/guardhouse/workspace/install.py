@@ -30,7 +30,9 @@ from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse
 from guardhouse.workspace.listing import plain_path
 from guardhouse.workspace.place import WORK_DIRECTORY, Place, open_place
 from guardhouse.workspace.read import read_file
+from guardhouse.workspace.replace import exchange_exactly
 from guardhouse.workspace.temporaries import Temporaries
+from guardhouse.workspace.temporary_name import swap_name
 from guardhouse.workspace.walk import Walk
 
 __all__ = ["CHECKSUM_NAME", "InstalledSkill", "SkillListed", "install_skill", "list_skills", "remove_skill"]
@@ -109,7 +111,7 @@ def install_skill(
             try:
                 _unpack(place, beside, archive, archive_data, tick)
                 kernel.sync_file_system(place.dir_fd)
-                _swap(place, beside, temporaries)
+                _swap(place, path, beside, temporaries)
             finally:
                 _remove_beside(place, beside)
             os.fsync(place.dir_fd)
@@ -194,16 +196,21 @@ def _check_replaceable(place: Place, path: bytes) -> None:
         raise WorkspaceRefusal(
             f"{shown(path)} exists and is no directory; remove it, or name another skill_dir", code=Code.EXISTS
         )
-    fd = open_beneath(place.workspace, place.name, _DIRECTORY_FLAGS, follow=False, reading=False)
-    try:
-        names = os.listdir(fd)
-    finally:
-        os.close(fd)
-    if names and _MANIFEST_NAME.decode() not in names:
+    if not _is_replaceable(place, place.name):
         raise WorkspaceRefusal(
             f"{shown(path)} exists and is no skill (it has no SKILL.md); a skill would delete what is in it",
             code=Code.EXISTS,
         )
+
+
+def _is_replaceable(place: Place, name: bytes) -> bool:
+    """Say whether the directory ``name`` holds a skill, or nothing."""
+    fd = open_beneath(place.workspace, name, _DIRECTORY_FLAGS, follow=False, reading=False)
+    try:
+        names = os.listdir(fd)
+    finally:
+        os.close(fd)
+    return not names or _MANIFEST_NAME.decode() in names
 
 
 def _unpack(place: Place, beside: bytes, archive: Archive, data: bytes | memoryview, tick: Callable[[], None]) -> None:
@@ -251,21 +258,41 @@ def _write_new(dir_fd: int, name: bytes, content: Iterable[bytes], *, mode: int)
         os.close(fd)
 
 
-def _swap(place: Place, beside: bytes, temporaries: Temporaries) -> None:
-    """Make the directory ``beside`` the one at ``place``; what stood there stands beside afterwards."""
+def _swap(place: Place, path: bytes, beside: bytes, temporaries: Temporaries) -> None:
+    """Make the directory ``beside`` the one at ``place``, in the stead of the one that was found there and no other.
+
+    What stood there stands beside afterwards.
+    """
     if place.found is None:
         kernel.renameat2(place.dir_fd, beside, place.dir_fd, place.name, flags=kernel.RENAME_NOREPLACE)
         return
-    try:
-        kernel.renameat2(place.dir_fd, beside, place.dir_fd, place.name, flags=kernel.RENAME_EXCHANGE)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise
+    directory = place.path.rpartition(b"/")[0] or b"."
+    found = place.found
+
+    def is_meant(name: bytes) -> bool:
+        return os.path.samestat(os.stat(name, dir_fd=place.dir_fd, follow_symlinks=False), found) and _is_replaceable(
+            place, name
+        )
+
+    def set_aside() -> None:
+        os.rename(swap, beside, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+
+    def one_by_one() -> None:
         # This file system cannot exchange two names (some network ones): for an instant there is no skill at all.
-        old = temporaries.name_in(place.path.rpartition(b"/")[0] or b".")
-        os.rename(place.name, old, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
-        os.rename(beside, place.name, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
-        os.rename(old, beside, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+        old = temporaries.name_in(directory)
+        for source, target in ((place.name, old), (swap, place.name), (old, beside)):
+            os.rename(source, target, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+
+    fd = os.open(beside, _DIRECTORY_FLAGS, dir_fd=place.dir_fd)
+    try:
+        swap = swap_name(beside, os.fstat(fd), None, place.name)
+        temporaries.record(directory, beside, swap)
+        os.rename(beside, swap, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+        exchange_exactly(
+            place.dir_fd, swap, place.name, fd=fd, is_meant=is_meant, asked=path, remove=set_aside, instead=one_by_one
+        )
+    finally:
+        os.close(fd)
 
 
 def _remove_beside(place: Place, beside: bytes) -> None:

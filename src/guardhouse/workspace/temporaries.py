@@ -1,30 +1,46 @@
 """Names for files that are not finished, and how those of a killed worker are found again.
 
-Each worker holds a lock on one small record in `.work/tmp/` and writes there which temporary name it is about
-to use. The record of a worker that is gone can be locked by the next one, which removes what it names. Runs
-in the files worker.
+Each worker holds a lock on one small record in `.work/tmp/` and writes there which temporary names it is about
+to use. The record of a worker that is gone can be locked by the next one, which removes what it names; what came out of
+an exchange of names that was not over it puts back. Runs in the files worker.
 """
 
 import fcntl
 import os
 import secrets
+import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from guardhouse.workspace.change import remove_path
+from guardhouse.workspace.change import remove_path, remove_tree
 from guardhouse.workspace.entry import Kind
-from guardhouse.workspace.errors import WorkspaceRefusal
+from guardhouse.workspace.errors import WorkspaceRefusal, refusal_of
 from guardhouse.workspace.handle import Workspace, open_beneath
-from guardhouse.workspace.place import open_directory
+from guardhouse.workspace.place import Place, open_directory, open_place
+from guardhouse.workspace.replace import one_at_a_time, settle_swap
+from guardhouse.workspace.temporary_name import TEMPORARY_PREFIX, parse_swap_name
 from guardhouse.workspace.walk import Walk
 
-__all__ = ["TEMPORARY_PREFIX", "Temporaries", "remove_leftovers"]
+__all__ = ["Swept", "Temporaries", "remove_leftovers"]
 
-TEMPORARY_PREFIX: Final = b".guardhouse-tmp-"
 _RECORDS: Final = b".work/tmp"
 _LENGTH: Final = struct.Struct(">I")
 _RECORD_MAX_BYTES: Final = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was cleared: how many records or names, and the paths at which somebody's content was kept."""
+
+    count: int = 0
+    kept: tuple[bytes, ...] = ()
+
+    def __add__(self, other: "Swept") -> "Swept":
+        return Swept(self.count + other.count, self.kept + other.kept)
 
 
 class Temporaries:
@@ -41,23 +57,28 @@ class Temporaries:
     def name_in(self, directory: bytes) -> bytes:
         """Return a new name to be used in ``directory`` (its relative path), having put it on record."""
         name = TEMPORARY_PREFIX + secrets.token_hex(8).encode()
-        if self._record_fd is None:
-            self._record_fd = self._open_record()
-        if self._record_fd >= 0:
-            path = directory + b"/" + name
-            try:
-                os.pwrite(self._record_fd, _LENGTH.pack(len(path)) + path, 0)
-            except OSError:  # a full disk: the write itself will say so
-                return name
+        self.record(directory, name)
         return name
 
-    def sweep(self) -> int:
-        """Remove what workers that are gone left behind; return how many records were found."""
-        found = 0
+    def record(self, directory: bytes, *names: bytes) -> None:
+        """Put on record that ``names`` in ``directory`` are in use, and no others are."""
+        if self._record_fd is None:
+            self._record_fd = self._open_record()
+        if self._record_fd < 0:
+            return
+        paths = [directory + b"/" + name for name in names]
+        entries = b"".join(_LENGTH.pack(len(path)) + path for path in paths)
+        # On a full disk nothing is recorded: the write itself will say so.
+        with suppress(OSError):
+            os.pwrite(self._record_fd, entries + _LENGTH.pack(0), 0)
+
+    def sweep(self) -> Swept:
+        """Clear what workers that are gone left behind; the count is of records."""
+        found = Swept()
         try:
             dir_fd = open_beneath(self._workspace, _RECORDS, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
         except WorkspaceRefusal:
-            return 0
+            return found
         try:
             for text in os.listdir(dir_fd):
                 name = os.fsencode(text)
@@ -99,43 +120,86 @@ class Temporaries:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return fd
 
-    def _sweep_record(self, dir_fd: int, name: bytes) -> int:
+    def _sweep_record(self, dir_fd: int, name: bytes) -> Swept:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
         except OSError:
-            return 0
+            return Swept()
+        kept: tuple[bytes, ...] = ()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            data = os.read(fd, _RECORD_MAX_BYTES)
-            path = data[_LENGTH.size :][: _LENGTH.unpack_from(data)[0]] if len(data) >= _LENGTH.size else b""
-            # The record lies in the workspace, so a command may have written it: only names of ours are removed.
-            if path.rpartition(b"/")[2].startswith(TEMPORARY_PREFIX):
-                _remove(self._workspace, path)
+            for path in _recorded(os.read(fd, _RECORD_MAX_BYTES)):
+                # The record lies in the workspace, so a command may have written it: only names of ours are cleared.
+                if path.rpartition(b"/")[2].startswith(TEMPORARY_PREFIX):
+                    kept += _clear(self._workspace, path).kept
             os.unlink(name, dir_fd=dir_fd)
         except OSError:  # locked by a worker that lives, or no record of ours
-            return 0
+            return Swept(0, kept)
         finally:
             os.close(fd)
-        return 1
+        return Swept(1, kept)
+
+
+def _recorded(data: bytes) -> Iterator[bytes]:
+    """Yield the paths in a record: each behind its length, a length of 0 behind the last."""
+    at = 0
+    while at + _LENGTH.size <= len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        if not 0 < length <= len(data) - at:
+            return
+        yield data[at : at + length]
+        at += length
 
 
 def remove_leftovers(
     workspace: Workspace, *, older_than_s: float, now_s: float, tick: Callable[[], None] = lambda: None
-) -> int:
-    """Walk the whole workspace for temporary names older than ``older_than_s`` and remove them; return how many."""
+) -> Swept:
+    """Walk the whole workspace for temporary names older than ``older_than_s`` and clear them, with what is below."""
     walk = Walk(workspace, b".", tick=tick)
+    before_s = now_s - older_than_s
     stale = [
         walked.entry.path
         for walked in walk.entries()
         if walked.name.startswith(TEMPORARY_PREFIX)
-        and walked.entry.kind in (Kind.FILE, Kind.DIRECTORY)
-        and walked.entry.mtime_ns / 1e9 < now_s - older_than_s
+        and (
+            parse_swap_name(walked.name) is not None
+            or (walked.entry.kind in (Kind.FILE, Kind.DIRECTORY) and walked.entry.mtime_ns / 1e9 < before_s)
+        )
     ]
-    return sum(_remove(workspace, path) for path in stale)
+    cleared = Swept()
+    for path in stale:
+        cleared += _clear(workspace, path, before_s=before_s)
+    return cleared
 
 
-def _remove(workspace: Workspace, path: bytes) -> int:
+def _clear(workspace: Workspace, path: bytes, *, before_s: float | None = None) -> Swept:
+    """Remove what has the temporary name ``path``; of an exchange, what is ours, and the rest gets a name again.
+
+    Args:
+        workspace: the handle, without rules.
+        path: relative, its name a temporary one.
+        before_s: leave an exchange alone that has gone on since then (Unix time): another worker may be at it.
+    """
     try:
-        return remove_path(workspace, path, recursive=True, protect=False)
+        if parse_swap_name(path.rpartition(b"/")[2]) is None:
+            return Swept(remove_path(workspace, path, recursive=True, protect=False))
+        with open_place(workspace, path, protect=False) as place, one_at_a_time(place.dir_fd):
+            # The time at which it got this name, not that of its content, which may be somebody's and old.
+            if place.found is None or (before_s is not None and place.found.st_ctime >= before_s):
+                return Swept()
+            try:
+                kept = settle_swap(place.dir_fd, place.name, remove=partial(_remove_swap, place))
+            except OSError as error:
+                raise refusal_of(error, path) from error
+            return Swept(1, () if kept is None else ((path.rpartition(b"/")[0] or b".") + b"/" + kept,))
     except WorkspaceRefusal:  # gone already, or not ours to remove
-        return 0
+        return Swept()
+
+
+def _remove_swap(place: Place) -> None:
+    """Remove what came out of an exchange, or was to go into one: a file, or the directory of a skill."""
+    if stat.S_ISDIR(os.stat(place.name, dir_fd=place.dir_fd, follow_symlinks=False).st_mode):
+        remove_tree(place.workspace, place.name)
+    else:
+        os.unlink(place.name, dir_fd=place.dir_fd)

@@ -158,13 +158,12 @@ def _finish(
         )
     size = os.fstat(fd).st_size
     with open_place(workspace, relative, make_parents=True, through_links=True) as place:
-        exactly = if_checksum is not None
-        with one_at_a_time(place.dir_fd) if exactly else nullcontext():
+        with one_at_a_time(place.dir_fd) if if_checksum is not None else nullcontext():
             check_replaceable(place, relative, if_checksum)
             admit(place, size)
             # Copied, not renamed: the place may be on another file system, and a temporary name beside it always works.
             notes = put_content(
-                place, _parts(fd, tick), relative, temporaries or Temporaries(workspace), exactly=exactly
+                place, _parts(fd, tick), relative, temporaries or Temporaries(workspace), if_checksum=if_checksum
             )
         return Written(place.path, size, digest.hexdigest(), place.found is None, notes)
 

@@ -19,8 +19,9 @@ from guardhouse.workspace.errors import Code, WorkspaceRefusal, refusal_of, show
 from guardhouse.workspace.handle import PathLike, Workspace, open_beneath, parse_path
 from guardhouse.workspace.place import Place, open_place
 from guardhouse.workspace.read import open_regular
-from guardhouse.workspace.replace import is_same_file, one_at_a_time, replace_exactly
+from guardhouse.workspace.replace import exchange_exactly, is_fresh, is_same_file, one_at_a_time, take_free_name
 from guardhouse.workspace.temporaries import Temporaries
+from guardhouse.workspace.temporary_name import swap_name
 
 __all__ = ["Edited", "Written", "check_replaceable", "edit_file", "put_content", "write_file"]
 
@@ -88,8 +89,7 @@ def write_file(
             code=Code.TOO_LARGE,
         )
     with open_place(workspace, relative, make_parents=True, through_links=True) as place:
-        exactly = if_checksum is not None
-        with one_at_a_time(place.dir_fd) if exactly else nullcontext():
+        with one_at_a_time(place.dir_fd) if if_checksum is not None else nullcontext():
             check_replaceable(place, relative, if_checksum)
             admit(place, len(content))
             notes = put_content(
@@ -98,7 +98,7 @@ def write_file(
                 relative,
                 temporaries or Temporaries(workspace),
                 sync=sync,
-                exactly=exactly,
+                if_checksum=if_checksum,
             )
         return Written(place.path, len(content), hashlib.sha256(content).hexdigest(), place.found is None, notes)
 
@@ -186,27 +186,31 @@ def _check_regular(found: os.stat_result, asked: bytes) -> None:
 def _check_checksum(place: Place, asked: bytes, wanted: str) -> None:
     actual = ""
     if place.found is not None:
-        fd = open_beneath(place.workspace, place.name, os.O_RDONLY | os.O_NONBLOCK, follow=False)
-        try:
-            digest = hashlib.sha256()
-            if os.fstat(fd).st_size > UPLOAD_MAX_BYTES:
-                raise WorkspaceRefusal(
-                    f"{shown(asked)} is too large to compare: more than {UPLOAD_MAX_BYTES} bytes; write it without"
-                    " if_checksum",
-                    code=Code.TOO_LARGE,
-                )
-            while chunk := os.read(fd, _CHUNK_BYTES):
-                digest.update(chunk)
-            actual = digest.hexdigest()
-            is_found = is_same_file(os.fstat(fd), place.found)
-        finally:
-            os.close(fd)
-        if not is_found:
+        actual, seen = _checksum_at(place, place.name, asked)
+        if not is_same_file(seen, place.found):
             raise WorkspaceRefusal(
                 f"{shown(asked)} has changed: somebody else wrote it in the meantime; read it again", code=Code.CONFLICT
             )
     if wanted.lower() != actual:
         raise _changed(asked, wanted, actual)
+
+
+def _checksum_at(place: Place, name: bytes, asked: bytes) -> tuple[str, os.stat_result]:
+    """Return the SHA-256 of the file that has ``name`` in the place's directory, and what it was afterwards."""
+    fd = open_beneath(place.workspace, name, os.O_RDONLY | os.O_NONBLOCK, follow=False, reading=name == place.name)
+    try:
+        digest = hashlib.sha256()
+        if os.fstat(fd).st_size > UPLOAD_MAX_BYTES:
+            raise WorkspaceRefusal(
+                f"{shown(asked)} is too large to compare: more than {UPLOAD_MAX_BYTES} bytes; write it without"
+                " if_checksum",
+                code=Code.TOO_LARGE,
+            )
+        while chunk := os.read(fd, _CHUNK_BYTES):
+            digest.update(chunk)
+        return digest.hexdigest(), os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _changed(asked: bytes, wanted: str, actual: str) -> WorkspaceRefusal:
@@ -238,11 +242,11 @@ def put_content(
     temporaries: Temporaries,
     *,
     sync: bool = True,
-    exactly: bool = False,
+    if_checksum: str | None = None,
 ) -> tuple[str, ...]:
     """Make the concatenated ``content`` the file at ``place`` in one rename; ``asked`` is the path for messages.
 
-    With ``exactly``, only over the very file that was found there, or where none was.
+    With ``if_checksum``, which the file found there has, only over that very file, or where none was found.
 
     Returns:
         Notes on what of the old file could not be kept.
@@ -250,7 +254,8 @@ def put_content(
     Raises:
         WorkspaceRefusal: nothing has changed then.
     """
-    temporary = temporaries.name_in(place.path.rpartition(b"/")[0] or b".")
+    directory = place.path.rpartition(b"/")[0] or b"."
+    temporary = temporaries.name_in(directory)
     try:
         # 0600 until it is whole: nobody else reads a file whose final mode is stricter than 0644.
         fd = os.open(
@@ -259,21 +264,20 @@ def put_content(
     except OSError as error:
         raise refusal_of(error, asked) from error
     try:
-        try:
-            for part in content:
-                rest = part
-                while rest:
-                    rest = rest[os.write(fd, rest[:_CHUNK_BYTES]) :]
-            notes = _dress(fd, place)
-            if sync:
-                os.fsync(fd)
-            _check_is_ours(fd, temporary, place.dir_fd, asked)
-        finally:
-            os.close(fd)
-        if exactly:
-            replace_exactly(place.dir_fd, temporary, place.name, place.found, asked=asked)
-        else:
+        for part in content:
+            rest = part
+            while rest:
+                rest = rest[os.write(fd, rest[:_CHUNK_BYTES]) :]
+        notes = _dress(fd, place)
+        if sync:
+            os.fsync(fd)
+        _check_is_ours(fd, temporary, place.dir_fd, asked)
+        if if_checksum is None:
             os.rename(temporary, place.name, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+        elif place.found is None:
+            take_free_name(place.dir_fd, temporary, place.name, asked=asked)
+        else:
+            _exchange(place, place.found, fd, temporary, directory, temporaries, if_checksum, asked)
     except BaseException as error:
         # Whatever ends this write, its temporary file goes with it.
         with suppress(OSError):
@@ -281,9 +285,35 @@ def put_content(
         if isinstance(error, OSError):
             raise refusal_of(error, asked) from error
         raise
+    finally:
+        os.close(fd)
     if sync:
         os.fsync(place.dir_fd)
     return notes
+
+
+def _exchange(
+    place: Place,
+    found: os.stat_result,
+    fd: int,
+    temporary: bytes,
+    directory: bytes,
+    temporaries: Temporaries,
+    checksum: str,
+    asked: bytes,
+) -> None:
+    """Put the finished ``temporary`` in the place of ``found``, whose content has ``checksum``, and of nothing else."""
+    fresh = is_fresh(found)
+
+    def is_meant(name: bytes) -> bool:
+        if not is_same_file(os.stat(name, dir_fd=place.dir_fd, follow_symlinks=False), found):
+            return False
+        return not fresh or _checksum_at(place, name, asked)[0] == checksum.lower()
+
+    swap = swap_name(temporary, os.fstat(fd), None if fresh else found, place.name)
+    temporaries.record(directory, temporary, swap)
+    os.rename(temporary, swap, src_dir_fd=place.dir_fd, dst_dir_fd=place.dir_fd)
+    exchange_exactly(place.dir_fd, swap, place.name, fd=fd, is_meant=is_meant, asked=asked)
 
 
 def _check_is_ours(fd: int, temporary: bytes, dir_fd: int, asked: bytes) -> None:
