@@ -212,6 +212,7 @@ EGRESS_CONNECTIONS_TOTAL_MAX: Final = 512
 EGRESS_BACKLOG: Final = 128
 EGRESS_HEAD_MAX_BYTES: Final = 64 * 1024  # of a request or response head; browsers send up to 16 KiB
 EGRESS_HEAD_TIMEOUT_S: Final = 30.0
+EGRESS_HELLO_MAX_BYTES: Final = 64 * 1024  # of a TLS ClientHello with its records; real ones have 200 to 4,000
 EGRESS_RESOLVE_TIMEOUT_S: Final = 10.0
 EGRESS_LOOKUPS_MAX: Final = 4  # of one command at a time
 EGRESS_LOOKUPS_TOTAL_MAX: Final = 32  # of all: each holds a thread until the name service gives up, often 30 s

@@ -14,10 +14,13 @@ __all__ = ["ATTACKS", "PRELUDE", "Attack"]
 PRELUDE = r'''
 import hashlib
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 
 PROXY = ("127.0.0.1", 3128)
+UNVERIFIED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+UNVERIFIED.check_hostname, UNVERIFIED.verify_mode = False, ssl.CERT_NONE
 
 
 def refused_by(status):
@@ -65,6 +68,36 @@ def tunnel(target):
     return sock
 
 
+def hello(name):
+    """What a TLS client says first to a server of this name."""
+    outgoing = ssl.MemoryBIO()
+    tls = UNVERIFIED.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        return outgoing.read()
+
+
+def answered(sock, pieces):
+    """Say pieces, each in a segment of its own; the server's ServerHello, or the proxy's alert."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for piece in pieces:
+        sock.sendall(piece)
+    found = sock.recv(65536)
+    if found == bytes((21, 3, 3, 0, 2, 2, 49)):
+        raise OSError(13, "alert: access denied")
+    assert found[0] == 22, found
+    return found[0]
+
+
+def cut(data, size):
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def records(data, size):
+    return b"".join(b"\x16\x03\x01" + len(one).to_bytes(2, "big") + one for one in cut(data[5:], size))
+
+
 def socks(kind, host, port):
     sock = socket.create_connection(PROXY, 15)
     sock.sendall(b"\x05\x01\x00")
@@ -74,7 +107,7 @@ def socks(kind, host, port):
     reply = sock.recv(10)[1]
     if reply:
         raise OSError({2: 13, 4: 113, 5: 111}.get(reply, reply), "socks")
-    return "connected"
+    return sock
 '''
 
 
@@ -90,7 +123,7 @@ class Attack:
 
 HELLO = 'return get("http://web.test:{http}/hello")'
 TUNNEL = 'return bool(tunnel("web.test:{http}"))'
-SOCKS = 'return socks(3, b"web.test", {http})'
+SOCKS = 'return bool(socks(3, b"web.test", {http}))'
 OWN = "return socket.create_connection(PROXY, 5).getpeername()"
 NO_WAY = ("EACCES", "ENETUNREACH", "ECONNREFUSED", "EPERM")
 NO_SOCKET = ("EPERM", "EAFNOSUPPORT", "EPROTONOSUPPORT")
@@ -122,7 +155,7 @@ ATTACKS = (
     Attack("metadata-address-ipv6", 'return tunnel("[fd00:ec2::254]:80")', TUNNEL),
     Attack("metadata-address-socks", r'return socks(1, b"\xa9\xfe\xa9\xfe", 80)', SOCKS),
     Attack("loopback-address", 'return tunnel("127.0.0.1:{closed}")', 'return bool(tunnel("127.0.0.1:{http}"))'),
-    Attack("loopback-address-socks6", 'return socks(4, bytes(15) + b"\\x01", {closed})', 'return socks(1, bytes((127, 0, 0, 1)), {http})'),
+    Attack("loopback-address-socks6", 'return socks(4, bytes(15) + b"\\x01", {closed})', 'return bool(socks(1, bytes((127, 0, 0, 1)), {http}))'),
     Attack("loopback-other-address", 'return tunnel("127.0.0.2:{http}")', 'return bool(tunnel("127.0.0.1:{http}"))'),
     Attack("unspecified-address", 'return tunnel("0.0.0.0:{closed}")', TUNNEL),
     Attack("localhost", 'return tunnel("localhost:{closed}")', TUNNEL),
@@ -158,6 +191,15 @@ ATTACKS = (
     Attack("denied-by-policy", 'return get("http://web.test:{http}/forbidden")', HELLO),
     Attack("denied-by-policy-escaped", 'return get("http://web.test:{http}/%66orbidden")', 'return get("http://web.test:{http}/%68ello")'),
     Attack("dot-segments", r'return first_status(b"GET http://web.test:{http}/hello/../forbidden HTTP/1.1\r\nHost: a\r\n\r\n")', HELLO, ("EINVAL",)),
+    # Another server's name inside a tunnel to a granted one (domain fronting in clear).
+    Attack("tls-other-name", 'return answered(tunnel("web.test:{https}"), [hello("evil.test")])', 'return answered(tunnel("web.test:{https}"), [hello("web.test")])'),
+    Attack("tls-other-name-by-socks", 'return answered(socks(3, b"web.test", {https}), [hello("evil.test")])', 'return answered(socks(3, b"web.test", {https}), [hello("web.test")])'),
+    Attack("tls-other-name-of-a-wildcard", 'return answered(tunnel("web.test:{https}"), [hello("a.wild.test")])', 'return answered(tunnel("WEB.test.:{https}"), [hello("web.TEST")])'),
+    Attack("tls-name-below", 'return answered(tunnel("web.test:{https}"), [hello("b.web.test")])', 'return answered(tunnel("web.test:{https}"), [hello(None)])'),
+    Attack("tls-other-name-in-segments", 'return answered(tunnel("web.test:{https}"), cut(hello("evil.test"), 1))', 'return answered(tunnel("web.test:{https}"), cut(hello("web.test"), 1))'),
+    Attack("tls-other-name-in-records", 'return answered(tunnel("web.test:{https}"), [records(hello("evil.test"), 1)])', 'return answered(tunnel("web.test:{https}"), [records(hello("web.test"), 20)])'),
+    Attack("tls-other-name-ahead-of-the-answer", 'sock = socket.create_connection(PROXY, 15); sock.sendall(b"CONNECT web.test:{https} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n" + hello("evil.test")); sock.recv(39); return answered(sock, [])', 'sock = socket.create_connection(PROXY, 15); sock.sendall(b"CONNECT web.test:{https} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n" + hello("web.test")); sock.recv(39); return answered(sock, [])'),
+    Attack("tls-second-hello", 'return answered(tunnel("web.test:{https}"), [hello("web.test") + hello("evil.test")])', 'return answered(tunnel("web.test:{https}"), [hello("web.test")])'),
     # Round the proxy.
     Attack("direct-to-the-hosts-loopback", 'return socket.create_connection(("127.0.0.1", {closed}), 5).getpeername()', OWN, NO_WAY),
     Attack("direct-to-a-granted-server", 'return socket.create_connection(("127.0.0.1", {http}), 5).getpeername()', OWN, NO_WAY),

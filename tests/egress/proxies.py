@@ -122,6 +122,7 @@ async def proxy(
     addresses: list[tuple[str, tuple[int, ...]]] = (),
     policy: Policy | None = None,
     environment: frozenset[str] | None = None,
+    is_tls_required: bool = False,
 ) -> AsyncIterator[Proxy]:
     """Serve a proxy; ``names`` is the whole name service (a list may be changed between two questions)."""
 
@@ -131,7 +132,7 @@ async def proxy(
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return list(names[host])
 
-    rules = EgressRules.from_plan(domains, addresses, profile="p")
+    rules = EgressRules.from_plan(domains, addresses, profile="p", is_tls_required=is_tls_required)
     service = EgressService({"p": rules}, policy=policy, environment=environment, resolve=resolve, log=None)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

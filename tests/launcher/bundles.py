@@ -102,6 +102,7 @@ def plan(name, mounts, workspace, *, network="none", seccomp=None, count_denials
         network=network,
         network_domains=(),
         network_addresses=(),
+        is_tls_required=False,
         proxy_port=0,
         mounts=mounts,
         landlock=landlock(workspace),

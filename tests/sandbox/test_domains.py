@@ -106,6 +106,9 @@ def test_landlock_lets_connect_to_the_proxy_alone(domains):
         (ONE + "  addresses: [{address: a.example, why: test}]\n", "not an address or network"),
         (ONE + "  ports: [{bind: 80, why: test}]\n", "may be bound already"),
         (ONE + "  proxy_port: 80\n", "80"),
+        (ONE + "  tunnels: {tls: required}\n", "why"),
+        (ONE + "  tunnels: {tls: true, why: test}\n", "known here: named, required"),
+        (ONE + "  tunnels: {tls: maybe, why: test}\n", "maybe"),
     ],
 )
 def test_what_cannot_be_written(domains, lines, says):
@@ -124,6 +127,20 @@ def test_comparing_says_each_name_and_port(domains):
         ("narrows", "domain b.example port 80 is shut"),
         ("narrows", "domain b.example port 443 is shut"),
     }
+
+
+def test_what_tunnels_may_carry(domains):
+    """Any protocol by default; TLS that names the host where the profile wants that, which narrows."""
+    plain = domains(ONE)
+    strict = domains(ONE + "  tunnels: {tls: required, why: registries speak TLS}\n", name="strict")
+    assert (compiled(plain).is_tls_required, compiled(strict).is_tls_required) == (False, True)
+    assert "what names none, and what is no TLS, passes" in describe_profile(plain)
+    assert "only TLS that names the host asked for, and hides no second name: registries" in describe_profile(strict)
+    assert profile_as_data(strict)["network"]["tunnels"] == {"tls": "required"}
+    (change,) = compare_profiles(plain, strict)
+    assert (change.direction, change.text) == ("narrows", "tunnels tls named becomes required")
+    (change,) = compare_profiles(strict, plain)
+    assert change.direction == "widens"
 
 
 def test_describing_names_everything(domains):

@@ -24,7 +24,8 @@ class EgressRefused(Refusal):
     """A connection that will not be made.
 
     Attributes:
-        code: ``domain``, ``port``, ``address``, ``unresolved``, ``unreachable``, ``policy``, ``protocol``, ``limit``.
+        code: ``domain``, ``port``, ``address``, ``unresolved``, ``unreachable``, ``policy``, ``protocol``,
+            ``tls_name``.
         why: the reason alone; the message holds the next step too.
     """
 
@@ -72,11 +73,19 @@ def covers_domain(pattern: str, name: str) -> bool:
 class EgressRules:
     """All entries of one profile."""
 
-    def __init__(self, domains: Iterable[DomainRule], addresses: Iterable[AddressRule], *, profile: str) -> None:
-        """``profile`` is named in refusals."""
+    def __init__(
+        self,
+        domains: Iterable[DomainRule],
+        addresses: Iterable[AddressRule],
+        *,
+        profile: str,
+        is_tls_required: bool = False,
+    ) -> None:
+        """``profile`` is named in refusals; ``is_tls_required``: in tunnels."""
         self._domains = tuple(domains)
         self._addresses = tuple(addresses)
-        self._profile = profile
+        self.profile: Final = profile
+        self.is_tls_required: Final = is_tls_required
 
     @classmethod
     def from_plan(
@@ -85,6 +94,7 @@ class EgressRules:
         addresses: Iterable[tuple[str, tuple[int, ...]]],
         *,
         profile: str,
+        is_tls_required: bool = False,
     ) -> "EgressRules":
         """Return the rules of pairs (name, ports) and (address or network, ports), as a bundle holds them.
 
@@ -95,6 +105,7 @@ class EgressRules:
             [DomainRule(name, ports) for name, ports in domains],
             [AddressRule(parse_network(network), ports) for network, ports in addresses],
             profile=profile,
+            is_tls_required=is_tls_required,
         )
 
     def check_target(self, authority: Authority) -> EgressTarget:
@@ -118,7 +129,7 @@ class EgressRules:
             )
         raise EgressRefused(
             "domain",
-            f"no entry of profile {self._profile!r} covers {authority.host!r}",
+            f"no entry of profile {self.profile!r} covers {authority.host!r}",
             next_step=self._to_add("domain", authority.host, authority.port),
         )
 
@@ -159,7 +170,7 @@ class EgressRules:
                 return EgressTarget(authority, f"address {rule.network}")
         raise EgressRefused(
             "address",
-            f"{authority.host} is an address, and no entry of profile {self._profile!r} grants it at port"
+            f"{authority.host} is an address, and no entry of profile {self.profile!r} grants it at port"
             f" {authority.port}",
             next_step=f"use a granted name, or {self._to_add('address', authority.host, authority.port)}",
         )
@@ -172,4 +183,4 @@ class EgressRules:
         shown = f"'{value}'" if ":" in value or "*" in value else value
         section = "addresses" if kind == "address" else "domains"
         entry = f"{{{kind}: {shown}{ports}, why: …}}"
-        return f"where that is meant, add to network.{section} of profile {self._profile!r}: {entry}"
+        return f"where that is meant, add to network.{section} of profile {self.profile!r}: {entry}"

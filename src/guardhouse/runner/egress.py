@@ -17,6 +17,7 @@ import trio
 from guardhouse.egress.host import Authority
 from guardhouse.egress.record import EgressLedger, EgressRecord
 from guardhouse.egress.rules import EgressRefused, EgressRules
+from guardhouse.egress.tunnel import TunnelGuard
 from guardhouse.errors import InvariantError
 from guardhouse.limits import (
     EGRESS_CONNECTIONS_MAX,
@@ -48,6 +49,7 @@ def rules_of_bundle(bundle: Bundle) -> dict[str, EgressRules]:
             [(grant.target, grant.ports) for grant in plan.network_domains],
             [(grant.target, grant.ports) for grant in plan.network_addresses],
             profile=name,
+            is_tls_required=plan.is_tls_required,
         )
         for name, plan in bundle.profiles.items()
         if plan.network == "domains"
@@ -188,7 +190,11 @@ class CommandEgress:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         connection = Connection(
-            stream, open_target=self._open_target, began_s=self._began_s, write_down=self._write_down
+            stream,
+            open_target=self._open_target,
+            guard_tunnel=self._guard_tunnel,
+            began_s=self._began_s,
+            write_down=self._write_down,
         )
         self._connections.add(connection)
         try:
@@ -230,6 +236,9 @@ class CommandEgress:
             raise
         record.address = connected.address
         return connected.stream
+
+    def _guard_tunnel(self, authority: Authority) -> TunnelGuard:
+        return TunnelGuard(authority, is_tls_required=self._rules.is_tls_required, profile=self._rules.profile)
 
     def _check_policy(self, record: EgressRecord, authority: Authority, urls: tuple[str, ...]) -> None:
         """Ask the policy's egress rules: of a plain request the whole URL, of a tunnel every path that it may hide."""

@@ -19,6 +19,7 @@ from guardhouse.egress.http_message import ProxyRequest, judged_urls, make_error
 from guardhouse.egress.record import EgressRecord
 from guardhouse.egress.rules import EgressRefused
 from guardhouse.egress.socks import SocksReply, SocksRequest, render_reply
+from guardhouse.egress.tunnel import ACCESS_DENIED, TunnelGuard
 from guardhouse.errors import PeerError
 from guardhouse.limits import EGRESS_CHUNK_BYTES, EGRESS_HEAD_TIMEOUT_S, EGRESS_IDLE_TIMEOUT_S
 from guardhouse.runner.egress_http import HttpClient, OriginFailed, forward_request, next_event
@@ -48,12 +49,14 @@ class Connection:
         stream: trio.SocketStream,
         *,
         open_target: OpenTarget,
+        guard_tunnel: Callable[[Authority], TunnelGuard],
         began_s: float,
         write_down: Callable[[EgressRecord], None],
     ) -> None:
         """``began_s``: when the command was started, in trio's time."""
         self._stream = stream
         self._open_target = open_target
+        self._guard_tunnel = guard_tunnel
         self._began_s = began_s
         self._write_down = write_down
         self._scope = trio.CancelScope()
@@ -123,7 +126,7 @@ class Connection:
                 return
             async with target:
                 await self._stream.send_all(render_reply(SocksReply.SUCCEEDED))
-                await self._tunnel(record, target, socks.trailing())
+                await self._tunnel(record, socks.target, target, socks.trailing())
 
     # HTTP
 
@@ -168,7 +171,7 @@ class Connection:
             async with target:
                 if request.is_tunnel:
                     await self._stream.send_all(_ESTABLISHED)
-                    await self._tunnel(record, target, client.http.trailing_data[0])
+                    await self._tunnel(record, request.authority, target, client.http.trailing_data[0])
                     return False
                 return await self._forward(record, client, target, asked, request)
 
@@ -221,17 +224,29 @@ class Connection:
 
     # Both
 
-    async def _tunnel(self, record: EgressRecord, target: trio.SocketStream, first_up: bytes) -> None:
+    async def _tunnel(self, record: EgressRecord, asked: Authority, target: trio.SocketStream, first_up: bytes) -> None:
         self._is_flushing = True
+        guard = self._guard_tunnel(asked)
         with self._new_idle_limit():
-            is_whole = await carry_both_ways(
-                self._stream,
-                target,
-                first_up=first_up,
-                count_up=lambda size: self._count(record, up=size),
-                count_down=lambda size: self._count(record, down=size),
-                up_ended=self._up_ended,
-            )
+            try:
+                is_whole = await carry_both_ways(
+                    self._stream,
+                    target,
+                    guard=guard,
+                    first_up=first_up,
+                    count_up=lambda size: self._count(record, up=size),
+                    count_down=lambda size: self._count(record, down=size),
+                    up_ended=self._up_ended,
+                )
+            except EgressRefused as refused:
+                record.verdict, record.code, record.reason, record.end = "deny", refused.code, str(refused), ""
+                _reset(target)
+                if guard.is_tls and not record.bytes_down:
+                    # A TLS client prints it; behind what the target has said it would be none.
+                    await self._say_last(ACCESS_DENIED)
+                else:
+                    _reset(self._stream)
+                return
             record.end = "closed" if is_whole else "reset"
             if not is_whole:
                 _reset(self._stream)

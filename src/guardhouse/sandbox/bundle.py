@@ -39,7 +39,7 @@ __all__ = [
     "SeccompFilter",
 ]
 
-BUNDLE_VERSION: Final = 2
+BUNDLE_VERSION: Final = 3
 
 # The low 16 bits of SECCOMP_RET_TRACE in the *_gate variants: what PTRACE_GETEVENTMSG gives at an execve stop.
 GATE_TRACE_DATA: Final = 0x4758
@@ -191,6 +191,7 @@ class ProfilePlan:
         network: ``none`` and ``domains`` have their own net namespace; ``ports`` is the host's with Landlock.
         network_domains: names (``*.`` wildcards) that the runner's egress proxy lets through (``domains``).
         network_addresses: addresses and networks (CIDR) that it connects to although private.
+        is_tls_required: a tunnel through that proxy carries TLS that names its host, or nothing.
         proxy_port: TCP port on the command's own 127.0.0.1 where that proxy listens; 0 in other modes.
         rlimits: (soft, hard) by lower-case name (``nofile``), in the unit of setrlimit(2).
         seccomp: by architecture as uname(2) has it; a bundle carries the one of its host.
@@ -207,6 +208,7 @@ class ProfilePlan:
     network: NetworkMode
     network_domains: tuple[EgressGrant, ...]
     network_addresses: tuple[EgressGrant, ...]
+    is_tls_required: bool
     proxy_port: int
     mounts: tuple[MountStep, ...]
     landlock: LandlockPlan | None

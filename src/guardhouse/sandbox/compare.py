@@ -59,6 +59,9 @@ def _network(first: Profile, second: Profile) -> Iterator[Change]:
     if before.mode != after.mode:
         wider = _NETWORK_RANK[after.mode] > _NETWORK_RANK[before.mode]
         yield Change("widens" if wider else "narrows", "network", f"mode {before.mode} becomes {after.mode}")
+    if before.mode == after.mode and before.tunnels.tls != after.tunnels.tls:
+        change = f"tunnels tls {before.tunnels.tls} becomes {after.tunnels.tls}"
+        yield Change("widens" if after.tunnels.tls == "named" else "narrows", "network", change)
     sets = (
         ("port", {f"{p.direction} {p.port}" for p in before.ports}, {f"{p.direction} {p.port}" for p in after.ports}),
         ("domain", _egress(before.domains), _egress(after.domains)),

@@ -146,6 +146,7 @@ def compile_plan(
         network=profile.network.mode,
         network_domains=plan_domains(profile, around.domains),
         network_addresses=plan_addresses(profile),
+        is_tls_required=profile.network.tunnels.tls == "required",
         proxy_port=profile.network.proxy_port,
         mounts=mounts,
         landlock=plan_landlock(profile, mounts, abi=features.landlock_abi),

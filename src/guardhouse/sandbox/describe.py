@@ -17,6 +17,10 @@ _NETWORK_WORDS = {
     "ports": "the host's network, only the TCP ports listed",
     "domains": "none of its own; named domains through the runner's egress proxy",
 }
+_TUNNEL_WORDS = {
+    "named": "tunnels: TLS that names a server names the host asked for; what names none, and what is no TLS, passes",
+    "required": "tunnels: only TLS that names the host asked for, and hides no second name",
+}
 
 
 def describe_profile(profile: Profile, *, switches: frozenset[str] = frozenset()) -> str:
@@ -87,6 +91,7 @@ def _network_lines(profile: Profile) -> Iterator[str]:
             yield f"  {what} {entry.target} at TCP port {_or(entry.ports)}: {entry.reason.why}"
     if network.mode == "domains":
         yield f"  the proxy is its own 127.0.0.1:{network.proxy_port}: HTTP, CONNECT and SOCKS5; no name server, no UDP"
+        yield f"  {_TUNNEL_WORDS[network.tunnels.tls]}: {network.tunnels.reason.why}"
 
 
 def _or(ports: tuple[int, ...]) -> str:
@@ -132,6 +137,7 @@ def profile_as_data(profile: Profile, *, switches: frozenset[str] = frozenset())
             "ports": [{"port": port.port, "direction": port.direction} for port in profile.network.ports],
             "domains": [{"domain": entry.target, "ports": list(entry.ports)} for entry in profile.network.domains],
             "addresses": [{"address": entry.target, "ports": list(entry.ports)} for entry in profile.network.addresses],
+            "tunnels": {"tls": profile.network.tunnels.tls},
             "proxy_port": profile.network.proxy_port,
         },
         "proc": profile.proc,

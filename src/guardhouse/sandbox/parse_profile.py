@@ -31,6 +31,8 @@ from guardhouse.sandbox.profile import (
     Requirement,
     Setting,
     Switch,
+    Tunnels,
+    TunnelTls,
     ViewEntry,
     ViewKind,
     WorkspaceAccess,
@@ -254,13 +256,15 @@ def _parse_option(item: Value) -> str:
 
 def _parse_network(value: Value) -> Network:
     table = value.as_table(
-        required=frozenset({"mode", "why"}), optional=frozenset({"ports", "domains", "addresses", "proxy_port"})
+        required=frozenset({"mode", "why"}),
+        optional=frozenset({"ports", "domains", "addresses", "tunnels", "proxy_port"}),
     )
     mode = parse_choice(table["mode"], get_args(NetworkMode))
     for key, belongs in (
         ("ports", ("ports", "domains")),
         ("domains", ("domains",)),
         ("addresses", ("domains",)),
+        ("tunnels", ("domains",)),
         ("proxy_port", ("domains",)),
     ):
         if key in table and mode not in belongs:
@@ -275,7 +279,8 @@ def _parse_network(value: Value) -> Network:
     proxy = PROXY_PORT_DEFAULT if mode == "domains" else 0
     if "proxy_port" in table:
         proxy = table["proxy_port"].as_integer(minimum=1024, maximum=65535)
-    return Network(cast(NetworkMode, mode), ports, domains, addresses, proxy, parse_reason(value))
+    tunnels = _parse_tunnels(table["tunnels"]) if "tunnels" in table else Tunnels("named", parse_reason(value))
+    return Network(cast(NetworkMode, mode), ports, domains, addresses, tunnels, proxy, parse_reason(value))
 
 
 def _bounded_list(table: Mapping[str, Value], key: str) -> tuple[Value, ...]:
@@ -292,6 +297,11 @@ def _parse_port(entry: Value) -> Port:
     if "connect" in table:
         return Port(table["connect"].as_integer(minimum=1, maximum=65535), "connect", parse_reason(entry))
     return Port(table["bind"].as_integer(minimum=0, maximum=65535), "bind", parse_reason(entry))
+
+
+def _parse_tunnels(entry: Value) -> Tunnels:
+    tls = parse_choice(_fields(entry, "tls")["tls"], get_args(TunnelTls))
+    return Tunnels(cast(TunnelTls, tls), parse_reason(entry))
 
 
 def _check_own_ports(mode: str, ports: tuple[Port, ...]) -> None:

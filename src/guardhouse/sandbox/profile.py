@@ -198,6 +198,21 @@ class Egress:
     reason: Reason
 
 
+TunnelTls = Literal["named", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnels:
+    """What tunnels of network mode ``domains`` may carry.
+
+    ``named``: TLS that names a server names the tunnel's own host; what names none, and what is no TLS, passes.
+    ``required``: only TLS that names that host passes, and that may hide no second name.
+    """
+
+    tls: TunnelTls
+    reason: Reason
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """The network mode with what it lets through."""
@@ -206,6 +221,7 @@ class Network:
     ports: tuple[Port, ...]
     domains: tuple[Egress, ...]
     addresses: tuple[Egress, ...]
+    tunnels: Tunnels
     proxy_port: int
     reason: Reason
 
