@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from guardhouse.launcher.messages import StopReason
-from guardhouse.runner.commands import StopSignal
+from guardhouse.runner.command_parts import StopSignal
 from tests.escapes.conftest import PYTHON, is_root
 
 from .attacks import ATTACKS, PRELUDE

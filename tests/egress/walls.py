@@ -26,7 +26,9 @@ from guardhouse.launcher.client import LauncherClient
 from guardhouse.launcher.start import start_launcher
 from guardhouse.policy import load_policy
 from guardhouse.policy.shell import read_command
-from guardhouse.runner.commands import CommandRequest, CommandRun, CommandService, StopSignal
+from guardhouse.runner.command_parts import StopSignal
+from guardhouse.runner.command_run import CommandRequest, CommandRun
+from guardhouse.runner.commands import CommandService
 from guardhouse.runner.egress import EgressService, rules_of_bundle
 from guardhouse.runner.rules import make_judge
 from guardhouse.sandbox.bundle import Identity

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from guardhouse.cli.policy import read_policy
+from guardhouse.cli.policy_files import read_policy
 from guardhouse.policy import decide, policy_from_pairs
 from guardhouse.policy.cases import run_examples
 from guardhouse.values import Verdict

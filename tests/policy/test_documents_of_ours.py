@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardhouse.cli.policy import policy as policy_group
-from guardhouse.cli.policy import read_text
+from guardhouse.cli.policy_files import read_text
 from guardhouse.policy import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from guardhouse.cli.policy import read_policy
+from guardhouse.cli.policy_files import read_policy
 from guardhouse.data_files import shipped_directory
 from guardhouse.policy import PolicyError, decide, load_policy, policy_from_pairs
 from guardhouse.policy.cases import parse_cases, render_junit, run_cases

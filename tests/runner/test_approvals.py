@@ -12,6 +12,7 @@ from guardhouse import limits
 from guardhouse.launcher.messages import Question, QuestionOver
 from guardhouse.policy import load_policy
 from guardhouse.policy.shell import read_command
+from guardhouse.runner.admission import NotAdmitted
 from guardhouse.runner.approvals import (
     ApprovalAnswer,
     ApprovalQuestion,
@@ -21,7 +22,9 @@ from guardhouse.runner.approvals import (
     question_about_text,
     serve_questions,
 )
-from guardhouse.runner.commands import CommandRequest, CommandService, NotAdmitted, StopSignal
+from guardhouse.runner.command_parts import StopSignal
+from guardhouse.runner.command_run import CommandRequest
+from guardhouse.runner.commands import CommandService
 from guardhouse.runner.rules import make_judge
 from guardhouse.values import Verdict
 from guardhouse.wire.messages_v1 import ApprovalDecision, ApprovalGate, ApprovalRequest

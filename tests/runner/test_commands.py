@@ -10,14 +10,10 @@ from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, StopReas
 from guardhouse.policy import load_policy
 from guardhouse.policy.decision import CommandDenied, Decision
 from guardhouse.policy.shell import read_command
-from guardhouse.runner.commands import (
-    CommandRequest,
-    CommandService,
-    NotAdmitted,
-    OutputClosedError,
-    StopSignal,
-    check_admitted,
-)
+from guardhouse.runner.admission import NotAdmitted, check_admitted
+from guardhouse.runner.command_parts import OutputClosedError, StopSignal
+from guardhouse.runner.command_run import CommandRequest
+from guardhouse.runner.commands import CommandService
 from guardhouse.runner.rules import make_judge
 from guardhouse.values import Stream, Verdict
 

@@ -12,7 +12,7 @@ from guardhouse.errors import Refusal
 from guardhouse.policy import Policy, load_policy
 from guardhouse.policy.shell import read_command
 from guardhouse.runner.commands import CommandService
-from guardhouse.runner.dispatch import Dispatcher, _encode
+from guardhouse.runner.dispatch import Dispatcher
 from guardhouse.runner.enforcement import Enforcement
 from guardhouse.runner.file_gate import FileGate
 from guardhouse.runner.files import BoundedText
@@ -23,6 +23,7 @@ from guardhouse.runner.mcp_pool import McpPool
 from guardhouse.runner.mcp_service import McpService
 from guardhouse.runner.redaction import load_redaction
 from guardhouse.runner.rules import make_judge
+from guardhouse.runner.task_results import encode_result
 from guardhouse.runner.web import WebService
 from guardhouse.wire.messages import TaskResult
 from guardhouse.wire.operations import ReadResult
@@ -280,10 +281,10 @@ async def test_every_task_is_in_the_journal_before_it_starts(system, tmp_path) -
 def test_a_result_too_large_for_a_frame_becomes_one_that_says_so() -> None:
     """No result is held that no frame can carry."""
     large = TaskResult(task_id="t", success=True, result={"content": "x" * (33 * 1024 * 1024)})
-    replaced = _encode(large)
+    replaced = encode_result(large)
     assert isinstance(replaced, TaskResult)
     assert "more than one message carries" in replaced.error
-    assert json.loads(_encode(TaskResult(task_id="t", success=True, result={"a": 1})))["result"] == {"a": 1}
+    assert json.loads(encode_result(TaskResult(task_id="t", success=True, result={"a": 1})))["result"] == {"a": 1}
 
 
 async def test_a_waiting_command_is_judged_by_the_policy_that_is_in_force_when_it_starts(system) -> None:

@@ -11,7 +11,7 @@ from tests.support.runner_process import ACCOUNT, make_directory, remove_directo
 
 from guardhouse.policy import load_policy
 from guardhouse.runner.bounds import FetchBounds
-from guardhouse.runner.commands import CommandRequest
+from guardhouse.runner.command_run import CommandRequest
 from guardhouse.runner.enforcement import Enforcement, enforce
 from guardhouse.runner.identity import resolve_account
 from guardhouse.runner.wall import put_up_wall

@@ -34,7 +34,7 @@ def set_(client: HubClient, *, environment: str, file: Path, as_json: bool) -> N
 
     The runner takes it only when it permits nothing that its own policy does not; `show` says what it answered.
     """
-    from guardhouse.cli.policy import read_text
+    from guardhouse.cli.policy_files import read_text
 
     found = client.request("PUT", _path(environment), body={"document": read_text(file)})
     _show(found, as_json=as_json)

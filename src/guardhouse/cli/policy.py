@@ -5,7 +5,6 @@ Exit statuses: 0 the question was answered with yes (the document is good, the c
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -13,24 +12,18 @@ from typing import Any, Final
 import click
 
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.policy_batch import explain_batch
+from guardhouse.cli.policy_files import read_policy, read_text
 from guardhouse.errors import SetupError
-from guardhouse.limits import COMMAND_TEXT_MAX_BYTES, POLICY_DOCUMENT_MAX_CHARS
-from guardhouse.policy import Decision, Policy, PolicyError, decide, load_policy, policy_from_pairs
+from guardhouse.policy import PolicyError, decide
 from guardhouse.policy.cases import CaseResult, parse_cases, render_junit, run_cases, run_examples
 from guardhouse.policy.explain import explain_decision
-from guardhouse.policy.model import OPERATIONS
 from guardhouse.runner.rules import locate_policy
 from guardhouse.values import Verdict
 
 __all__ = ["policy"]
 
 _DEFAULT_POLICY: Final = "read_only"
-_BATCH_LINE_MAX_BYTES: Final = 8 * COMMAND_TEXT_MAX_BYTES + 6 * POLICY_DOCUMENT_MAX_CHARS
-_BATCH_FORM: Final = 'not a line of the form {"id": …, "policy": …, "command": "…"}'
-# Distinct policies of a batch that are kept compiled at a time.
-_BATCH_POLICIES_KEPT: Final = 256
-# No document is one word without a colon; a shipped policy's name or a path is.
-_NAME_OR_PATH: Final = re.compile(r"[^\s:{}\[\]\"'#]+")
 
 _STATUS: Final = {Verdict.ALLOW: ExitCode.OK, Verdict.DENY: ExitCode.DENIED}
 
@@ -56,36 +49,6 @@ def policy() -> None:
     """Check, explain, test, format, compare, sign and learn policies; narrow those of runners."""
 
 
-def read_policy(name_or_path: str, *, with_examples: bool = True) -> Policy:
-    """Load a policy by shipped name or path; what it includes is read beside it.
-
-    Raises:
-        PolicyError: the document is wrong; with file, line and column.
-        SetupError: a file cannot be read.
-    """
-    path = locate_policy(name_or_path)
-    return load_policy(
-        read_text(path),
-        name=name_or_path if "/" not in name_or_path else str(path),
-        includes=lambda wanted: read_text(path.parent / wanted),
-        with_examples=with_examples,
-    )
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file.
-
-    Raises:
-        SetupError: it cannot be read or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SetupError(f"cannot read {path}: {error.strerror}; check the path and who may read it") from None
-    except UnicodeDecodeError as error:
-        raise SetupError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-
-
 def print_json(value: Any) -> None:
     """Print one JSON document, readable."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -109,7 +72,7 @@ def explain(policy_name: str, text: tuple[str, ...], *, as_json: bool, batch: bo
     if batch:
         if text:
             raise click.UsageError("--batch reads commands from standard input; give no TEXT")
-        sys.exit(_explain_batch(policy_name))
+        sys.exit(explain_batch(policy_name))
     if len(text) != 1:
         raise click.UsageError("give the command as one TEXT in quotes: guardhouse policy explain -- 'ls -l | wc -l'")
     decision = decide(read_policy(policy_name), text[0])
@@ -118,71 +81,6 @@ def explain(policy_name: str, text: tuple[str, ...], *, as_json: bool, batch: bo
     else:
         click.echo(explain_decision(decision))
     sys.exit(_STATUS.get(decision.verdict, ExitCode.FAILED))
-
-
-def _explain_batch(policy_name: str) -> ExitCode:
-    """Answer each line; a line that cannot be answered gets ``error`` in place of a verdict, and the status is 1."""
-    loaded: dict[str, Policy] = {}
-    status = ExitCode.OK
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        if not line.strip():
-            continue
-        answer: dict[str, Any] = {"id": None}
-        try:
-            data = _parse_batch_line(line)
-            answer["id"] = data.get("id")
-            answer |= _decide_batch_line(data, policy_name, loaded).as_json()
-        except (SetupError, ValueError, RecursionError) as error:
-            answer["error"] = f"line {number}: {error}"
-            status = ExitCode.FAILED
-        click.echo(json.dumps(answer, ensure_ascii=True))
-    return status
-
-
-def _parse_batch_line(line: bytes) -> dict[str, Any]:
-    if len(line) > _BATCH_LINE_MAX_BYTES:
-        raise ValueError(f"longer than {_BATCH_LINE_MAX_BYTES} bytes")
-    data = json.loads(line.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    if not isinstance(data, dict):
-        raise ValueError(_BATCH_FORM)  # noqa: TRY004 - what a line holds, not how we call
-    return data
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-        found[key] = value
-    return found
-
-
-def _decide_batch_line(data: dict[str, Any], policy_name: str, loaded: dict[str, Policy]) -> Decision:
-    command = data.get("command")
-    if not isinstance(command, str):
-        raise ValueError(_BATCH_FORM)  # noqa: TRY004 - as above
-    wanted = data.get("policy")
-    key = json.dumps(wanted)
-    if key not in loaded:
-        if len(loaded) >= _BATCH_POLICIES_KEPT:
-            loaded.clear()
-        loaded[key] = _batch_policy(wanted, policy_name)
-    return decide(loaded[key], command)
-
-
-def _batch_policy(wanted: Any, policy_name: str) -> Policy:
-    """Load the policy of one line: a document as JSON or text, a list of pairs, a shipped name or a path."""
-    if wanted is None:
-        return read_policy(policy_name)
-    if isinstance(wanted, list) and all(isinstance(item, list) for item in wanted):
-        return policy_from_pairs(wanted)
-    if isinstance(wanted, str):
-        if _NAME_OR_PATH.fullmatch(wanted):
-            return read_policy(wanted)
-        return load_policy(wanted, name="policy")
-    if isinstance(wanted, dict) and all(key in OPERATIONS and isinstance(wanted[key], dict | list) for key in wanted):
-        wanted = {"permission": wanted}
-    return load_policy(json.dumps(wanted), name="policy")
 
 
 @policy.command()

@@ -53,7 +53,7 @@ def set_(
     client: HubClient, *, file: Path, account: bool, team: str | None, environment: str | None, as_json: bool
 ) -> None:
     """Have the runners concerned hold the policy in FILE; `show` says what they answered."""
-    from guardhouse.cli.policy import read_text
+    from guardhouse.cli.policy_files import read_text
 
     path = _path(account=account, team=team, environment=environment)
     _show(client.request("PUT", path, body={"document": read_text(file)}), as_json=as_json)

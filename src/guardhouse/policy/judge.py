@@ -14,13 +14,14 @@ from guardhouse.limits import POLICY_UNKNOWN_MAX_QUESTIONS
 from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.decision import CommandDecision
 from guardhouse.policy.knowledge import is_known, why_starts_others
-from guardhouse.policy.language import ANYTHING, SEPARATOR, WORD_CHAR, Language, Repeat, choice, concat
+from guardhouse.policy.language import SEPARATOR, Language, concat
 from guardhouse.policy.model import INHERIT, Context, Policy, Rule
 from guardhouse.policy.reordered import Spellings, respelled_rules
 from guardhouse.policy.rulebook import Match, Rulebook, action_of, rulebook_of
 from guardhouse.policy.shell import SimpleCommand, Word
 from guardhouse.policy.shell.wrappers import WRAPPERS
 from guardhouse.policy.subjects import without_dots
+from guardhouse.policy.word_language import ANY_WORD, argument_language, program_language, word_language
 from guardhouse.values import Verdict
 
 __all__ = ["Judge", "program_names"]
@@ -31,8 +32,6 @@ _FLOW: Final = frozenset({"break", "continue", "return", "exit"})
 # Builtins whose arguments are assignments; those are judged as assignments are.
 _DECLARATIONS: Final = frozenset({"export", "readonly", "local", "declare", "typeset"})
 _DECLARATION_OPTIONS: Final = frozenset({"-x", "-r", "-g", "-a", "-A", "-l", "-u", "--", "+x", "-rx", "-gx"})
-
-_ANY_WORD: Final = Repeat(WORD_CHAR)
 
 
 def canonical_program(name: str) -> str:
@@ -202,7 +201,7 @@ class Judge:
             if position <= match.position or (rule.when is not None and rule not in self._later(match)):
                 continue
             if None in arguments:
-                language = concat([program, *(_argument_language(argument) for argument in arguments)])
+                language = concat([program, *(argument_language(argument) for argument in arguments)])
                 hit = spellings.may_hold(language)
             else:
                 hit = spellings.hold(SEPARATOR.join((program, *(word for word in arguments if word is not None))))
@@ -221,7 +220,7 @@ class Judge:
         later = [rule for rule in self._later(match) if rule.action is not Verdict.ALLOW]
         if not later:
             return None
-        language = concat([_ANY_WORD, *(_argument_language(argument) for argument in arguments)])
+        language = concat([ANY_WORD, *(argument_language(argument) for argument in arguments)])
         book = Rulebook(later)
         try:
             self._spend_question()
@@ -320,8 +319,8 @@ class Judge:
 
     def _possible(self, words: Sequence[Word], names: tuple[str, ...] | None) -> list[Rule | None] | None:
         """Every rule that may decide; None when that could not be found out."""
-        rest = [_word_language(word) for word in words[1:]]
-        heads: list[Language] = list(names) if names is not None else [_program_language(words[0])]
+        rest = [word_language(word) for word in words[1:]]
+        heads: list[Language] = list(names) if names is not None else [program_language(words[0])]
         found: list[Rule | None] = []
         for head in heads:
             try:
@@ -441,25 +440,3 @@ def _is_assignment_or_option(word: Word) -> bool:
 
 def _widened(word: Word) -> Word:
     return Word(word.text, word.span, None, (None,), word.undecided_because, word.may_split)
-
-
-def _pieces_language(word: Word) -> Language:
-    unknown = ANYTHING if word.may_split else _ANY_WORD
-    return concat(unknown if piece is None else piece for piece in word.pattern)
-
-
-def _word_language(word: Word) -> Language:
-    """A word behind the program, with the boundary before it."""
-    if word.value is not None:
-        return SEPARATOR + word.value
-    inner = concat([SEPARATOR, _pieces_language(word)])
-    return choice([inner, ""]) if word.may_split else inner
-
-
-def _program_language(word: Word) -> Language:
-    """The first word when it is not known. One that splits may vanish and leave the next word as the program."""
-    return ANYTHING if word.may_split else _pieces_language(word)
-
-
-def _argument_language(argument: str | None) -> Language:
-    return concat([SEPARATOR, ANYTHING]) if argument is None else SEPARATOR + argument

@@ -11,7 +11,7 @@ from guardhouse.errors import PeerError, Refusal
 from guardhouse.launcher.messages import CommandOutcome
 from guardhouse.limits import INLINE_LIMIT_CHARS, PREVIEW_CHARS, PREVIEW_LINES
 from guardhouse.runner.capture import Capture
-from guardhouse.runner.commands import CommandRun
+from guardhouse.runner.command_run import CommandRun
 from guardhouse.runner.files import BoundedText, FilesService
 from guardhouse.wire.operations import BashResult
 

@@ -6,52 +6,43 @@ and no message: output goes to a sink that may make it wait. Runs in the runner.
 
 import os
 import shlex
-import socket
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Final
 
 import trio
 
 from guardhouse.errors import InvariantError, PeerError, Refusal
-from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, Question, StopReason, check_launch_request
+from guardhouse.launcher.messages import CommandOutcome, LaunchRequest, Question, check_launch_request
 from guardhouse.limits import CAPTURE_LIMIT_BYTES, COMMAND_TEXT_MAX_BYTES, OUTPUT_CHUNK_MAX_BYTES, STOP_GRACE_S
 from guardhouse.policy.decision import Decision
+from guardhouse.runner.admission import check_admitted, check_decidable
 from guardhouse.runner.approvals import (
-    NOBODY_CAN_BE_ASKED,
     ApprovalAnswer,
     Approver,
-    RunningWithQuestions,
     approved_words,
     question_about_program,
     question_about_text,
     serve_questions,
 )
 from guardhouse.runner.capture import Capture
+from guardhouse.runner.command_parts import (
+    CommandLauncher,
+    EgressServer,
+    NoEgress,
+    OutputClosedError,
+    OutputSink,
+    Running,
+    StopSignal,
+)
+from guardhouse.runner.command_run import AdmittedCommand, CommandRequest, CommandRun, RunTimes
 from guardhouse.runner.rules import Judge
 from guardhouse.sandbox.bundle import Bundle
 from guardhouse.sandbox.explain_denial import Denial, End, explain_denials
 from guardhouse.sandbox.narrow_execute import NARROWED
 from guardhouse.values import Stream, Verdict
 
-__all__ = [
-    "AdmittedCommand",
-    "CommandLauncher",
-    "CommandRequest",
-    "CommandRun",
-    "CommandService",
-    "EgressServer",
-    "NoEgress",
-    "NotAdmitted",
-    "OutputClosedError",
-    "OutputSink",
-    "RunTimes",
-    "Running",
-    "ServedEgress",
-    "StopSignal",
-    "check_admitted",
-]
+__all__ = ["CommandService"]
 
 # bash is found in the profile's trusted path; the policy has judged the text as bash reads it.
 _SHELL: Final = "bash"
@@ -61,212 +52,6 @@ _NARROWED_NOTE: Final = (
 )
 # Reading a text takes well under a millisecond; a text that takes this long was made to.
 JUDGE_TIMEOUT_S: Final = 10.0
-
-
-class NotAdmitted(Refusal):
-    """Gate one does not let the command run as things stand. ``decision`` carries everything that led to it."""
-
-    def __init__(self, message: str, decision: Decision) -> None:
-        super().__init__(message)
-        self.decision = decision
-
-
-class OutputClosedError(Exception):
-    """A sink's reader is gone. The command's pipe is closed too, so that it gets SIGPIPE as it would in a shell."""
-
-
-class Running(RunningWithQuestions, Protocol):
-    """One started command; `launcher.client.RunningCommand` is the real one."""
-
-    proxy_listener: socket.socket | None
-    """The egress proxy's door in the command's network namespace, to be served; None in other network modes."""
-
-    async def wait(self) -> CommandOutcome:
-        """Return how it ended, once nothing of it is left."""
-        ...
-
-    async def stop(self, reason: StopReason) -> None:
-        """End its whole tree: TERM, grace, KILL."""
-        ...
-
-    async def abandon(self) -> None:
-        """End it the same way when nobody will wait for it any more; without effect once it has ended."""
-        ...
-
-
-class CommandLauncher(Protocol):
-    """What starts commands; `launcher.client.LauncherClient` is the real one."""
-
-    async def launch(self, request: LaunchRequest, *, stdin_fd: int | None, stdout_fd: int, stderr_fd: int) -> Running:
-        """Start one command; the descriptors stay the caller's."""
-        ...
-
-
-class ServedEgress(Protocol):
-    """A command's egress proxy; `egress.CommandEgress` is the real one."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return whom the command reached and what was refused."""
-        ...
-
-
-class EgressServer(Protocol):
-    """Who serves the commands' egress proxies; `egress.EgressService` is the real one."""
-
-    def serve(self, listener: socket.socket | None, profile: str) -> AbstractAsyncContextManager["ServedEgress | None"]:
-        """Serve a command's proxy while the body runs; None where it has none."""
-        ...
-
-
-class NoEgress:
-    """Where no profile is in network mode `domains`, which spares such a runner the proxy's code."""
-
-    @asynccontextmanager
-    async def serve(self, listener: socket.socket | None, profile: str) -> AsyncGenerator[None, None]:
-        """Refuse a listener that nobody can serve.
-
-        Raises:
-            InvariantError: there is one.
-        """
-        if listener is not None:
-            listener.close()
-            raise InvariantError(f"profile {profile!r} has an egress proxy, and nobody here serves one")
-        yield
-
-
-class OutputSink(Protocol):
-    """Where output goes as it comes. Not returning is back-pressure: the command's pipe is not read meanwhile."""
-
-    async def __call__(self, stream: Stream, data: bytes) -> None:
-        """Take the next bytes of one stream."""
-        ...
-
-
-class StopSignal:
-    """Set once by whoever wants the command to end; the first reason stays."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-        self.reason = StopReason.CANCEL
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the command is to end."""
-        return self._event.is_set()
-
-    def set(self, reason: StopReason) -> None:
-        """Ask for the end."""
-        if not self._event.is_set():
-            self.reason = reason
-            self._event.set()
-
-    async def wait(self) -> StopReason:
-        """Return the reason once there is one."""
-        await self._event.wait()
-        return self.reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandRequest:
-    """A command text, where it is to run below the workspace, its time limit (a rule may shorten it), who asks."""
-
-    text: str
-    workdir: str = ""
-    timeout_s: float
-    requester: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AdmittedCommand:
-    """A command that gate one has admitted, ready to be started. Only `CommandService.admit` makes one.
-
-    ``notes`` say who approved it; ``approver`` is who can be asked by the exec gate.
-    """
-
-    decision: Decision
-    launch: LaunchRequest
-    notes: tuple[str, ...] = ()
-    approver: Approver | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunTimes:
-    """When the launcher was asked for it, when it had started, and when it had ended (`trio.current_time`)."""
-
-    asked_s: float
-    started_s: float
-    ended_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandRun:
-    """A command that ran: what was decided, how it ended, what it wrote, whom it reached (`egress.record`).
-
-    ``denials`` are what the wall refused it (`sandbox.explain_denial`).
-    """
-
-    decision: Decision
-    outcome: CommandOutcome
-    timeout_s: float
-    stdout: Capture
-    stderr: Capture
-    egress: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    denials: tuple[Denial, ...] = ()
-    times: RunTimes
-
-
-def check_admitted(decision: Decision, *, has_gate: bool, answer: ApprovalAnswer | None = None) -> None:
-    """Let a decision pass that lets the command run; the only place where gate one's verdict becomes yes or no.
-
-    Args:
-        has_gate: the exec gate will judge every program that the command starts, so what the text leaves open may be
-            left to it.
-        answer: what a person said, where the decision asks; None where nobody could be asked.
-
-    Raises:
-        CommandDenied: a rule, or the lack of one, denies.
-        NotAdmitted: a person would have to be asked, or only the exec gate could tell.
-    """
-    match decision.verdict:
-        case Verdict.ALLOW:
-            return
-        case Verdict.DENY:
-            raise decision.refusal()
-        case Verdict.ASK:
-            if answer is None:
-                raise NotAdmitted(
-                    f"command denied: {decision.because}: it needs a person's approval, and {NOBODY_CAN_BE_ASKED};"
-                    " change the rule to allow, or use a command that is allowed",
-                    decision,
-                )
-            if not answer.allows:
-                raise NotAdmitted(
-                    f"command denied: {decision.because}: it needs a person's approval: {answer.why}", decision
-                )
-            check_decidable(decision, has_gate=has_gate)
-        case Verdict.UNDECIDED:
-            check_decidable(decision, has_gate=has_gate)
-
-
-def check_decidable(decision: Decision, *, has_gate: bool) -> None:
-    """Let a decision pass unless a part of it is left to an exec gate that is not there.
-
-    Raises:
-        NotAdmitted: only the exec gate could tell.
-    """
-    if decision.needs_gate_two and not has_gate:
-        raise NotAdmitted(
-            f"command denied: {_undecided(decision)}; only the exec gate could tell, and this host has none"
-            " ('guardhouse doctor' says why): write the command without what text"
-            " cannot decide, or allow it by a rule",
-            decision,
-        )
-
-
-def _undecided(decision: Decision) -> str:
-    reasons = [command.undecided_because for command in decision.commands if command.undecided_because]
-    return reasons[0] if reasons else decision.because
 
 
 class CommandService:

@@ -16,12 +16,11 @@ import trio
 
 from guardhouse.errors import InvariantError, PeerError, Refusal
 from guardhouse.launcher.messages import StopReason
-from guardhouse.limits import APPROVAL_TIMEOUT_DEFAULT_S, BASH_TIMEOUT_MAX_S, MESSAGE_MAX_BYTES
-from guardhouse.policy.decision import CommandDenied
-from guardhouse.policy.operation import OperationDenied
+from guardhouse.limits import APPROVAL_TIMEOUT_DEFAULT_S, BASH_TIMEOUT_MAX_S
 from guardhouse.runner.approvals import Approvals, TaskApprover
 from guardhouse.runner.bash_result import make_bash_result
-from guardhouse.runner.commands import CommandRequest, NotAdmitted, StopSignal
+from guardhouse.runner.command_parts import StopSignal
+from guardhouse.runner.command_run import CommandRequest
 from guardhouse.runner.enforcement import Enforcement
 from guardhouse.runner.journal import AcceptedTask
 from guardhouse.runner.journal_writer import JournalWriter
@@ -31,6 +30,7 @@ from guardhouse.runner.operation_preview import READ_BEFORE_BYTES, preview_opera
 from guardhouse.runner.passage import NeedsApproval, Passage, ProgramNeedsApproval
 from guardhouse.runner.redaction import RedactedOutput, Redaction
 from guardhouse.runner.spans import TaskSpans
+from guardhouse.runner.task_results import encode_result, failed_result, succeeded_result
 from guardhouse.runner.transfers import TransferService
 from guardhouse.values import Stream
 from guardhouse.wire.events import DuplicateRequest, Event, ResultAcknowledged
@@ -55,7 +55,6 @@ from guardhouse.wire.paths import path_as_text
 from guardhouse.worker.fetch_client import FetchRefused
 from guardhouse.worker.mcp_protocol import McpFailure
 from guardhouse.worker.protocol import ChunkArgs
-from guardhouse.workspace.errors import WorkspaceRefusal
 
 __all__ = ["FILE_OPERATIONS", "Dispatcher"]
 
@@ -66,9 +65,6 @@ FILE_OPERATIONS: Final = frozenset(
 _QUEUE_PER_SLOT: Final = 8
 # File operations are served one after the other by one worker; these many may wait for it.
 _FILE_SLOTS: Final = 16
-# Room for the envelope around a result that just fits a frame.
-_ENVELOPE_BYTES: Final = 64 * 1024
-
 
 T = TypeVar("T")
 # What a file operation returns whose turn came under another policy than the one it was judged by.
@@ -203,7 +199,7 @@ class Dispatcher:
         ):
             result = await self._redacted(await self._result_of(task))
             result = msgspec.structs.replace(result, spans=task.spans.finish())
-            encoded = _encode(result)
+            encoded = encode_result(result)
             if isinstance(encoded, TaskResult):
                 result = encoded
                 encoded = msgspec.json.encode(result)
@@ -226,7 +222,7 @@ class Dispatcher:
             await self._journal.record_accepted(_accepted(request))
         except (Refusal, PeerError) as error:
             self.link.accept(request.task_id)
-            return _failed(request, error)
+            return failed_result(request, error)
         self.link.accept(request.task_id)
         get_logger().info("task accepted")
         passage = self._passage(request, args)
@@ -235,12 +231,12 @@ class Dispatcher:
                 if isinstance(args, BashArgs):
                     return await self._run_command(task, args)
                 with task.spans.measure(request.operation):
-                    return _succeeded(request, await self._do_other(request.operation, args, passage), passage)
+                    return succeeded_result(request, await self._do_other(request.operation, args, passage), passage)
         except (FetchRefused, McpFailure) as error:
-            return _failed(request, error, code=error.code, passage=passage)
+            return failed_result(request, error, code=error.code, passage=passage)
         except (Refusal, PeerError) as error:
-            return _failed(request, error, passage=passage)
-        return _failed(request, Refusal("task cancelled before it finished"), code="cancelled", passage=passage)
+            return failed_result(request, error, passage=passage)
+        return failed_result(request, Refusal("task cancelled before it finished"), code="cancelled", passage=passage)
 
     async def _do_other(self, operation: str, args: Args, passage: Passage) -> Any:
         """Do what is no command."""
@@ -382,7 +378,7 @@ class Dispatcher:
                     value = await make_bash_result(run, command=args.command, files=enforcement.files)
                 finally:
                     task.is_command_running = False
-        return _succeeded(request, value)
+        return succeeded_result(request, value)
 
 
 def _check_grants(args: BashArgs) -> None:
@@ -402,61 +398,4 @@ def _accepted(request: TaskRequest) -> AcceptedTask:
         operation=request.operation,
         source_instance_id=request.source_instance_id,
         accepted_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
-
-
-def _succeeded(request: TaskRequest, value: Any, passage: Passage | None = None) -> TaskResult:
-    return TaskResult(
-        task_id=request.task_id,
-        success=True,
-        source_instance_id=request.source_instance_id,
-        result=value,
-        decision=passage.as_json() if passage is not None else None,
-    )
-
-
-def _failed(
-    request: TaskRequest, error: Refusal | PeerError, *, code: str | None = None, passage: Passage | None = None
-) -> TaskResult:
-    decision = error.decision if isinstance(error, CommandDenied | NotAdmitted) else None
-    return TaskResult(
-        task_id=request.task_id,
-        success=False,
-        source_instance_id=request.source_instance_id,
-        error=str(error),
-        error_code=code or _error_code(error),
-        result=decision.as_json() if decision is not None else None,
-        decision=passage.as_json() if passage is not None else None,
-    )
-
-
-def _error_code(error: Refusal | PeerError) -> str:
-    if isinstance(error, PeerError):
-        return error.code
-    if isinstance(error, CommandDenied | NotAdmitted | OperationDenied):
-        return "denied"
-    if isinstance(error, WorkspaceRefusal):
-        return error.code.value
-    return "refused"
-
-
-def _encode(result: TaskResult) -> bytes | TaskResult:
-    """Return the result's JSON; a result that no frame can carry becomes one that says so."""
-    try:
-        encoded = msgspec.json.encode(result)
-    except ValueError as error:
-        text = f"the result is not valid text: {error}"
-    else:
-        if len(encoded) <= MESSAGE_MAX_BYTES - _ENVELOPE_BYTES:
-            return encoded
-        text = (
-            f"the result has {len(encoded)} bytes, more than one message carries ({MESSAGE_MAX_BYTES});"
-            " ask for less of it or for a part"
-        )
-    return TaskResult(
-        task_id=result.task_id,
-        success=False,
-        source_instance_id=result.source_instance_id,
-        error=text,
-        error_code="oversized",
     )

@@ -18,7 +18,7 @@ import trio
 from guardhouse.errors import PeerError, Refusal, SetupError
 from guardhouse.launcher.messages import LaunchRequest, StopReason
 from guardhouse.limits import MCP_IDLE_S, MCP_SERVER_WORDS_BYTES, MCP_SESSIONS_MAX
-from guardhouse.runner.commands import CommandLauncher, EgressServer, NoEgress, Running
+from guardhouse.runner.command_parts import CommandLauncher, EgressServer, NoEgress, Running
 from guardhouse.runner.event_loop import leaves
 from guardhouse.runner.logs import get_logger
 from guardhouse.wire.messages import McpServer

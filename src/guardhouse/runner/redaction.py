@@ -30,7 +30,7 @@ from guardhouse.redaction import (
     redact_data,
 )
 from guardhouse.runner.capture import Capture
-from guardhouse.runner.commands import OutputClosedError, OutputSink
+from guardhouse.runner.command_parts import OutputClosedError, OutputSink
 from guardhouse.runner.credential import Token
 from guardhouse.values import Stream
 from guardhouse.wire.messages import TaskResult

@@ -14,7 +14,8 @@ import trio
 
 from guardhouse.errors import PeerError, Refusal
 from guardhouse.limits import WORKER_FRAME_MAX_BYTES
-from guardhouse.runner.commands import AdmittedCommand, CommandRequest, CommandRun, OutputSink, StopSignal
+from guardhouse.runner.command_parts import OutputSink, StopSignal
+from guardhouse.runner.command_run import AdmittedCommand, CommandRequest, CommandRun
 from guardhouse.values import Stream
 from guardhouse.wire.operations import GrepArgs
 from guardhouse.wire.paths import path_as_text

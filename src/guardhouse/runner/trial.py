@@ -29,14 +29,9 @@ from guardhouse.policy.decision import Decision
 from guardhouse.redaction import Literal
 from guardhouse.runner.bash_result import refused_remarks
 from guardhouse.runner.capture import Capture
-from guardhouse.runner.commands import (
-    CommandRequest,
-    CommandService,
-    EgressServer,
-    OutputClosedError,
-    OutputSink,
-    StopSignal,
-)
+from guardhouse.runner.command_parts import EgressServer, OutputClosedError, OutputSink, StopSignal
+from guardhouse.runner.command_run import CommandRequest
+from guardhouse.runner.commands import CommandService
 from guardhouse.runner.event_loop import run_in_trio
 from guardhouse.runner.identity import Account, become, resolve_account
 from guardhouse.runner.redaction import RedactedOutput, Redaction, make_redaction, read_literals, read_patterns

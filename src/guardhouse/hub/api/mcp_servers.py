@@ -2,21 +2,28 @@
 
 import re
 from functools import partial
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
 from guardhouse.hub.api.concern import environment_not_found, mcp_server_not_found
-from guardhouse.hub.api.door import Call, Reply, Route
+from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
-from guardhouse.hub.api.schemas import EnvironmentScope, Input, Output, Reference
-from guardhouse.hub.authorize import Scope
+from guardhouse.hub.api.schemas_mcp_servers import (
+    McpServer,
+    McpServerCheck,
+    McpServerCreate,
+    McpServerList,
+    McpServerTested,
+    McpServerUpdate,
+    McpToolShown,
+)
 from guardhouse.hub.clock import iso_time, now_ms
-from guardhouse.hub.concerns import Concern, NotVisible, check_sees, check_sees_resource
+from guardhouse.hub.concerns import NotVisible, check_sees, check_sees_resource
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.mcp_servers import McpSecrets, seal_secrets
 from guardhouse.hub.store import audit, teams
@@ -25,116 +32,21 @@ from guardhouse.hub.store.mcp_servers import McpCheckRecord, McpServerRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.board import TaskRequested
 
-__all__ = ["MCP_SERVER_ROUTES"]
+__all__ = [
+    "create_mcp_server",
+    "delete_mcp_server",
+    "list_mcp_servers",
+    "show_mcp_server",
+    "test_mcp_server",
+    "update_mcp_server",
+]
 
 MASK: Final = "********"
 SERVERS_MAX: Final = 1_000
 TEST_WAIT_S: Final = 75.0
-_TIMEOUT_MAX_S: Final = 3_600
-_NAME = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$(?![\s\S])")]
-_Word = Annotated[str, Meta(max_length=8_192, pattern=r"^[^\x00]*$(?![\s\S])")]
-_Words = Annotated[tuple[_Word, ...], Meta(max_length=256)]
-_Values = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=256)], _Word], Meta(max_length=64)]
-_Timeout = Annotated[float, Meta(gt=0, le=_TIMEOUT_MAX_S)]
-Transport = Literal["stdio", "sse", "streamable-http"]
 # What RFC 9110 allows as a header's name, and what a shell can export.
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-class McpServerCreate(Input, frozen=True):
-    """A new record. ``env`` and ``headers`` are kept sealed and never shown again.
-
-    ``stdio`` needs a ``command``, the others a ``url``. With an ``environment`` (id or name) it is for that one only.
-    """
-
-    name: _NAME
-    transport: Transport
-    command: _Word = ""
-    args: _Words = ()
-    url: _Word = ""
-    env: _Values = msgspec.field(default_factory=dict)
-    headers: _Values = msgspec.field(default_factory=dict)
-    connect_timeout_s: _Timeout | None = None
-    call_timeout_s: _Timeout | None = None
-    scope: EnvironmentScope = EnvironmentScope()
-    environment: Reference | None = None
-    enabled: bool = True
-
-
-class McpServerUpdate(Input, frozen=True):
-    """What changes; what is absent stays. A value of ``env`` or ``headers`` that is empty keeps the one before."""
-
-    name: _NAME | UnsetType = UNSET
-    transport: Transport | UnsetType = UNSET
-    command: _Word | UnsetType = UNSET
-    args: _Words | UnsetType = UNSET
-    url: _Word | UnsetType = UNSET
-    env: _Values | UnsetType = UNSET
-    headers: _Values | UnsetType = UNSET
-    connect_timeout_s: _Timeout | UnsetType | None = UNSET
-    call_timeout_s: _Timeout | UnsetType | None = UNSET
-    environment: Reference | UnsetType | None = UNSET
-    enabled: bool | UnsetType = UNSET
-
-
-class McpServerCheck(Output, frozen=True):
-    """What it answered in one environment when it was asked for its tools last."""
-
-    environment_id: str
-    checked_at: str
-    tool_count: int | None
-    error: str | None
-
-
-class McpServer(Output, frozen=True):
-    """One record; values of ``env`` and ``headers`` are masked."""
-
-    id: str
-    name: str
-    transport: Transport
-    command: str
-    args: list[str]
-    url: str
-    env: dict[str, str]
-    headers: dict[str, str]
-    connect_timeout_s: float | None
-    call_timeout_s: float | None
-    team_id: str | None
-    environment_id: str | None
-    enabled: bool
-    created_at: str
-    created_by: str
-    updated_at: str
-    checks: tuple[McpServerCheck, ...] = ()
-
-
-class McpServerList(Output, frozen=True):
-    """Every record that the caller sees, by name."""
-
-    servers: list[McpServer]
-
-
-class McpServerTest(Input, frozen=True):
-    """Where its tools are asked for."""
-
-    environment_id: Reference
-
-
-class McpToolShown(Output, frozen=True):
-    """One tool, in its server's words."""
-
-    name: str
-    description: str
-
-
-class McpServerTested(Output, frozen=True):
-    """What the server answered; ``error`` where it did not."""
-
-    environment_id: str
-    task_id: str
-    tools: list[McpToolShown]
-    error: str | None
 
 
 async def list_mcp_servers(call: Call) -> Reply:
@@ -432,77 +344,3 @@ def _view(record: McpServerRecord, checks: list[McpCheckRecord] | None = None) -
             for check in checks or []
         ),
     )
-
-
-_SERVER: Final = "/api/v1/mcp-servers/{server}"
-
-MCP_SERVER_ROUTES: Final[tuple[Route, ...]] = (
-    Route(
-        method="GET",
-        path="/api/v1/mcp-servers",
-        access=Scope.ENV_READ,
-        handler=list_mcp_servers,
-        concern=Concern.LISTS,
-        summary="List records of MCP servers",
-        tag="mcp",
-        replies={200: McpServerList},
-    ),
-    Route(
-        method="POST",
-        path="/api/v1/mcp-servers",
-        access=Scope.ENV_WRITE,
-        handler=create_mcp_server,
-        concern=Concern.CREATE_RESOURCE,
-        summary="Make a record of an MCP server",
-        tag="mcp",
-        body=McpServerCreate,
-        replies={201: McpServer},
-        errors=(404, 409),
-    ),
-    Route(
-        method="GET",
-        path=_SERVER,
-        access=Scope.ENV_READ,
-        handler=show_mcp_server,
-        concern=Concern.SEE_MCP_SERVER,
-        summary="Show one record, secrets masked",
-        tag="mcp",
-        replies={200: McpServer},
-        errors=(404,),
-    ),
-    Route(
-        method="PATCH",
-        path=_SERVER,
-        access=Scope.ENV_WRITE,
-        handler=update_mcp_server,
-        concern=Concern.EDIT_MCP_SERVER,
-        summary="Change a record",
-        tag="mcp",
-        body=McpServerUpdate,
-        replies={200: McpServer},
-        errors=(404, 409),
-    ),
-    Route(
-        method="DELETE",
-        path=_SERVER,
-        access=Scope.ENV_WRITE,
-        handler=delete_mcp_server,
-        concern=Concern.EDIT_MCP_SERVER,
-        summary="Delete a record",
-        tag="mcp",
-        replies={204: None},
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{_SERVER}/test",
-        access=Scope.TASKS_RUN,
-        handler=test_mcp_server,
-        concern=Concern.USE_MCP_SERVER,
-        summary="Ask a server for its tools in one environment",
-        tag="mcp",
-        body=McpServerTest,
-        replies={200: McpServerTested},
-        errors=(404, 409, 429),
-    ),
-)

@@ -7,13 +7,13 @@ from typing import Final
 
 from guardhouse.hub.api import events, meta, schemas
 from guardhouse.hub.api.door import Call, Reply, Route
-from guardhouse.hub.api.mcp_servers import MCP_SERVER_ROUTES
 from guardhouse.hub.api.metrics import METRICS_ROUTES
 from guardhouse.hub.api.routes_approvals import APPROVAL_ROUTES
 from guardhouse.hub.api.routes_audit import AUDIT_ROUTES
 from guardhouse.hub.api.routes_environments import ENVIRONMENT_ROUTES
 from guardhouse.hub.api.routes_join import JOIN_ROUTES
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
+from guardhouse.hub.api.routes_mcp_servers import MCP_SERVER_ROUTES
 from guardhouse.hub.api.routes_oidc import OIDC_ROUTES
 from guardhouse.hub.api.routes_people import PEOPLE_ROUTES
 from guardhouse.hub.api.routes_policy import POLICY_ROUTES

@@ -1,18 +1,13 @@
-"""Who asks, and whether they may: API tokens and sign-ins to principals, and the one check that every route passes.
-
-The table itself is `guardhouse.hub.api.routes`: each row names the access that it needs, and what it is about
-(`guardhouse.hub.concerns`). Knows nothing of HTTP. Runs in the hub.
-"""
+"""Every credential in memory: API tokens, sign-ins and runner tokens, each to whom it stands for. Runs in the hub."""
 
 import hmac
 import math
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from guardhouse.errors import Refusal
+from guardhouse.hub.authorize.principal import AuthenticationFailed, Principal, TooManyGuesses
+from guardhouse.hub.authorize.scopes import ROLE_SCOPES, Role, Scope
 from guardhouse.hub.credentials import (
     API_TOKEN_PREFIX,
     RUNNER_TOKEN_PREFIX,
@@ -25,57 +20,7 @@ from guardhouse.hub.store.joins import RunnerKeyRecord
 from guardhouse.hub.store.people import PersonRecord, SignInRecord
 from guardhouse.hub.store.tokens import ApiTokenRecord, RunnerTokenRecord
 
-__all__ = [
-    "ALL_SCOPES",
-    "ROLE_SCOPES",
-    "SIGN_IN_ABSOLUTE_MS",
-    "WHOLE_ACCOUNT_SCOPES",
-    "Access",
-    "AccessDenied",
-    "AuthenticationFailed",
-    "Credentials",
-    "Principal",
-    "Role",
-    "Scope",
-    "TooManyGuesses",
-    "check_access",
-    "check_grant",
-]
-
-
-class Scope(StrEnum):
-    """What an API token may do. ``admin`` contains the others and grants what it has not itself."""
-
-    ENV_READ = "env:read"
-    ENV_WRITE = "env:write"
-    TASKS_READ = "tasks:read"
-    TASKS_RUN = "tasks:run"
-    TOKENS_WRITE = "tokens:write"
-    APPROVALS_READ = "approvals:read"
-    APPROVALS_DECIDE = "approvals:decide"
-    METRICS_READ = "metrics:read"
-    ADMIN = "admin"
-
-
-ALL_SCOPES: Final = frozenset(Scope)
-# What is about the whole account: for no member, and for no token that is narrowed to some environments.
-WHOLE_ACCOUNT_SCOPES: Final = frozenset({Scope.ADMIN, Scope.METRICS_READ})
-
-
-class Role(StrEnum):
-    """What a person is in the account. Only an owner makes, changes or disables owners."""
-
-    OWNER = "owner"
-    ADMIN = "admin"
-    MEMBER = "member"
-
-
-# A member's share is narrowed further by what a route is about (`guardhouse.hub.concerns`).
-ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
-    Role.OWNER: ALL_SCOPES,
-    Role.ADMIN: ALL_SCOPES,
-    Role.MEMBER: ALL_SCOPES - WHOLE_ACCOUNT_SCOPES,
-}
+__all__ = ["SIGN_IN_ABSOLUTE_MS", "Credentials"]
 
 # A sign-in ends after so long without a request, and after so long at all.
 SIGN_IN_IDLE_MS: Final = 8 * 3_600_000
@@ -83,64 +28,6 @@ SIGN_IN_ABSOLUTE_MS: Final = 72 * 3_600_000
 # Its cookie gets a new value after so long; the old one serves requests that are on their way.
 SIGN_IN_ROTATE_MS: Final = 15 * 60_000
 SIGN_IN_GRACE_MS: Final = 60_000
-
-
-class Access(StrEnum):
-    """What a route asks for where it is not a scope."""
-
-    PUBLIC = "public"
-    AUTHENTICATED = "authenticated"
-    RUNNER = "runner"
-
-
-class AuthenticationFailed(Refusal):
-    """No token, or one that is unknown, expired or revoked. The text does not say which."""
-
-
-class TooManyGuesses(Refusal):
-    """The source has presented too many wrong tokens; this one was not looked at."""
-
-
-class AccessDenied(Refusal):
-    """A known caller lacks the scope."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Principal:
-    """Who asks. ``id`` is what `created_by` and the audit log store.
-
-    Attributes:
-        scopes: what they may do at most; a token of a person has no more than that person's role.
-        person: whose token or sign-in it is; None for a token of the account.
-        teams: of the person.
-        environments, tags: what a narrowed token is for: environments named by id, or with one of the tags.
-        sign_in_id: of the browser's sign-in, None for a token.
-    """
-
-    id: str
-    name: str
-    scopes: frozenset[Scope]
-    expires_ms: int | None = None
-    person: PersonRecord | None = None
-    teams: frozenset[str] = frozenset()
-    environments: frozenset[str] | None = None
-    tags: frozenset[str] | None = None
-    sign_in_id: str | None = None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether they may change everything in the account, within a narrowed token's limits."""
-        return Scope.ADMIN in self.scopes
-
-    @property
-    def is_owner(self) -> bool:
-        """Whether they may change owners: an owner, or the account's own token of scope ``admin``."""
-        return self.is_admin and (self.person is None or self.person.role == Role.OWNER)
-
-    @property
-    def is_narrowed(self) -> bool:
-        """Whether it is a token for some environments only."""
-        return self.environments is not None or self.tags is not None
 
 
 class _SignIn:
@@ -438,34 +325,3 @@ class Credentials:
 
 def _is_over(expires_ms: int | None, now_ms: int) -> bool:
     return expires_ms is not None and expires_ms <= now_ms
-
-
-def check_access(principal: Principal | None, access: Scope | Access) -> None:
-    """Refuse unless ``principal`` may use a route that asks for ``access``.
-
-    Raises:
-        AuthenticationFailed: nobody asks, and the route is not public.
-        AccessDenied: the scope is missing, or a narrowed token asks for what is the whole account's.
-    """
-    if access is Access.PUBLIC:
-        return
-    if principal is None or access is Access.RUNNER:
-        raise AuthenticationFailed("this needs an API token: send 'Authorization: Bearer ght_…', or sign in")
-    if access in WHOLE_ACCOUNT_SCOPES and principal.is_narrowed:
-        raise AccessDenied(f"{principal.name!r} is a token for some environments only, and this is the whole account's")
-    if access is Access.AUTHENTICATED or Scope.ADMIN in principal.scopes or access in principal.scopes:
-        return
-    raise AccessDenied(f"{principal.name!r} lacks the scope {access.value!r}")
-
-
-def check_grant(principal: Principal, scopes: frozenset[Scope]) -> None:
-    """Refuse unless ``principal`` may hand ``scopes`` to a new token: nobody gives what they do not have.
-
-    Raises:
-        AccessDenied: a scope is not the principal's own.
-    """
-    if Scope.ADMIN in principal.scopes:
-        return
-    missing = sorted(scopes - principal.scopes)
-    if missing:
-        raise AccessDenied(f"{principal.name!r} cannot grant what it lacks: {', '.join(missing)}")
