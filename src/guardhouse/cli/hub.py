@@ -12,6 +12,7 @@ from guardhouse import __version__
 from guardhouse.cli.client import print_json
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.hub_managed import managed_options, managed_settings
+from guardhouse.cli.hub_mcp import mcp_limits, mcp_options
 from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import parse_mail, parse_webhook
@@ -111,6 +112,7 @@ def _check_database(context: click.Context, database: str | None) -> None:
     metavar="NETWORK",
     help="Believe X-Forwarded-For from there (10.0.0.1/32); may be given several times.",
 )
+@mcp_options(_option)
 @managed_options(_option)
 @_option("--audit-syslog", metavar="TARGET", help="Send audit records to udp://HOST:514, tcp://… or unix:/dev/log.")
 @_option("--otlp-endpoint", metavar="URL", help="Post traces to this OpenTelemetry collector (OTLP/HTTP).")
@@ -158,6 +160,10 @@ def hub(
     audit_syslog: str | None,
     managed_sandbox: bool,
     otlp_endpoint: str | None,
+    mcp_rate_per_minute: int,
+    mcp_calls: int,
+    mcp_streams: int,
+    mcp_sessions: int,
     **managed: Any,
 ) -> None:
     """Serve environments, tasks and the REST API; runners dial in here.
@@ -197,6 +203,12 @@ def hub(
             audit_syslog=audit_syslog,
             rate_per_minute=rate_per_minute,
             public_rate_per_minute=public_rate_per_minute,
+            mcp=mcp_limits(
+                mcp_rate_per_minute=mcp_rate_per_minute,
+                mcp_calls=mcp_calls,
+                mcp_streams=mcp_streams,
+                mcp_sessions=mcp_sessions,
+            ),
             managed=managed_settings(state_dir, **managed) if managed_sandbox else None,
             oidc=None
             if oidc_issuer is None

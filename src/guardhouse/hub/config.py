@@ -16,6 +16,7 @@ from guardhouse.hub.approvals.desk import Rules
 from guardhouse.hub.approvals.notify import Mail, Webhook
 from guardhouse.hub.forwarded import Network
 from guardhouse.hub.managed.settings import ManagedSettings
+from guardhouse.hub.mcp_limits import McpLimits
 from guardhouse.hub.oidc.settings import OidcSettings
 
 __all__ = ["HubConfig", "check_otlp_endpoint", "parse_listen"]
@@ -48,6 +49,7 @@ class HubConfig:
         install_url: where hosts fetch the release from, https; None: people copy it there themselves.
         rate_per_minute: requests of one token or person; 0: no limit.
         public_rate_per_minute: requests of one address to routes that anybody may ask; 0: no limit.
+        mcp: what one token may have at `/mcp`.
         oidc: the identity provider that people may sign in through.
         otlp_endpoint: where spans are posted to; None: nowhere.
         managed: the managed sandboxes; None where there are none.
@@ -75,6 +77,7 @@ class HubConfig:
     webhook: Webhook | None = None
     mail: Mail | None = None
     managed: ManagedSettings | None = None
+    mcp: McpLimits = field(default_factory=McpLimits)
     oidc: OidcSettings | None = None
     rate_per_minute: int = 60_000
     public_rate_per_minute: int = 6_000

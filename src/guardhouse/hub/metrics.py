@@ -50,6 +50,13 @@ class Metrics:
         self._tasks_ended = Counter(
             "guardhouse_tasks_ended", "Tasks that got their result, by how.", ["state"], registry=registry
         )
+        self._mcp_requests = Counter("guardhouse_mcp_requests", "Requests to /mcp that were let in.", registry=registry)
+        self._mcp_refusals = Counter(
+            "guardhouse_mcp_refusals",
+            "Requests to /mcp that were refused with 429, by the limit of their token.",
+            ["limit"],
+            registry=registry,
+        )
         self._loop_delay = Histogram(
             "guardhouse_event_loop_delay_seconds",
             "How late the event loop came to what was due.",
@@ -71,6 +78,9 @@ class Metrics:
                 ("store_writes_in_line", "Writes that wait for the store."),
                 ("event_streams", "Open streams of server-sent events."),
                 ("file_transfers", "Files that are on their way."),
+                ("mcp_calls", "Calls under way at /mcp."),
+                ("mcp_streams", "Open streams at /mcp."),
+                ("mcp_sessions", "Sessions of the older protocol at /mcp."),
             )
         }
 
@@ -82,6 +92,14 @@ class Metrics:
     def note_task_end(self, state: str) -> None:
         """Count a task that has ended."""
         self._tasks_ended.labels(state).inc()
+
+    def note_mcp_request(self) -> None:
+        """Count a request to `/mcp` that was let in."""
+        self._mcp_requests.inc()
+
+    def note_mcp_refusal(self, limit: str) -> None:
+        """Count a request to `/mcp` that was over a limit: rate, requests, calls or streams."""
+        self._mcp_refusals.labels(limit).inc()
 
     async def run(self) -> None:
         """Measure, for ever, how late the event loop comes."""
@@ -118,6 +136,7 @@ class Metrics:
             "store_writes_in_line": services.database.writes_in_line,
             "event_streams": services.event_streams,
             "file_transfers": services.links.transfers,
+            **services.mcp_admission.figures(),
         }
         for name, value in values.items():
             self._plain[name].set(value)

@@ -43,6 +43,7 @@ from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
 from guardhouse.hub.managed.serve import serve_managed
+from guardhouse.hub.mcp_admission import McpAdmission
 from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
@@ -260,6 +261,7 @@ async def _serving(
 
     board = TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit)
     started_ms = now_ms()
+    metrics = Metrics()
     services = Services(
         config=config,
         database=database,
@@ -271,7 +273,8 @@ async def _serving(
         fanouts=Fanouts(database, board, links, credentials),
         schedules=Schedules(database, board, links, credentials),
         mcp_servers=McpServers(sealer, await database.read(mcp_servers.list_mcp_servers)),
-        metrics=Metrics(),
+        mcp_admission=McpAdmission(config.mcp, metrics),
+        metrics=metrics,
         traces=Traces(_exporter(config.otlp_endpoint, board.instance_id)),
         sessions=SessionDesk(database, links, board, started_ms=started_ms),
         audit=keeper,
@@ -370,7 +373,9 @@ async def _mcp_endpoint(services: Services) -> AsyncIterator[tuple[McpEndpoint, 
     public_url, oidc = services.public_url, services.config.oidc
     server = build_server(hub, read_only=await trio.to_thread.run_sync(_read_only_rules), public_url=public_url)
     issuer = oidc.issuer if oidc is not None and oidc.access_tokens else None
-    endpoint = McpEndpoint(hub, server, public_url=public_url, authorization_server=issuer)
+    endpoint = McpEndpoint(
+        hub, server, admission=services.mcp_admission, public_url=public_url, authorization_server=issuer
+    )
     async with endpoint.run():
         yield endpoint, attach
 

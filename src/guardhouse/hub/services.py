@@ -10,6 +10,7 @@ from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.mcp_admission import McpAdmission
 from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
@@ -53,6 +54,7 @@ class Services:
     provider: Provider | None
     oidc_flows: Flows
     mcp_servers: McpServers
+    mcp_admission: McpAdmission
     metrics: Metrics
     traces: Traces
     sessions: SessionDesk

@@ -42,17 +42,23 @@ class Desk:
             raise HubRefused(
                 "unauthenticated", "this call did not come over HTTP, so nobody can be asked who it is from"
             )
-        address = (request.client.host, request.client.port) if request.client else ("0.0.0.0", 0)  # noqa: S104 - unknown
-        api = HubApi(
-            self._app,
-            authorization=request.headers.get("authorization", ""),
-            client=address,
-            via=f"mcp ({request.headers.get('user-agent', 'unknown')[:100]})",
-        )
+        agent = request.headers.get("user-agent", "unknown")[:100]
+        api = HubApi(self._app, request, via=f"mcp ({agent})", traceparent=_traceparent(context, request))
         try:
             yield api
         finally:
             await api.aclose()
+
+
+def _traceparent(context: Context[Any, Any], request: Request) -> str | None:
+    """Return the caller's span: of this very message where it names one, else of the HTTP request that brought it.
+
+    A value that no HTTP header could carry is none.
+    """
+    named = (context.request_context.meta or {}).get("traceparent")
+    if isinstance(named, str) and named.isascii() and named.isprintable():
+        return named
+    return request.headers.get("traceparent")
 
 
 def caller_of(context: Context[Any, Any]) -> Caller:

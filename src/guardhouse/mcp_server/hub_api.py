@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import httpx2
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from guardhouse.errors import Refusal
@@ -25,25 +26,48 @@ class HubRefused(Refusal):
         hint: the next step.
         retryable: whether the same call may work later.
         status: of HTTP.
+        retry_after_s: seconds after which it may; None where nobody can say.
     """
 
-    def __init__(self, code: str, message: str, *, hint: str = "", retryable: bool = False, status: int = 0) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str = "",
+        retryable: bool = False,
+        status: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.hint = hint
         self.retryable = retryable
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class HubApi:
     """One caller's view of the hub."""
 
-    def __init__(self, app: ASGIApp, *, authorization: str, client: tuple[str, int], via: str) -> None:
-        """``authorization`` is the caller's header, ``client`` its address, ``via`` names the MCP client."""
+    def __init__(self, app: ASGIApp, request: Request, *, via: str, traceparent: str | None = None) -> None:
+        """Ask ``app`` with the token and from the address of ``request``.
+
+        Args:
+            via: names the MCP client, for the audit log.
+            traceparent: the caller's span as it gave it; the hub's door judges whether it is one.
+        """
+        headers = [("authorization", value) for value in request.headers.getlist("authorization")]
+        # Which of these are believed is the door's to say, as for any request.
+        headers += [("x-forwarded-for", value) for value in request.headers.getlist("x-forwarded-for")]
+        headers.append(("user-agent", via))
+        if traceparent is not None:
+            headers.append(("traceparent", traceparent))
+        client = (request.client.host, request.client.port) if request.client else ("0.0.0.0", 0)  # noqa: S104 - unknown
         self._client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app, client=client, raise_app_exceptions=False),
             base_url=_BASE,
-            headers={"authorization": authorization, "user-agent": via},
+            headers=headers,
             timeout=None,
         )
 

@@ -218,7 +218,7 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         environment: EnvironmentName = None,
         session_id: SessionId = None,
         path: FilePath,
-        text: Annotated[str, Field(max_length=16_000_000)],
+        text: Annotated[str, Field(max_length=4_000_000)],
         if_checksum: Annotated[
             str | None, Field(description="write only over a file with this checksum; empty: only a new file")
         ] = None,
