@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ import httpx2
 
 from guardhouse import __version__
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.logins import Login, LoginsUnusable, config_directory, read_logins
 from guardhouse.errors import GuardhouseError
 
 __all__ = ["ClientError", "HubClient", "HubUnreachable", "decode_reply", "hub_options", "print_json"]
@@ -71,16 +73,14 @@ def _usage(message: str) -> ClientError:
 
 
 def _config_file(environ: Mapping[str, str]) -> Path | None:
-    base = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
-    path = Path(base) / "guardhouse" / "client.toml" if base else None
+    directory = config_directory(environ)
+    path = directory / "client.toml" if directory is not None else None
     return path if path is not None and path.is_file() else None
 
 
 def _from_file(environ: Mapping[str, str], context: str | None) -> dict[str, str]:
     path = _config_file(environ)
     if path is None:
-        if context:
-            raise _usage(f"--context {context!r}: there is no client.toml; docs/hub.md shows one")
         return {}
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def _from_file(environ: Mapping[str, str], context: str | None) -> dict[str, str
     if context:
         found = document.get("contexts", {}).get(context)
         if not isinstance(found, dict):
-            raise _usage(f"--context {context!r} is not in {str(path)!r}")
+            return {}
     values = {key: found[key] for key in ("hub_url", "token_file", "ca_file") if key in found}
     for key, value in values.items():
         if not isinstance(value, str):
@@ -123,24 +123,39 @@ def find_settings(
     context: str | None,
     environ: Mapping[str, str],
 ) -> Settings:
-    """Return where the hub is and the token: a flag beats the environment, which beats ``client.toml``.
+    """Return where the hub is and the token: a flag beats the environment, which beats ``client.toml``, then the login.
+
+    A login's token goes to the hub that it was made for, and to no other.
 
     Raises:
         ClientError: no hub or token is known, a file cannot be read, or the token would travel unprotected.
     """
-    file = _from_file(environ, context or environ.get("GUARDHOUSE_CONTEXT"))
-    url = (hub or environ.get("GUARDHOUSE_HUB_URL") or file.get("hub_url") or "").rstrip("/")
+    context = context or environ.get("GUARDHOUSE_CONTEXT")
+    file = _from_file(environ, context)
+    given = (hub or environ.get("GUARDHOUSE_HUB_URL") or file.get("hub_url") or "").rstrip("/")
+    has_token = bool(token_file or environ.get("GUARDHOUSE_API_TOKEN") or environ.get("GUARDHOUSE_API_TOKEN_FILE"))
+    login = None
+    if not given or not (has_token or file.get("token_file")):
+        login = _find_login(environ, None if file else context, given or None)
+    if context and not file and login is None:
+        raise _usage(f"--context {context!r} is neither in client.toml nor a login ('guardhouse context list')")
+    url = given or (login.hub_url if login is not None else "")
     if not url:
-        raise _usage("no hub is known: give --hub URL, set GUARDHOUSE_HUB_URL, or write client.toml (docs/hub.md)")
+        raise _usage(
+            "no hub is known: run 'guardhouse login --hub URL', give --hub URL, or write client.toml (docs/hub.md)"
+        )
     check_url(url)
-    ca = ca_file or environ.get("GUARDHOUSE_CA_FILE") or file.get("ca_file")
+    ca = ca_file or environ.get("GUARDHOUSE_CA_FILE") or file.get("ca_file") or (login.ca_file if login else None)
+    if login is not None and not (has_token or file.get("token_file")):
+        return Settings(url, _login_token(login), Path(ca).expanduser() if ca else None)
     if token_file is None and environ.get("GUARDHOUSE_API_TOKEN"):
         token = environ["GUARDHOUSE_API_TOKEN"].strip()
     else:
         chosen = token_file or environ.get("GUARDHOUSE_API_TOKEN_FILE") or file.get("token_file")
         if not chosen:
             raise ClientError(
-                "no API token is known: give --token-file, or set GUARDHOUSE_API_TOKEN_FILE or GUARDHOUSE_API_TOKEN",
+                f"no API token is known: run 'guardhouse login --hub {url}', give --token-file, or set"
+                " GUARDHOUSE_API_TOKEN_FILE or GUARDHOUSE_API_TOKEN",
                 exit_code=ExitCode.NOT_AUTHORIZED,
             )
         token = _read_token(Path(chosen).expanduser())
@@ -151,6 +166,23 @@ def find_settings(
             exit_code=ExitCode.NOT_AUTHORIZED,
         )
     return Settings(url, token, Path(ca).expanduser() if ca else None)
+
+
+def _find_login(environ: Mapping[str, str], context: str | None, url: str | None) -> Login | None:
+    try:
+        found = read_logins(environ).find(context, url)
+    except LoginsUnusable as error:
+        raise ClientError(str(error), exit_code=ExitCode.NOT_AUTHORIZED) from error
+    return found[1] if found is not None else None
+
+
+def _login_token(login: Login) -> str:
+    if datetime.fromisoformat(login.expires_at) <= datetime.now(UTC):
+        raise ClientError(
+            f"the login at {login.hub_url} ended at {login.expires_at}; run 'guardhouse login --hub {login.hub_url}'",
+            exit_code=ExitCode.NOT_AUTHORIZED,
+        )
+    return login.token
 
 
 def check_url(url: str) -> None:
@@ -371,7 +403,7 @@ def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(error.exit_code)
 
     for option in (
-        click.option("--context", metavar="NAME", help="Section of client.toml. [GUARDHOUSE_CONTEXT]"),
+        click.option("--context", metavar="NAME", help="A login, or a section of client.toml. [GUARDHOUSE_CONTEXT]"),
         click.option("--ca-file", metavar="FILE", help="CA that signed the hub's certificate. [GUARDHOUSE_CA_FILE]"),
         click.option(
             "--token-file",

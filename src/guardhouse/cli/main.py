@@ -18,6 +18,10 @@ __all__ = ["main"]
 
 # name -> (module, attribute, one line for the list). The line is repeated here so that `--help` imports nothing.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "login": ("guardhouse.cli.login", "login", "Sign in at a hub, by a browser or by password."),
+    "logout": ("guardhouse.cli.login", "logout", "Revoke the token of a login and forget it."),
+    "whoami": ("guardhouse.cli.login", "whoami", "Show who you are at the hub and what you may do."),
+    "context": ("guardhouse.cli.context", "context", "Show the hubs that you are signed in at, and choose one."),
     "join": ("guardhouse.cli.join", "join", "Make this machine's key and swap a join token for an environment."),
     "run": ("guardhouse.cli.run", "run", "Join a hub and carry out its tasks on this host."),
     "hub": ("guardhouse.cli.hub", "hub", "Serve environments, tasks and the REST API."),

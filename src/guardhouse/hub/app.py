@@ -91,7 +91,11 @@ class _Outermost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                message = {**message, "headers": [*message.get("headers", []), *self._headers]}
+                given = list(message.get("headers", []))
+                # The one page with a script says itself what may run in it.
+                own = {name for name, _ in given if name == b"content-security-policy"}
+                added = [(name, value) for name, value in self._headers if name not in own]
+                message = {**message, "headers": [*given, *added]}
             await send(message)
 
         try:

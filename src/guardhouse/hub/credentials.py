@@ -17,6 +17,7 @@ from guardhouse.errors import SetupError
 
 __all__ = [
     "API_TOKEN_PREFIX",
+    "DEVICE_PREFIX",
     "JOIN_PREFIX",
     "LINK_PREFIX",
     "RUNNER_TOKEN_PREFIX",
@@ -33,13 +34,14 @@ API_TOKEN_PREFIX: Final = "ght_"  # noqa: S105 - a prefix, no secret
 SIGN_IN_PREFIX: Final = "ghs_"
 LINK_PREFIX: Final = "ghl_"
 JOIN_PREFIX: Final = "ghj_"
+DEVICE_PREFIX: Final = "ghd_"
 # 192 bits: 256-bit hashing and 160 bits at least (SEED_FEATURES S35) leave nothing to guess.
 TOKEN_RANDOM_BYTES: Final = 24
 # 100 bits, lower case, so that an id survives a DNS label, a file name and a phone call.
 ID_RANDOM_BYTES: Final = 12
 _NONCE_BYTES: Final = 12
 
-TOKEN_PATTERN: Final = re.compile(r"(?:wnt|ght|ghs|ghl|ghj)_[0-9a-f]{48}")
+TOKEN_PATTERN: Final = re.compile(r"(?:wnt|ght|ghs|ghl|ghj|ghd)_[0-9a-f]{48}")
 
 
 def mint_token(prefix: str) -> str:

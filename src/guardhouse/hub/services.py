@@ -15,6 +15,7 @@ from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
+from guardhouse.hub.people.devices import DeviceSignIns
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
@@ -53,6 +54,7 @@ class Services:
     public_rates: RateLimit
     provider: Provider | None
     oidc_flows: Flows
+    device_sign_ins: DeviceSignIns
     mcp_servers: McpServers
     mcp_admission: McpAdmission
     metrics: Metrics

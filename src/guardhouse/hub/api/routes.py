@@ -10,6 +10,7 @@ from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.metrics import METRICS_ROUTES
 from guardhouse.hub.api.routes_approvals import APPROVAL_ROUTES
 from guardhouse.hub.api.routes_audit import AUDIT_ROUTES
+from guardhouse.hub.api.routes_device import DEVICE_ROUTES
 from guardhouse.hub.api.routes_environments import ENVIRONMENT_ROUTES
 from guardhouse.hub.api.routes_join import JOIN_ROUTES
 from guardhouse.hub.api.routes_lifecycle import LIFECYCLE_ROUTES
@@ -105,4 +106,5 @@ ROUTES: Final[tuple[Route, ...]] = (
     *SESSION_ROUTES,
     *MCP_SERVER_ROUTES,
     *JOIN_ROUTES,
+    *DEVICE_ROUTES,
 )

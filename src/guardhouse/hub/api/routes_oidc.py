@@ -25,8 +25,9 @@ OIDC_ROUTES: Final[tuple[Route, ...]] = (
         handler=sign_in_oidc.begin_sign_in,
         summary="Send the browser to the identity provider",
         tag="people",
+        query=schemas_oidc.OidcBegin,
         replies={302: None},
-        errors=(404,),
+        errors=(404, 429),
     ),
     Route(
         method="GET",

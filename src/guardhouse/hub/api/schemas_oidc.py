@@ -1,14 +1,20 @@
 """What the routes of signing in through an identity provider take and give. Runs in the hub."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from guardhouse.hub.api.schemas import Output
+from guardhouse.hub.api.schemas import Input, Output
 
-__all__ = ["LinkBegun", "OidcCallback", "SignInMethods"]
+__all__ = ["LinkBegun", "OidcBegin", "OidcCallback", "SignInMethods"]
 
 _Text = Annotated[str, Meta(max_length=2_048)]
+
+
+class OidcBegin(Input, frozen=True):
+    """Which page of the hub the browser goes to once it is signed in; without it, the first one."""
+
+    to: Literal["device"] | None = None
 
 
 class OidcCallback(Struct, frozen=True, kw_only=True):

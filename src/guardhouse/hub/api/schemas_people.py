@@ -7,10 +7,12 @@ from msgspec import Meta
 from guardhouse.hub.api.schemas import Input, Name, Output
 
 __all__ = [
+    "Email",
     "LinkAccept",
     "LinkCreated",
     "Member",
     "MemberList",
+    "Password",
     "PasswordChange",
     "Person",
     "PersonInvite",
@@ -22,16 +24,16 @@ __all__ = [
 ]
 
 # Only what is certainly none is refused; whether it is somebody's is seen when they sign in.
-_Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+$(?![\s\S])")]
-_Password = Annotated[str, Meta(min_length=1, max_length=256)]
+Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^\s@\x00-\x1f]+@[^\s@\x00-\x1f]+$(?![\s\S])")]
+Password = Annotated[str, Meta(min_length=1, max_length=256)]
 RoleName = Literal["owner", "admin", "member"]
 
 
 class SignInRequest(Input, frozen=True):
     """Who signs in."""
 
-    email: _Email
-    password: _Password
+    email: Email
+    password: Password
 
 
 class Person(Output, frozen=True):
@@ -57,7 +59,7 @@ class PersonList(Output, frozen=True):
 class PersonInvite(Input, frozen=True):
     """A new person. Teams by id or name."""
 
-    email: _Email
+    email: Email
     name: Name | None = None
     role: RoleName = "member"
     teams: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=128)], ...], Meta(max_length=100)] = ()
@@ -83,16 +85,16 @@ class LinkAccept(Input, frozen=True):
     """A one-time link's secret (``ghl_…``) and what the person chooses. ``email`` is for the first owner only."""
 
     token: Annotated[str, Meta(min_length=1, max_length=128)]
-    password: _Password
+    password: Password
     name: Name | None = None
-    email: _Email | None = None
+    email: Email | None = None
 
 
 class PasswordChange(Input, frozen=True):
     """A person's own new password; every other sign-in of theirs ends."""
 
-    current: _Password
-    new: _Password
+    current: Password
+    new: Password
 
 
 class SignInShown(Output, frozen=True):

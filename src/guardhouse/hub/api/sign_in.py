@@ -27,6 +27,7 @@ __all__ = [
     "end_sign_in",
     "list_sign_ins",
     "own_person",
+    "person_by_password",
     "show_welcome",
     "sign_in",
     "sign_out",
@@ -58,10 +59,19 @@ async def show_welcome(call: Call) -> Reply:
 async def sign_in(call: Call) -> Reply:
     """Sign a person in by their password; the answer sets the cookie. Every failure reads alike."""
     body: schemas.SignInRequest = call.body
+    return await signed_in(call, await person_by_password(call, body.email, body.password), how="password")
+
+
+async def person_by_password(call: Call, address: str, password: str) -> PersonRecord:
+    """Return whose address and password these are, with a newer hash where the stored one is due for it.
+
+    Raises:
+        ApiError: 401, they are nobody's, or 429, too many wrong ones came for this address or from there.
+    """
     services = call.services
     at_ms = now_ms()
-    email = body.email.lower()
-    guess = hashlib.sha256(f"{email}\0{body.password}".encode("utf-8", "surrogatepass")).digest()
+    email = address.lower()
+    guess = hashlib.sha256(f"{email}\0{password}".encode("utf-8", "surrogatepass")).digest()
     source = services.credentials.check_may_guess(guess, address=call.address, now_ms=at_ms)
     wait_s = services.lockout.wait_s(email, now_ms=at_ms)
     if wait_s:
@@ -74,15 +84,15 @@ async def sign_in(call: Call) -> Reply:
         )
     person = services.credentials.person_by_email(email)
     usable = person is not None and person.disabled_ms is None
-    right = await services.passwords.is_right(body.password, person.password if person and usable else None)
+    right = await services.passwords.is_right(password, person.password if person and usable else None)
     services.credentials.note_guess(source, guess, right=right, now_ms=at_ms)
     locks = services.lockout.note(email, right=right, now_ms=at_ms)
     if not right or person is None:
         await _record_failure(call, email, person, locks=locks, at_ms=at_ms)
         raise ApiError(401, "sign_in_failed", "address or password is wrong", hint="ask an owner or admin for a link")
     if person.password is not None and services.passwords.needs_rehash(person.password):
-        person = msgspec.structs.replace(person, password=await services.passwords.hash(body.password))
-    return await signed_in(call, person, how="password")
+        person = msgspec.structs.replace(person, password=await services.passwords.hash(password))
+    return person
 
 
 async def _record_failure(call: Call, email: str, person: PersonRecord | None, *, locks: bool, at_ms: int) -> None:

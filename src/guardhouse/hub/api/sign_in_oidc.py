@@ -46,11 +46,11 @@ async def show_sign_in_methods(call: Call) -> Reply:
     return Reply(schemas.SignInMethods(password=True, oidc_issuer=provider.settings.issuer if provider else None))
 
 
-async def _leave(call: Call, *, person_id: str | None) -> tuple[str, str]:
+async def _leave(call: Call, *, person_id: str | None, to: str | None = None) -> tuple[str, str]:
     """Return where the provider asks, and the cookie of the sign-in on its way."""
     provider, services = _provider(call), call.services
     discovery = await provider.discovery()
-    flow, cookie = services.oidc_flows.begin(now_ms=now_ms(), person_id=person_id)
+    flow, cookie = services.oidc_flows.begin(now_ms=now_ms(), person_id=person_id, to=to)
     url = authorization_url(
         discovery.authorization_endpoint,
         flow,
@@ -63,7 +63,8 @@ async def _leave(call: Call, *, person_id: str | None) -> tuple[str, str]:
 
 async def begin_sign_in(call: Call) -> Reply:
     """Send the browser to the identity provider."""
-    url, cookie = await _leave(call, person_id=None)
+    query: schemas.OidcBegin = call.query
+    url, cookie = await _leave(call, person_id=None, to=query.to)
     return Reply(None, status=302, headers={"location": url}, cookies=(cookie,))
 
 
@@ -102,7 +103,7 @@ async def finish_sign_in(call: Call) -> Reply:
         await end_sign_ins(call, person.id, but=None)
     reply = await signed_in(call, person, how="oidc")
     cookies = (reply.headers["set-cookie"], clear_flow_cookie(services.public_url))
-    return Reply(None, status=303, headers={"location": f"{services.public_url}/"}, cookies=cookies)
+    return Reply(None, status=303, headers={"location": f"{services.public_url}/{flow.to or ''}"}, cookies=cookies)
 
 
 async def _identity(call: Call, provider: Provider, flow: Flow) -> Identity:

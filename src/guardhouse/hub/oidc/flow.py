@@ -33,13 +33,18 @@ class FlowRefused(Refusal):
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """One sign-in on its way; ``person_id`` is who, signed in already, links the provider's identity to themselves."""
+    """One sign-in on its way.
+
+    ``person_id`` is who, signed in already, links the provider's identity to themselves; ``to`` is the page of the hub
+    that the browser goes to afterwards, by its name.
+    """
 
     state: str
     nonce: str
     verifier: str
     expires_ms: int
     person_id: str | None = None
+    to: str | None = None
 
 
 class Flows:
@@ -49,7 +54,7 @@ class Flows:
         self._cipher = AESGCM(secrets.token_bytes(32))
         self._used: OrderedDict[str, int] = OrderedDict()
 
-    def begin(self, *, now_ms: int, person_id: str | None = None) -> tuple[Flow, str]:
+    def begin(self, *, now_ms: int, person_id: str | None = None, to: str | None = None) -> tuple[Flow, str]:
         """Return a new flow and the cookie value that carries it."""
         flow = Flow(
             state=secrets.token_urlsafe(32),
@@ -57,6 +62,7 @@ class Flows:
             verifier=secrets.token_urlsafe(48),
             expires_ms=now_ms + FLOW_VALID_MS,
             person_id=person_id,
+            to=to,
         )
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(flow), b"oidc flow")
