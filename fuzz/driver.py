@@ -91,7 +91,7 @@ def _run_one(fuzz_one: Target, data: bytes) -> float:
     start = time.perf_counter()
     try:
         fuzz_one(data)
-    except BaseException as error:
+    except BaseException as error:  # SystemExit out of a target is a defect too
         if isinstance(error, KeyboardInterrupt):
             raise
         traceback.print_exc()

@@ -168,7 +168,7 @@ def test_paths_are_made_normal(path: str, directory: str, found: str) -> None:
 )  # fmt: skip
 def test_judge_path(bundle: Bundle, profile: str, path: str, access: str, layer: str | None) -> None:
     """The layer that refuses, or none, for paths of every kind of step."""
-    refusal = judge_path(bundle.profiles[profile], path, access)  # type: ignore[arg-type]
+    refusal = judge_path(bundle.profiles[profile], path, access)
     assert (None if refusal is None else refusal.layer) == layer
 
 

@@ -137,7 +137,7 @@ def test_other_protocols_pass_unless_tls_is_required() -> None:
     """A tunnel for SSH or a database is no TLS; a profile may want TLS and nothing else."""
     assert guard().feed_up(b"SSH-2.0-x\r\n") == b"SSH-2.0-x\r\n"
     assert guard("10.0.0.1").feed_up(records(EVIL)) == records(EVIL)
-    strict = lambda host="web.test": guard(host, is_tls_required=True)  # noqa: E731
+    strict = lambda host="web.test": guard(host, is_tls_required=True)  # noqa: E731 - short
     assert "no TLS" in refusal(strict(), b"SSH-2.0-x\r\n")
     assert "no TLS" in refusal(strict("10.0.0.1"), b"GET / HTTP/1.1\r\n")
     assert "names no server" in refusal(strict(), real_hello(None))

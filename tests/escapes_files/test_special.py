@@ -32,7 +32,7 @@ def files(method: str, tmp_path: Path) -> Iterator[FilesWorker]:
 
 def refusal(act: object, *args: object, **more: object) -> WorkspaceRefusal:
     with pytest.raises(WorkspaceRefusal) as refused:
-        act(*args, **more)  # type: ignore[operator]
+        act(*args, **more)
     return refused.value
 
 

@@ -330,7 +330,7 @@ async def test_the_webhook_is_signed_and_tried_again(start_hub, monkeypatch):
         webhook = Webhook(url=f"http://127.0.0.1:{port}/hook?x=1", secret="s" * 20, allow_private=True)
         async with start_hub(webhook=webhook) as hub, waiting(hub) as (_, _, found):
             with trio.fail_after(30):
-                while len(heard) < 2:  # noqa: ASYNC110
+                while len(heard) < 2:  # noqa: ASYNC110 - filled by another task
                     await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
     headers, body = heard[1]
@@ -386,7 +386,7 @@ async def test_mail_is_sent(start_hub):
         )  # fmt: skip
         async with start_hub(mail=mail) as hub, waiting(hub) as (_, _, found):
             with trio.fail_after(30):
-                while not received:  # noqa: ASYNC110
+                while not received:  # noqa: ASYNC110 - filled by another task
                     await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
     assert b"rm -r old" in received[0]

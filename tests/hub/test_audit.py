@@ -273,7 +273,7 @@ async def test_a_lost_key_is_refused(start_hub, tmp_path):
 async def exported(hub, path: Path, *, after: int = 0) -> Path:
     reply = await hub.http.get("/api/v1/audit/export", params={"after": after})
     assert reply.headers["content-type"] == "application/x-ndjson"
-    path.write_bytes(reply.content)  # noqa: ASYNC240
+    path.write_bytes(reply.content)  # noqa: ASYNC240 - a small file
     return path
 
 
@@ -442,7 +442,7 @@ async def test_a_collector_that_was_away_gets_everything_once(start_hub):
 
     async def heard(seq: int) -> None:
         with trio.fail_after(30):
-            while not seqs or seqs[-1] < seq:  # noqa: ASYNC110
+            while not seqs or seqs[-1] < seq:  # noqa: ASYNC110 - filled by another task
                 await trio.sleep(0.02)
 
     async with trio.open_nursery() as nursery:

@@ -205,7 +205,7 @@ def test_challenges():
     """One is worth something here, for this environment, in time, once; other spellings of it are the same one."""
     challenges = Challenges()
     made = challenges.make(ENVIRONMENT, now_ms=NOW)
-    is_open = lambda text=made, who=ENVIRONMENT, at=NOW: challenges.is_open(text, who, now_ms=at)  # noqa: E731
+    is_open = lambda text=made, who=ENVIRONMENT, at=NOW: challenges.is_open(text, who, now_ms=at)  # noqa: E731 - short
     assert is_open()
     assert not is_open(who="env_bbbbbbbbbbbbbbbbbbbb")
     assert not is_open(at=NOW + 30_000)

@@ -274,7 +274,7 @@ async def test_every_task_is_in_the_journal_before_it_starts(system, tmp_path) -
     system.launcher.commands[0].set()
     await system.result()
     with trio.fail_after(5):
-        while list(recover((tmp_path / "journal").read_bytes()).over) != ["t0"]:  # noqa: ASYNC110
+        while list(recover((tmp_path / "journal").read_bytes()).over) != ["t0"]:  # noqa: ASYNC110 - a file
             await trio.sleep(0.01)
 
 

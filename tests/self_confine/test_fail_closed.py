@@ -74,7 +74,7 @@ def test_every_step_that_fails_is_named(whole: Bundle, step: object, monkeypatch
     def fail(_plan: object) -> None:
         raise OSError(1, "no")
 
-    broken = replace(step, run=fail)  # type: ignore[type-var]
+    broken = replace(step, run=fail)
     monkeypatch.setattr("guardhouse.launcher.self_confine.SELF_STEPS", (broken,))
     with pytest.raises(SetupError, match=f"^{broken.layer}: process 'launcher' .* step '{broken.name}'"):
         confine_process(plan_of(whole, "launcher"))

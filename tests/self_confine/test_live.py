@@ -57,10 +57,10 @@ async def test_every_process_is_confined(runner: tuple[RunnerProcess, Peer]) -> 
     process, peer = runner
     await peer.run("true")
     with trio.fail_after(60):
-        while len(found := our_processes(process.process.pid)) < 5:  # noqa: ASYNC110
+        while len(found := our_processes(process.process.pid)) < 5:  # noqa: ASYNC110 - other processes
             await trio.sleep(0.05)
         # The keeper and the slot confine themselves on their own time.
-        while any(read_status(pid)["Seccomp"] != "2" for pid in found.values()):  # noqa: ASYNC110
+        while any(read_status(pid)["Seccomp"] != "2" for pid in found.values()):  # noqa: ASYNC110 - other processes
             await trio.sleep(0.05)
     directory = shipped_directory("sandbox")
     for name, pid in found.items():

@@ -48,7 +48,7 @@ class RunnerProcess:
     async def appeared(self, path: Path, *, timeout_s: float = 30.0) -> None:
         """Wait until a command has made a file: nothing but the file tells of it."""
         with trio.fail_after(timeout_s):
-            while not path.exists():  # noqa: ASYNC110, ASYNC240
+            while not path.exists():  # noqa: ASYNC110, ASYNC240 - a file
                 await trio.sleep(0.02)
 
     async def ended(self, *, timeout_s: float = 30.0) -> int:
@@ -116,7 +116,7 @@ async def start_runner(
             nursery.start_soon(runner._collect)
             try:
                 yield runner
-            except BaseException:
+            except BaseException:  # shown whatever failed, and raised again
                 sys.stdout.write(runner.text)
                 raise
             finally:

@@ -148,7 +148,7 @@ async def connect_v1(
         assert websocket.subprotocol == "guardhouse.v1"
         async with _stub(websocket, memory_id=memory_id) as stub:
             if hello:
-                stub.resume = await stub.hello(tasks)  # type: ignore[attr-defined]
+                stub.resume = await stub.hello(tasks)
                 await stub.heartbeat()
             yield stub
 

@@ -39,7 +39,7 @@ from guardhouse.workspace.write import put_content
 
 def code_of(act: object, *args: object, **more: object) -> Code:
     with pytest.raises(WorkspaceRefusal) as refused:
-        act(*args, **more)  # type: ignore[operator]
+        act(*args, **more)
     return refused.value.code
 
 

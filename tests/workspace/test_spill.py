@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_saved_whole(content: bytes, workspace: Workspace, 
     assert len(bounded.text.splitlines()) <= 20 or content.count(b"\n") < 20
     assert bounded.text.count("\n") < 20
     assert str(bounded.file_path) in bounded.text
-    offset = int(re.search(r"offset (\d+) \(bytes\)", bounded.text)[1])  # type: ignore[index]
+    offset = int(re.search(r"offset (\d+) \(bytes\)", bounded.text)[1])
     shown = bounded.text.split("<output_truncated>")[0]
     beginning = content[:offset].decode("utf-8", "replace")
     assert shown in (beginning, beginning + "\n")

@@ -93,7 +93,7 @@ class Database:
                 f"cannot open the database {backend.label}: {_reason(error)}; check that it can be reached and"
                 " written, or restore it from a backup"
             ) from error
-        except BaseException:
+        except BaseException:  # whatever ends this, the engine is disposed of
             self.dispose()
             raise
 
@@ -137,7 +137,7 @@ class Database:
         await write.finished.wait()
         if write.error is not None:
             raise write.error
-        return write.value  # type: ignore[return-value]
+        return write.value  # type: ignore[return-value]  # set by now, since there is no error
 
     def write_soon(self, operation: Callable[[Connection], object]) -> None:
         """Put ``operation`` in line, before all later writes; nobody waits for it, a failure is logged."""
@@ -280,12 +280,12 @@ class Database:
             mark = self._backend.mark(connection, durable=durable)
             for write in batch:
                 write.value = write.operation(connection)
-        except BaseException:
+        except BaseException:  # whatever it was, nothing of the batch is stored
             self._roll_back()
             raise
         try:
             transaction.commit()
-        except BaseException as error:
+        except BaseException as error:  # raised again unless the server did commit
             self._let_go()
             if mark is None or not isinstance(error, DBAPIError) or not self._was_committed(mark):
                 raise

@@ -217,7 +217,7 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         database = open_database(config, state)
         try:
             listener = bind_listener(config.host, config.port, context=context)
-        except BaseException:
+        except BaseException:  # whatever ends this, the database is let go
             database.dispose()
             raise
         async with trio.open_nursery() as writing:

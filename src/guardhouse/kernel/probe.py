@@ -176,12 +176,12 @@ def _build_small_view() -> None:
     mounts.mount_new("tmpfs", "/tmp", flags=frozenset({"nosuid", "nodev"}))  # noqa: S108 - covers, creates nothing there
     tree = mounts.clone_tree("/", recursive=True)
     mounts.set_attributes(tree, frozenset({"readonly", "nosuid", "nodev"}), recursive=True)
-    Path("/tmp/view").mkdir()  # noqa: S108
-    target = os.open("/tmp/view", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: S108
+    Path("/tmp/view").mkdir()  # noqa: S108 - in the covered /tmp
+    target = os.open("/tmp/view", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: S108 - in the covered /tmp
     mounts.move_tree(tree, target)
     # A new procfs is refused in a user namespace where the host's own is partly covered (containers do that).
-    mounts.mount_new("proc", "/tmp/view/proc", flags=frozenset({"nosuid", "nodev", "noexec"}))  # noqa: S108
-    os.chdir("/tmp/view")  # noqa: S108
+    mounts.mount_new("proc", "/tmp/view/proc", flags=frozenset({"nosuid", "nodev", "noexec"}))  # noqa: S108 - in the covered /tmp
+    os.chdir("/tmp/view")  # noqa: S108 - in the covered /tmp
     mounts.pivot_root_here()
 
 

@@ -25,18 +25,18 @@ if _SOURCE not in sys.path:
     sys.path.append(_SOURCE)
 
 from guardhouse import limits  # noqa: E402 - the path must be set first
-from guardhouse.errors import SetupError  # noqa: E402
-from guardhouse.kernel import credentials, descriptors  # noqa: E402
-from guardhouse.kernel.sealed import read_sealed  # noqa: E402
-from guardhouse.launcher import channel  # noqa: E402
-from guardhouse.launcher.cgroup import find_home  # noqa: E402
-from guardhouse.launcher.messages import Ready, render_message  # noqa: E402
-from guardhouse.launcher.number_keeper import start_number_keeper  # noqa: E402
-from guardhouse.launcher.self_confine import confine_process, plan_of  # noqa: E402
-from guardhouse.launcher.supervise import Supervisor  # noqa: E402
-from guardhouse.launcher.sweep import start_sweeper  # noqa: E402
-from guardhouse.launcher.workers import WorkerCode  # noqa: E402
-from guardhouse.sandbox.bundle import Bundle  # noqa: E402
+from guardhouse.errors import SetupError  # noqa: E402 - as above
+from guardhouse.kernel import credentials, descriptors  # noqa: E402 - as above
+from guardhouse.kernel.sealed import read_sealed  # noqa: E402 - as above
+from guardhouse.launcher import channel  # noqa: E402 - as above
+from guardhouse.launcher.cgroup import find_home  # noqa: E402 - as above
+from guardhouse.launcher.messages import Ready, render_message  # noqa: E402 - as above
+from guardhouse.launcher.number_keeper import start_number_keeper  # noqa: E402 - as above
+from guardhouse.launcher.self_confine import confine_process, plan_of  # noqa: E402 - as above
+from guardhouse.launcher.supervise import Supervisor  # noqa: E402 - as above
+from guardhouse.launcher.sweep import start_sweeper  # noqa: E402 - as above
+from guardhouse.launcher.workers import WorkerCode  # noqa: E402 - as above
+from guardhouse.sandbox.bundle import Bundle  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from guardhouse.launcher.gate.judge import ExecJudge

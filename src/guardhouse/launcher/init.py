@@ -505,7 +505,7 @@ def run_init(place: Place, control: socket.socket) -> NoReturn:
     gc.disable()
     try:
         _Init(place, control).serve()
-    except BaseException:
+    except BaseException:  # raised again: only told before this process ends
         # Ours to mend: let the launcher say it where an operator can read it, then end with everything in here.
         report = {"event": "broken", "why": traceback.format_exc()[-_TRACEBACK_MAX_CHARS:]}
         channel.send(control, json.dumps(report).encode("ascii"))

@@ -155,7 +155,7 @@ def _be_worker(place: Place, sock: socket.socket, kind: str, code: WorkerCode) -
         os.close(error_fd)
         _, status = os.waitpid(worker, 0)
         os._exit(0 if status == 0 else 1)
-    except BaseException:
+    except BaseException:  # raised again: only told before this process ends
         # Whatever it was, this process must not go on into the launcher's loop; say it, then leave.
         with contextlib.suppress(OSError):
             os.write(error_fd, f"guardhouse {kind} worker: {traceback.format_exc()}".encode())

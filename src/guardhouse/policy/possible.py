@@ -26,7 +26,7 @@ def possible_winners(
     rules: Sequence[Language],
     *,
     max_steps: int = POLICY_UNKNOWN_MAX_STEPS,
-    is_enough: Callable[[set[int]], bool] = lambda winners: False,  # noqa: ARG005
+    is_enough: Callable[[set[int]], bool] = lambda winners: False,  # noqa: ARG005 - never enough
 ) -> set[int]:
     """Return the index of every rule that is the last match of some text of ``command``; `NO_RULE` for none.
 

@@ -327,7 +327,7 @@ async def _open_stream(url: HubUrl, context: ssl.SSLContext) -> trio.abc.Stream:
             # A hub that is just going down or a middlebox: it says nothing of the certificate, so it is tried again.
             words, fault = f"{url.host}:{url.port} ended the connection during the TLS handshake", Fault.NETWORK
         raise ConnectFailed(f"failed to connect: {words}", fault=fault) from None
-    except BaseException:
+    except BaseException:  # cancelled too: the socket is closed
         await trio.aclose_forcefully(tcp)
         raise
     return stream

@@ -95,7 +95,7 @@ class Keeper:
                 profiles=frozenset(found["profiles"]),
                 has_gate=found["has_gate"],
             )
-        except BaseException:
+        except BaseException:  # whatever ends this, the launcher is let go
             launcher.close()
             raise
         finally:
@@ -131,7 +131,7 @@ def _be_keeper(sock: socket.socket, make: Callable[[], tuple[Policy, Wall]], pla
         set_dumpable(dumpable=False)
         confine_process(plan)
         _serve(sock, make)
-    except BaseException:
+    except BaseException:  # raised again: only told before this process ends
         traceback.print_exc()
         raise
     finally:

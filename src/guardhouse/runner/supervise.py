@@ -198,5 +198,5 @@ async def _until_delivered(dispatcher: Dispatcher, link: Link) -> None:
     What cannot be delivered now is in the journal and is delivered after the next start.
     """
     # Three facts of two owners, looked at while the process ends: not worth an event through both.
-    while dispatcher.active or (link.unsent and link.is_ready):  # noqa: ASYNC110
+    while dispatcher.active or (link.unsent and link.is_ready):  # noqa: ASYNC110 - as said
         await trio.sleep(_DRAIN_POLL_S)

@@ -151,13 +151,13 @@ def parse_draft(document: Value) -> Draft:
         environment=each("environment", _parse_environment),
         requires=each("requires", _parse_requirement),
         landlock=one("landlock", lambda v: _number(v, "minimum_abi", minimum=0, maximum=100)),
-        proc=one("proc", lambda v: _choice(v, "view", get_args(ProcView))),  # type: ignore[arg-type]
+        proc=one("proc", lambda v: _choice(v, "view", get_args(ProcView))),  # type: ignore[arg-type]  # one of them
         hostname=one("hostname", _parse_hostname),
         tmp=one("tmp", _parse_tmp),
         umask=one("umask", _parse_umask),
         count_denials=one("count_denials", _parse_count_denials),
         exec_gate=one("exec_gate", lambda v: _choice(v, "fallback", EXEC_FALLBACKS)),
-        workspace=one("workspace", lambda v: _choice(v, "access", get_args(WorkspaceAccess))),  # type: ignore[arg-type]
+        workspace=one("workspace", lambda v: _choice(v, "access", get_args(WorkspaceAccess))),  # type: ignore[arg-type]  # as above
         root_identity=one("root_identity", _parse_bare_reason),
         drops=drops,
     )

@@ -109,14 +109,15 @@ def compile_program(rules: FilterRules) -> bytes:
 def _find_any_mismatch(programs: dict[FilterVariant, bytes], rules: FilterRules, names: dict[str, int]) -> str | None:
     """Simulate two variants; the other two must be the same but for what a denial returns."""
     denied, asks = _RET_ERRNO | errno.EPERM, _RET_NOTIFY
-    for plain, asking, started in (
+    pairs: tuple[tuple[FilterVariant, FilterVariant, int], ...] = (
         ("errno", "notify", _RET_ALLOW),
         ("errno_gate", "notify_gate", _RET_TRACE | GATE_TRACE_DATA),
-    ):
-        if not same_but_for_returns(programs[plain], programs[asking], {denied: asks}):  # type: ignore[index]
+    )
+    for plain, asking, started in pairs:
+        if not same_but_for_returns(programs[plain], programs[asking], {denied: asks}):
             return f"variants {plain} and {asking} differ in more than the answer to a denied call"
         found = find_mismatch(
-            programs[plain],  # type: ignore[index]
+            programs[plain],
             rules,
             audit_arch=_AUDIT_ARCH[rules.architecture],
             names=names,

@@ -106,7 +106,7 @@ class _Stripper(HTMLParser):
         self._nested = 0
         self._pre = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - HTMLParser's
         if self._dropping is not None:
             self._nested += tag == self._dropping
         elif tag in _DROPPED and tag != "head":
@@ -115,7 +115,7 @@ class _Stripper(HTMLParser):
             self._pre += tag == "pre"
             self.pieces.append("\n" if tag not in ("td", "th") else " ")
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - HTMLParser's
         if self._dropping is None and tag in _BLOCKS:
             self.pieces.append("\n")
 

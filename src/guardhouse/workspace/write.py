@@ -278,7 +278,7 @@ def put_content(
             take_free_name(place.dir_fd, temporary, place.name, asked=asked)
         else:
             _exchange(place, place.found, fd, temporary, directory, temporaries, if_checksum, asked)
-    except BaseException as error:
+    except BaseException as error:  # raised again, with the temporary file gone
         # Whatever ends this write, its temporary file goes with it.
         with suppress(OSError):
             os.unlink(temporary, dir_fd=place.dir_fd)

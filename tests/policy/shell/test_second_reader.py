@@ -32,7 +32,7 @@ def test_what_it_cannot_read() -> None:
 def test_not_asked_about_plain_words() -> None:
     """Plain words never reach a second reader."""
     asked: list[str] = []
-    read_command("ls -l", second=compare_with(lambda text: asked.append(text), name="other", must_read=True))  # type: ignore[func-returns-value]
+    read_command("ls -l", second=compare_with(lambda text: asked.append(text), name="other", must_read=True))
     assert asked == []
 
 

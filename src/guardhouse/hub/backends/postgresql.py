@@ -146,7 +146,7 @@ class PostgresqlBackend:
             pid, started = connection.execute(text(query)).one()
             self._session = (pid, started)
             connection.rollback()
-        except BaseException:
+        except BaseException:  # whatever ends this, cancellation too, ends the connection
             connection.close()
             raise
         return connection
@@ -220,7 +220,7 @@ class PostgresqlBackend:
             if is_reader:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True
-        except BaseException:
+        except BaseException:  # whatever ends this, cancellation too, ends the connection
             connection.close()
             raise
         return connection

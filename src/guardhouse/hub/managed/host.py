@@ -171,7 +171,7 @@ class ManagedHost:
             self._links.forget_known()
             async with self._alone(record.environment_id):
                 await self._start(record.environment_id, token[0])
-        except BaseException:
+        except BaseException:  # cancelled too: a sandbox that nobody hears of is not kept
             with trio.CancelScope(shield=True):
                 await self.discard(record.environment_id)
             raise
@@ -283,7 +283,7 @@ class ManagedHost:
         """Wait until a runner takes tasks; return False when it ended or did not come in time."""
         with trio.move_on_after(self.settings.start_s):
             # Of a runner's first heartbeat nothing tells.
-            while child.is_running and not self._takes_tasks(child.environment_id):  # noqa: ASYNC110
+            while child.is_running and not self._takes_tasks(child.environment_id):  # noqa: ASYNC110 - two owners, no event
                 await trio.sleep(0.05)
         return child.is_running and self._takes_tasks(child.environment_id)
 

@@ -337,7 +337,7 @@ class SessionDesk:
         environment = await self.managed.provide(session, actor)
         try:
             return await self._bind(session, actor, environment, picked.warning, ask)
-        except BaseException:
+        except BaseException:  # cancelled too: a sandbox that no session is bound to is not kept
             with trio.CancelScope(shield=True):
                 after = await self.find(session.id)
                 if after is None or after.bound_environment_id != environment.id:

@@ -21,7 +21,7 @@ def _dialect(name: str) -> Dialect:
         case "sqlite":
             return sqlite.dialect(paramstyle="named")
         case "postgresql":
-            return postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+            return postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's constructor has no types
         case _:
             raise ValueError(f"no statement is prepared for {name!r}: the store is SQLite or PostgreSQL")
 

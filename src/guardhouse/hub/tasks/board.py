@@ -284,7 +284,7 @@ class TaskBoard:
             if known is None:
                 raise
             return self._same(known, digest)
-        except BaseException:
+        except BaseException:  # cancelled too: what was not stored is not live
             self._drop(live)
             raise
         live.is_stored = True

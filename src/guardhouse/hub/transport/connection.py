@@ -103,7 +103,7 @@ class Http1Protocol(H11Protocol):
 class HubConnection(TCPServer):
     """Serves one accepted stream until it ends; never raises for what the peer did."""
 
-    protocol: Http1Protocol  # type: ignore[assignment]
+    protocol: Http1Protocol  # type: ignore[assignment]  # narrower than the base class: we make no other
 
     # When a connection without a request is given up, on trio's clock, and the read that this ends.
     _idle_until_s: float = math.inf

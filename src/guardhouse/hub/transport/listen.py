@@ -114,7 +114,7 @@ def bind_listener(host: str, port: int, *, context: ssl.SSLContext | None) -> Li
 
 def _hypercorn_config() -> Config:
     config = Config()
-    config.logger_class = _AccessLog  # type: ignore[assignment]
+    config.logger_class = _AccessLog  # type: ignore[assignment]  # does what Hypercorn's Logger does here
     config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
     config.keep_alive_timeout = HANDSHAKE_TIMEOUT_S
     config.websocket_max_message_size = limits.MESSAGE_MAX_BYTES

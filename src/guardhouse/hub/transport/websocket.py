@@ -81,7 +81,7 @@ class BoundedWebSocket(WSStream):
             state = dict(event.state)
             state["probe"] = self.probe
             headers = [(name, value) for name, value in event.headers if name.lower() != b"sec-websocket-extensions"]
-            await super().handle(replace(event, headers=headers, state=state))  # type: ignore[arg-type]
+            await super().handle(replace(event, headers=headers, state=state))  # type: ignore[arg-type]  # a plain dict is its state
             return
         if isinstance(event, (Body, Data)) and self.handshake.accepted:
             if self._closing or self.connection.state is ConnectionState.CLOSED:

@@ -502,7 +502,7 @@ def fork_monitor(
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         gc.disable()
         _Monitor(judge, sock, launcher, init_pid).serve()
-    except BaseException:
+    except BaseException:  # raised again: only told before this process ends
         # Ours to mend: without this line nobody would know why every process of the command was killed.
         traceback.print_exc()
         raise
