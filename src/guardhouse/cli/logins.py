@@ -198,6 +198,6 @@ def _write(directory: Path, logins: Logins) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(directory / FILE_NAME)
-    except BaseException:
+    except BaseException:  # whatever ends this, no half-written file stays
         new.unlink(missing_ok=True)
         raise

@@ -191,7 +191,7 @@ async def collect_device_token(call: Call) -> Reply:
     scopes = None if found.scopes is None else principal.scopes & frozenset(Scope(one) for one in found.scopes)
     try:
         return await _issue(call, principal, scopes, name=found.name, life_ms=found.token_life_ms, device=found.id)
-    except BaseException:
+    except BaseException:  # cancelled too: what was not handed out can be fetched again
         services.device_sign_ins.put_back(found)
         raise
 
