@@ -208,6 +208,55 @@ def test_hostile_patterns_are_linear(workspace: Workspace, tmp_path: Path) -> No
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\pL{1000}",
+        r"[^\pL]{900}",
+        r"(?:\pL|\pN)" * 370,
+        r"(?i)(?:\pL{200}){2}|\pN{500}",
+        "(?:" + "a{0,9}" * 678 + "){1,30}",
+    ],
+    ids=["letters", "no letters", "alternatives", "folded", "optional"],
+)
+def test_patterns_that_grow_when_written_out(pattern: str, workspace: Workspace) -> None:
+    """What is short and becomes a program of megabytes is refused at once, saying why."""
+    began = time.process_time()
+    with pytest.raises(WorkspaceRefusal, match="too large with its repeats") as refused:
+        search_files(workspace, pattern)
+    assert refused.value.code is Code.INVALID
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\pL{1,64}", r"[^,\n]{1,800}", "|".join(f"word{n}" for n in range(500)), ".{0,900}"]
+)
+def test_patterns_of_ordinary_size_are_searched(pattern: str, workspace: Workspace, tmp_path: Path) -> None:
+    """The bound is above what a person writes."""
+    (tmp_path / "f").write_bytes(b"word7\n")
+    assert len(search_files(workspace, pattern).hits) == 1
+
+
+def test_hostile_globs_are_compiled_at_once(workspace: Workspace, tmp_path: Path) -> None:
+    """Braces, classes and stars by the thousand are compiled in no time, or refused."""
+    (tmp_path / "f").write_bytes(b"")
+    began = time.process_time()
+    for glob in (
+        "{a,b}" * 800,
+        "{,?}" * 1000,
+        "[!a]" * 1000,
+        "{,*}" * 1000,
+        ("{," * 30 + "?" + "}" * 30) * 40,
+        "?" * 4096,
+    ):
+        GlobPattern(glob).matches(b"x" * 255)
+    assert time.process_time() - began < 2
+    with pytest.raises(WorkspaceRefusal, match="nested deeper"):
+        GlobPattern("{a," * 33 + "b" + "}" * 33)
+    with pytest.raises(WorkspaceRefusal, match="too long"):
+        GlobPattern("*" * 5000)
+
+
 def test_binary_files_are_skipped_and_counted(workspace: Workspace, tmp_path: Path) -> None:
     """A NUL makes a file binary from there on; one that is only not UTF-8 is text."""
     (tmp_path / "binary").write_bytes(b"needle\0")

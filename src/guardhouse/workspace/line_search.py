@@ -32,6 +32,11 @@ _BINARY_HEAD_BYTES: Final = 8_192
 # A text that means only itself to RE2; up to this much text is cheaper to look through for it than to hand to RE2.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9 _,:;/=@#%!\"'<>-]+")
 _GLANCED_BYTES: Final = 64 * 1024
+# What a pattern may become with its repeats and classes written out, in RE2's own reckoning (13,600 instructions): the
+# time to compile grows with it, for some patterns with its square, and is under 1.5 s for the worst that was found.
+# `\pL{1,64}` fits. The search itself may remember more, or it would fall back to RE2's slowest engine.
+_PROGRAM_BYTES: Final = 1280 * 1024
+_SEARCH_BYTES: Final = 64 * 1024 * 1024
 
 
 class BinaryFile(Exception):  # noqa: N818 - an outcome of looking at a file, always caught
@@ -89,7 +94,7 @@ def compile_pattern(pattern: str, *, case: str = "smart") -> LinePattern:
         case: "sensitive", "insensitive", or "smart": insensitive unless the pattern has a capital letter.
 
     Raises:
-        WorkspaceRefusal: INVALID: too long, not RE2, or an unknown ``case``.
+        WorkspaceRefusal: INVALID: too long, too large with its repeats written out, not RE2, or an unknown ``case``.
     """
     if case not in ("smart", "sensitive", "insensitive"):
         raise WorkspaceRefusal(f"case is {case!r}; it is smart, sensitive or insensitive", code=Code.INVALID)
@@ -101,14 +106,21 @@ def compile_pattern(pattern: str, *, case: str = "smart") -> LinePattern:
     options.log_errors = False
     options.never_nl = True
     options.never_capture = True
-    options.max_mem = 64 << 20
+    options.max_mem = _PROGRAM_BYTES
     options.case_sensitive = case == "sensitive" or (case == "smart" and _has_capital(pattern))
     try:
         re2.compile(pattern, options)  # by itself first, so that the flag in front cannot complete a broken one
+        options.max_mem = _SEARCH_BYTES
         regex = re2.compile("(?m)" + pattern, options)
     except (re2.error, UnicodeEncodeError) as error:
         said = error.args[0] if error.args else ""
         reason = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+        if reason.startswith("pattern too large"):
+            raise WorkspaceRefusal(
+                f"pattern {pattern[:200]!r} is too large with its repeats and character classes written out; repeat"
+                " less, or use narrower classes",
+                code=Code.INVALID,
+            ) from error
         raise WorkspaceRefusal(
             f"invalid pattern {pattern[:200]!r}: {reason} (RE2 syntax: no look-around, no back-references)",
             code=Code.INVALID,
