@@ -139,6 +139,8 @@ LAUNCHER_START_TIMEOUT_S: Final = 30.0  # an interpreter's start and one JSON do
 SKILL_ARCHIVE_MAX_BYTES: Final = 23 * 1024 * 1024
 SKILL_FILE_MAX_BYTES: Final = 100 * 1024 * 1024
 SKILL_TOTAL_MAX_BYTES: Final = 200 * 1024 * 1024
+# Of a tar archive, which the hub holds unpacked while it writes it anew as zip.
+SKILL_TAR_TOTAL_MAX_BYTES: Final = 64 * 1024 * 1024
 SKILL_ENTRIES_MAX: Final = 2_000
 SKILL_RATIO_MAX: Final = 100
 SKILL_RATIO_FREE_BYTES: Final = 1024 * 1024

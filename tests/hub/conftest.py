@@ -107,11 +107,11 @@ class HubUnderTest:
                     return found
                 await trio.sleep(0.01)
 
-    async def until_online(self, name: str = "web-1") -> None:
+    async def until_online(self, name: str = "web-1", *, within_s: float = 30) -> None:
         async def is_online() -> bool:
             return (await self.status(name)).get("status") == "online"
 
-        await self.until(is_online)
+        await self.until(is_online, within_s=within_s)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """People for tests of the hub."""
 
+import io
+import zipfile
 from typing import Any
 
 import httpx2
@@ -25,3 +27,17 @@ async def invite(hub: Any, email: str, **more: Any) -> tuple[httpx2.Cookies, dic
         reply = await http.post("/api/v1/links/accept", json=body)
         assert reply.status_code == 200, reply.text
         return http.cookies, invited.json()["person"]
+
+
+def make_skill(name: str = "demo", *, answer: str = "one", manifest: str | None = None, **files: str) -> bytes:
+    """Return a skill's zip archive: SKILL.md, a script that says the answer, and ``files`` by path."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        front = f"---\nname: {name}\ndescription: answers\nversion: {answer}\n---\nRun it.\n"
+        archive.writestr("SKILL.md", manifest or front)
+        info = zipfile.ZipInfo("run.sh")
+        info.create_system, info.external_attr = 3, 0o100755 << 16
+        archive.writestr(info, f"#!/bin/sh\necho the answer is {answer}\n")
+        for path, content in files.items():
+            archive.writestr(path, content)
+    return made.getvalue()

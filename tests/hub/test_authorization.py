@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route as HttpRoute
-from tests.hub.support import become_owner, invite
+from tests.hub.support import become_owner, invite, make_skill
 from tests.support.runner_stub import connect_v1
 
 from guardhouse.hub.api.door import Door, Reply
@@ -63,6 +63,9 @@ PEOPLE: dict[Concern, dict[str, int]] = {
     Concern.SEE_MCP_SERVER: {"team": 0, "other": 404, "account": 0},
     Concern.EDIT_MCP_SERVER: {"team": 0, "other": 404, "account": 403},
     Concern.USE_MCP_SERVER: {"team": 0, "other": 404, "account": 0},
+    Concern.CREATE_SKILL: {"team": 0, "other": 403, "account": 403},
+    Concern.SEE_SKILL: {"team": 0, "other": 404, "account": 0},
+    Concern.EDIT_SKILL: {"team": 0, "other": 404, "account": 403},
     Concern.SEE_TASK: {"team": 0, "other": 404, "account": 0},
     # A fan-out names many environments: who asked for it sees it, and who sees everything.
     Concern.SEE_FANOUT: {"team": 404, "other": 404, "account": 404},
@@ -92,6 +95,9 @@ NARROWED: dict[Concern, int] = {
     Concern.SEE_MCP_SERVER: 404,
     Concern.EDIT_MCP_SERVER: 404,
     Concern.USE_MCP_SERVER: 404,
+    Concern.CREATE_SKILL: 403,
+    Concern.SEE_SKILL: 404,
+    Concern.EDIT_SKILL: 404,
     Concern.SEE_TASK: 404,
     Concern.SEE_FANOUT: 404,
     Concern.SEE_SCHEDULE: 404,
@@ -148,6 +154,8 @@ async def doors(hub):
             later = {"environment_id": f"{where}-env", "operation": "bash", "args": {"command": "x"}}
             record = {"name": f"{where}-server", "transport": "stdio", "command": "x", "scope": scope}
             server = await hub.http.post("/api/v1/mcp-servers", json=record)
+            of_team = {} if where == "account" else {"team": "payments"}
+            skill = await hub.http.post("/api/v1/skills", content=make_skill(f"{where}-skill"), params=of_team)
             scheduled = await hub.http.post("/api/v1/schedules", json={**later, "run_at": _in_an_hour()})
             chosen = {"environment": {"kind": "named", "environment": f"{where}-env"}, "scope": scope}
             session = (await hub.http.post("/api/v1/sessions", json=chosen)).json()["id"]
@@ -160,6 +168,8 @@ async def doors(hub):
                 "fanout": fanout["id"],
                 "server": server.json()["id"],
                 "schedule": scheduled.json()["id"],
+                "skill": skill.json()["skill"]["id"],
+                "number": "1",
                 "session": session,
                 "approval": approvals[0],
                 "grant": next(one["id"] for one in grants if one["environment_id"] == created["environment"]["id"]),
@@ -188,6 +198,8 @@ async def doors(hub):
             async with httpx2.AsyncClient(transport=transport, base_url=hub.url, headers=headers, **client) as http:
                 is_file = route.path.endswith(("/files", "/uploads"))
                 query = {"path": "x", "transfer": "file_aaaaaaaaaaaaaaaa"} if is_file else None
+                if route.concern is Concern.CREATE_SKILL and where != "account":
+                    query = {"team": team["id"]}
                 reply = await http.request(route.method, path, json=body, params=query)
             assert reply.status_code in {204, 401, 403, 404}, (name(route), where, reply.text)
             return 0 if reply.status_code == 204 else reply.status_code
@@ -210,7 +222,7 @@ async def _the_question(hub, where: str, rule: str) -> dict[str, Any]:
 async def test_every_route_that_names_a_thing_says_what_it_is_about():
     """A path that names an environment, task, approval, token and so on has its concern in the table."""
     for route in ROUTES:
-        things = r"\{(environment|task|fanout|schedule|server|approval|grant|token|session|join_token)\}"
+        things = r"\{(environment|task|fanout|schedule|server|skill|approval|grant|token|session|join_token)\}"
         named = set(re.findall(things, route.path))
         assert not named or route.concern is not Concern.NOTHING, name(route)
         if route.access in {Access.PUBLIC, Access.AUTHENTICATED}:

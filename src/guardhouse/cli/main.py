@@ -43,6 +43,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
         "mcp_server",
         "Keep records of MCP servers that agents use by name.",
     ),
+    "skill": ("guardhouse.cli.skill", "skill", "Keep skills and bring them to the runners that lack them."),
     "mcp": ("guardhouse.cli.mcp", "mcp", "Serve an AI agent the hub's tools over stdin and stdout."),
     "try": ("guardhouse.cli.try_", "try_", "Take a command through gates, wall and limits here, without a hub."),
     "policy": ("guardhouse.cli.policy", "policy", "Check, explain, test and compare policies."),

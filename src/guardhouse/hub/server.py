@@ -55,6 +55,9 @@ from guardhouse.hub.rates import RateLimit
 from guardhouse.hub.sealing import open_sealer, rotate_sealing_key
 from guardhouse.hub.services import Services
 from guardhouse.hub.sessions.desk import SessionDesk
+from guardhouse.hub.skills.courier import SkillCourier
+from guardhouse.hub.skills.registry import Skills
+from guardhouse.hub.skills.upload import SkillUploads
 from guardhouse.hub.state_dir import StateDir, write_secret_file
 from guardhouse.hub.store import (
     approvals,
@@ -66,9 +69,12 @@ from guardhouse.hub.store import (
     people,
     schedules,
     sessions,
+    skill_copies,
+    skills,
     tasks,
     tokens,
 )
+from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
@@ -263,6 +269,12 @@ async def _serving(
     board = TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit)
     started_ms = now_ms()
     metrics = Metrics()
+    kept_skills = Skills(
+        await database.read(skills.list_skills),
+        await database.read(skills.list_skill_versions),
+        await database.read(skill_copies.list_skill_copies),
+    )
+    courier = SkillCourier(database, links, board, kept_skills)
     services = Services(
         config=config,
         database=database,
@@ -276,6 +288,9 @@ async def _serving(
         mcp_servers=McpServers(sealer, await database.read(mcp_servers.list_mcp_servers)),
         mcp_admission=McpAdmission(config.mcp, metrics),
         metrics=metrics,
+        skills=kept_skills,
+        skill_courier=courier,
+        skill_uploads=SkillUploads(),
         traces=Traces(_exporter(config.otlp_endpoint, board.instance_id)),
         sessions=SessionDesk(database, links, board, started_ms=started_ms),
         audit=keeper,
@@ -308,12 +323,14 @@ async def _serving(
         await services.desk.start()
         services.board.on_end.append(services.desk.task_ended)
         board.is_traced = services.traces.is_on
-        board.complete_args = services.mcp_servers.complete
+        board.complete_args = partial(_complete_args, services)
+        links.on_ready.append(courier.nudge)
         board.on_finished.append(lambda live: services.metrics.note_task_end(live.record.state))
         board.on_finished.append(
             lambda live: services.traces.note_task(live.record, live.runner_spans, parent_id=live.parent_span_id)
         )
         background.start_soon(services.metrics.run)
+        background.start_soon(courier.run)
         await services.fanouts.start(background)
         await services.schedules.start()
         background.start_soon(services.schedules.run)
@@ -326,8 +343,8 @@ async def _serving(
         if config.audit_syslog is not None:
             background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
         background.start_soon(_delete_old_tasks, database, config.retention_days)
-        async with trio.open_nursery() as serving, _mcp_endpoint(services) as (mcp, attach):
-            app = attach(build_app(services, mcp=mcp, on_broken_promise=on_broken_promise))
+        async with trio.open_nursery() as serving, _mcp_endpoint(services) as (endpoint, attach):
+            app = attach(build_app(services, mcp=endpoint, on_broken_promise=on_broken_promise))
             # Starlette's and Hypercorn's types for one and the same ASGI differ in form only.
             url = await serving.start(partial(serve_listener, cast(Any, app), listener, stop=until_stopped))
             _log.info("hub_listening", url=url, public_url=services.public_url, version=__version__)
@@ -343,6 +360,12 @@ async def _serving(
         background.cancel_scope.cancel()
     if broken:
         raise broken[0]
+
+
+def _complete_args(services: Services, record: TaskRecord) -> bytes:
+    if record.mcp_server_id is not None:
+        return services.mcp_servers.complete(record.args, record.mcp_server_id, record.environment_id)
+    return services.skill_courier.fill(record)
 
 
 def _exporter(endpoint: str | None, instance_id: str) -> SpanExporter | None:

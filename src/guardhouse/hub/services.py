@@ -21,6 +21,9 @@ from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
 from guardhouse.hub.rates import RateLimit
 from guardhouse.hub.sessions.desk import SessionDesk
+from guardhouse.hub.skills.courier import SkillCourier
+from guardhouse.hub.skills.registry import Skills
+from guardhouse.hub.skills.upload import SkillUploads
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
@@ -57,6 +60,9 @@ class Services:
     device_sign_ins: DeviceSignIns
     mcp_servers: McpServers
     mcp_admission: McpAdmission
+    skills: Skills
+    skill_courier: SkillCourier
+    skill_uploads: SkillUploads
     metrics: Metrics
     traces: Traces
     sessions: SessionDesk

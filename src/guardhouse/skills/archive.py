@@ -2,7 +2,7 @@
 
 The list is made from the central directory, and every local header must say the same: what differs is what a
 second reader of the archive would see, and is refused. Pure: bytes in, list out, contents on request. Runs in
-the files worker.
+the files worker and in the hub.
 """
 
 import io
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from guardhouse import limits
+from guardhouse.limits import SKILL_FRONT_MATTER_MAX_BYTES
 from guardhouse.skills.errors import SkillRefused
 from guardhouse.skills.manifest import Manifest, parse_manifest
 from guardhouse.skills.names import check_names_together, parse_entry_name
@@ -97,7 +98,7 @@ def read_archive(data: bytes | memoryview) -> Archive:
     manifest_entry = next((entry for entry in entries if entry.parts == ("SKILL.md",)), None)
     if manifest_entry is None or manifest_entry.is_directory:
         raise SkillRefused("there is no SKILL.md at the top of the archive")
-    manifest = parse_manifest(b"".join(read_content(whole, manifest_entry)))
+    manifest = parse_manifest(_start_of(whole, manifest_entry, SKILL_FRONT_MATTER_MAX_BYTES))
     return Archive(entries, manifest, total)
 
 
@@ -121,6 +122,16 @@ def read_content(data: bytes | memoryview, entry: ArchiveEntry) -> Iterator[byte
         raise SkillRefused(
             f"entry {name!r} is damaged: {size} of {entry.size} bytes, CRC {crc:08x} for {entry.crc:08x}"
         )
+
+
+def _start_of(whole: bytes, entry: ArchiveEntry, size: int) -> bytes:
+    """Return the first ``size`` bytes of ``entry`` and some more: nobody needs a SKILL.md of megabytes in memory."""
+    found = bytearray()
+    for chunk in read_content(whole, entry):
+        found += chunk
+        if len(found) >= size:
+            break
+    return bytes(found)
 
 
 def _check_frame(whole: bytes) -> int:

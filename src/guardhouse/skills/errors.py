@@ -1,4 +1,4 @@
-"""Why a skill is refused. Runs in the files worker."""
+"""Why a skill is refused. Runs in the files worker and in the hub."""
 
 from guardhouse.errors import Refusal
 
@@ -6,7 +6,14 @@ __all__ = ["SkillRefused"]
 
 
 class SkillRefused(Refusal):
-    """A skill's archive or its SKILL.md is not acceptable; the text starts "skill refused: "."""
+    """A skill's archive or its SKILL.md is not acceptable; the text starts "skill refused: ".
 
-    def __init__(self, why: str) -> None:
+    Attributes:
+        why: the text without that start.
+        line: the line of SKILL.md that it is about, counted from 1; None where it is about the archive.
+    """
+
+    def __init__(self, why: str, *, line: int | None = None) -> None:
         super().__init__(f"skill refused: {why}")
+        self.why = why
+        self.line = line

@@ -1,9 +1,11 @@
 """The front matter of a `SKILL.md`: YAML between two lines of three dashes, of known fields and bounded size.
 
-Pure: text in, typed value out. Runs in the files worker.
+Every refusal names the line of `SKILL.md` that it is about. Pure: text in, typed value out. Runs in the files worker
+and in the hub.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +21,9 @@ _NAME_MAX_CHARS: Final = 64
 _DESCRIPTION_MAX_CHARS: Final = 4_096
 _FIELD_MAX_CHARS: Final = 1_024
 _LIST_MAX: Final = 256
+_DEPTH_MAX: Final = 16
+# The line of SKILL.md on which the front matter's own text begins; the one before holds the three dashes.
+_FIRST_LINE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +74,34 @@ def parse_manifest(content: bytes) -> Manifest:
     text = content[:SKILL_FRONT_MATTER_MAX_BYTES].decode("utf-8-sig", "replace").replace("\r\n", "\n")
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
-        raise SkillRefused("SKILL.md does not begin with front matter (a line '---', fields, a line '---')")
+        raise _refused("does not begin with front matter (a line '---', fields, a line '---')", line=1)
     end = next((number for number, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
-        raise SkillRefused(
-            f"the front matter of SKILL.md is not closed by '---' within {SKILL_FRONT_MATTER_MAX_BYTES} bytes"
+        raise _refused(
+            f"has front matter that is not closed by '---' within {SKILL_FRONT_MATTER_MAX_BYTES} bytes", line=1
         )
-    front = "\n".join(lines[1:end])
-    if "\N{REPLACEMENT CHARACTER}" in front:
-        raise SkillRefused("the front matter of SKILL.md is not UTF-8")
-    fields = _parse_fields(front)
-    name = _text(fields, "name", max_chars=_FIELD_MAX_CHARS, required=True)
-    check_skill_name(name)
+    for number, line in enumerate(lines[1:end], _FIRST_LINE):
+        if "\N{REPLACEMENT CHARACTER}" in line:
+            raise _refused("has front matter that is not UTF-8", line=number)
+    fields = _parse_fields("\n".join(lines[1:end]))
+    name = fields.text("name", required=True)
+    try:
+        check_skill_name(name)
+    except SkillRefused as refusal:
+        raise _refused(f"has a {refusal.why}", line=fields.line("name")) from refusal
     return Manifest(
         name=name,
-        description=_text(fields, "description", max_chars=_DESCRIPTION_MAX_CHARS, required=True),
-        version=_text(fields, "version"),
-        author=_text(fields, "author"),
-        license=_text(fields, "license"),
-        tags=_words(fields, "tags", separator=","),
-        allowed_tools=_words(fields, "allowed-tools", separator=","),
+        description=fields.text("description", max_chars=_DESCRIPTION_MAX_CHARS, required=True),
+        version=fields.text("version"),
+        author=fields.text("author"),
+        license=fields.text("license"),
+        tags=fields.words("tags"),
+        allowed_tools=fields.words("allowed-tools"),
     )
+
+
+def _refused(what: str, *, line: int) -> SkillRefused:
+    return SkillRefused(f"SKILL.md line {line} {what}", line=line)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -99,22 +111,19 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise SkillRefused("the front matter of SKILL.md has a YAML alias; write the value out")
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _refused("has a YAML alias; write the value out", line=_line_of(event.start_mark))
         self._depth += 1
-        if self._depth > 16:
-            raise SkillRefused("the front matter of SKILL.md is nested deeper than 16")
+        if self._depth > _DEPTH_MAX:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _refused(f"is nested deeper than {_DEPTH_MAX}", line=_line_of(event.start_mark))
         try:
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - YAML's signature
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if key.value in keys if isinstance(key.value, str) else False:
-                raise SkillRefused(f"the front matter of SKILL.md has {key.value[:80]!r} twice")
-            if isinstance(key.value, str):
-                keys.add(key.value)
+        _check_keys(node.value)
         return super().construct_mapping(node, deep)
 
 
@@ -122,37 +131,73 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.yaml_implicit_resolvers = {}
 
 
-def _parse_fields(text: str) -> dict[str, Any]:
+def _line_of(mark: Any) -> int:
+    return int(mark.line) + _FIRST_LINE if mark is not None else _FIRST_LINE
+
+
+def _check_keys(pairs: Iterable[tuple[yaml.Node, yaml.Node]]) -> None:
+    """Refuse a key that is there twice: readers differ in which of the two counts."""
+    keys: set[str] = set()
+    for key, _ in pairs:
+        if not isinstance(key.value, str):
+            continue
+        if key.value in keys:
+            raise _refused(f"has {key.value[:80]!r} twice", line=_line_of(key.start_mark))
+        keys.add(key.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The front matter's fields by name, and the line on which each begins."""
+
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+    def line(self, key: str) -> int:
+        return self.lines.get(key, _FIRST_LINE - 1)
+
+    def text(self, key: str, *, max_chars: int = _FIELD_MAX_CHARS, required: bool = False) -> str:
+        value = self.values.get(key, "")
+        if not isinstance(value, str):
+            raise _refused(f"has {key!r}, which is no text", line=self.line(key))
+        value = value.strip()
+        if required and not value:
+            where = "begins front matter that has" if key not in self.values else "is empty: it has"
+            raise _refused(f"{where} no {key!r}", line=self.line(key))
+        if len(value) > max_chars:
+            raise _refused(f"has {key!r} of {len(value)} characters, at most {max_chars} are read", line=self.line(key))
+        return value
+
+    def words(self, key: str) -> tuple[str, ...]:
+        value = self.values.get(key, ())
+        if isinstance(value, str):
+            value = [word.strip() for word in value.split(",") if word.strip()]
+        if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+            raise _refused(
+                f"has {key!r}, which is neither a list of words nor one text with commas", line=self.line(key)
+            )
+        if len(value) > _LIST_MAX or any(len(word) > _FIELD_MAX_CHARS for word in value):
+            raise _refused(
+                f"has {key!r} too long: at most {_LIST_MAX} words of {_FIELD_MAX_CHARS} characters",
+                line=self.line(key),
+            )
+        return tuple(word.strip() for word in value)
+
+
+def _parse_fields(text: str) -> _Fields:
+    loader = _StrictLoader(text)
     try:
-        fields = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, made stricter
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise _refused("begins front matter that is no mapping of fields", line=_FIRST_LINE)
+        fields = loader.construct_document(node)
+        lines = {key.value: _line_of(key.start_mark) for key, _ in node.value if isinstance(key.value, str)}
+    except yaml.MarkedYAMLError as error:
+        said = " ".join(f"{error.context or ''} {error.problem or ''}".split())[:300]
+        raise _refused(f"is not YAML: {said}", line=_line_of(error.problem_mark)) from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         said = " ".join(str(error).split())[:300]
-        raise SkillRefused(f"the front matter of SKILL.md is not YAML: {said}") from error
-    if not isinstance(fields, dict):
-        raise SkillRefused("the front matter of SKILL.md is no mapping of fields")
-    return {key: value for key, value in fields.items() if isinstance(key, str)}
-
-
-def _text(fields: dict[str, Any], key: str, *, max_chars: int = _FIELD_MAX_CHARS, required: bool = False) -> str:
-    value = fields.get(key, "")
-    if not isinstance(value, str):
-        raise SkillRefused(f"{key!r} in SKILL.md is no text")
-    value = value.strip()
-    if required and not value:
-        raise SkillRefused(f"SKILL.md has no {key!r}")
-    if len(value) > max_chars:
-        raise SkillRefused(f"{key!r} in SKILL.md has {len(value)} characters, at most {max_chars} are read")
-    return value
-
-
-def _words(fields: dict[str, Any], key: str, *, separator: str) -> tuple[str, ...]:
-    value = fields.get(key, ())
-    if isinstance(value, str):
-        value = [word.strip() for word in value.split(separator) if word.strip()]
-    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
-        raise SkillRefused(f"{key!r} in SKILL.md is neither a list of words nor one text with commas")
-    if len(value) > _LIST_MAX or any(len(word) > _FIELD_MAX_CHARS for word in value):
-        raise SkillRefused(
-            f"{key!r} in SKILL.md is too long: at most {_LIST_MAX} words of {_FIELD_MAX_CHARS} characters"
-        )
-    return tuple(word.strip() for word in value)
+        raise _refused(f"begins front matter that is not YAML: {said}", line=_FIRST_LINE) from error
+    finally:
+        loader.dispose()
+    return _Fields({key: value for key, value in fields.items() if isinstance(key, str)}, lines)

@@ -1,4 +1,4 @@
-"""Which names an archive's entries may have, one by one and together. Pure. Runs in the files worker."""
+"""Which names an archive's entries may have, one by one and together. Pure. Runs in the files worker and in the hub."""
 
 import unicodedata
 from collections.abc import Iterable

@@ -24,7 +24,7 @@ from guardhouse.workspace.errors import Code, WorkspaceRefusal, shown
 from guardhouse.workspace.find import find_paths
 from guardhouse.workspace.handle import Workspace
 from guardhouse.workspace.hashed import hash_file
-from guardhouse.workspace.install import install_skill, list_skills, remove_skill
+from guardhouse.workspace.install import install_skill, is_skill_place, list_skills, remove_skill
 from guardhouse.workspace.listing import Listed, list_directory
 from guardhouse.workspace.place import Place
 from guardhouse.workspace.read import read_chunk, read_file
@@ -304,7 +304,10 @@ def _move(session: Session, args: wire.MoveArgs, _body: Body) -> Served:
 
 
 def _remove(session: Session, args: wire.RemoveArgs, _body: Body) -> Served:
-    gone = remove_path(session.workspace, args.path_bytes, recursive=args.recursive, tick=session.tick)
+    if args.recursive and is_skill_place(session.workspace, args.path_bytes):
+        gone = remove_skill(session.workspace, args.path_bytes)
+    else:
+        gone = remove_path(session.workspace, args.path_bytes, recursive=args.recursive, tick=session.tick)
     return Served(wire.SuccessResult(notes=(f"{gone} removed",)))
 
 

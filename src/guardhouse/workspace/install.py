@@ -35,7 +35,15 @@ from guardhouse.workspace.temporaries import Temporaries
 from guardhouse.workspace.temporary_name import swap_name
 from guardhouse.workspace.walk import Walk
 
-__all__ = ["CHECKSUM_NAME", "InstalledSkill", "SkillListed", "install_skill", "list_skills", "remove_skill"]
+__all__ = [
+    "CHECKSUM_NAME",
+    "InstalledSkill",
+    "SkillListed",
+    "install_skill",
+    "is_skill_place",
+    "list_skills",
+    "remove_skill",
+]
 
 CHECKSUM_NAME: Final = b".checksum"
 _MANIFEST_NAME: Final = b"SKILL.md"
@@ -43,6 +51,7 @@ _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NO
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MANIFEST_READ_BYTES: Final = 128 * 1024
 _LIST_DEPTH: Final = 4
+_SKILL_PLACE_DEPTH: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,12 @@ def remove_skill(workspace: Workspace, skill_dir: PathLike) -> int:
             raise refusal_of(FileNotFoundError(errno.ENOENT, ""), path)
         _check_replaceable(place, path)
         return remove_tree(place.workspace, place.name)
+
+
+def is_skill_place(workspace: Workspace, path: PathLike) -> bool:
+    """Whether ``path`` is one skill's directory below `.work/skills/`, the part of `.work/` that is open to skills."""
+    parts = plain_path(parse_path(workspace, path)).split(b"/")
+    return len(parts) == _SKILL_PLACE_DEPTH and parts[:2] == [WORK_DIRECTORY, b"skills"] and b".." not in parts
 
 
 def list_skills(

@@ -37,7 +37,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
 
-__all__ = ["check_concern", "environment_not_found", "mcp_server_not_found", "task_not_found"]
+__all__ = ["check_concern", "environment_not_found", "mcp_server_not_found", "skill_not_found", "task_not_found"]
 
 
 def environment_not_found(reference: str) -> ApiError:
@@ -69,6 +69,11 @@ def mcp_server_not_found(reference: str) -> ApiError:
     )
 
 
+def skill_not_found(reference: str) -> ApiError:
+    """Return the 404 of a skill."""
+    return ApiError(404, "skill_not_found", f"no skill {reference!r}", hint="'guardhouse skill list' shows them all")
+
+
 def task_not_found(task_id: str) -> ApiError:
     """Return the 404 of a task."""
     return ApiError(404, "task_not_found", f"no task {task_id!r}", hint="'guardhouse task list' shows the newest")
@@ -96,8 +101,13 @@ async def check_concern(call: "Call", concern: Concern) -> "Call":
         case Concern.RUN_IN_MANY:
             return await _run_in_many(call)
         case Concern.CREATE_ENVIRONMENT | Concern.CREATE_RESOURCE:
-            await _create(call)
+            await _create(call, call.body.scope.team)
             return call
+        case Concern.CREATE_SKILL:
+            await _create(call, call.query.team)
+            return call
+        case Concern.SEE_SKILL | Concern.EDIT_SKILL:
+            return _skill(call, edits=concern is Concern.EDIT_SKILL)
         case Concern.SEE_TASK:
             return await _task(call)
         case Concern.SEE_MCP_SERVER | Concern.EDIT_MCP_SERVER | Concern.USE_MCP_SERVER:
@@ -190,8 +200,7 @@ async def _run_in_many(call: "Call") -> "Call":
     return replace(call, environments=tuple(chosen))
 
 
-async def _create(call: "Call") -> None:
-    wanted = call.body.scope.team
+async def _create(call: "Call", wanted: str | None) -> None:
     team = None
     if wanted is not None:
         team = await call.services.database.read(partial(teams.find_team, id_or_name=wanted))
@@ -235,6 +244,19 @@ async def _mcp_server(call: "Call", concern: Concern) -> "Call":
     except NotVisible as error:
         raise missing from error
     return replace(call, mcp_server=found)
+
+
+def _skill(call: "Call", *, edits: bool) -> "Call":
+    reference = call.path["skill"]
+    missing = skill_not_found(reference)
+    found = call.services.skills.find(reference)
+    if found is None:
+        raise missing
+    try:
+        (check_edits_resource if edits else check_sees_resource)(call.actor, found.team_id)
+    except NotVisible as error:
+        raise missing from error
+    return replace(call, skill=found)
 
 
 async def _fanout(call: "Call") -> "Call":

@@ -40,6 +40,7 @@ from guardhouse.hub.store.fanouts import FanoutRecord
 from guardhouse.hub.store.mcp_servers import McpServerRecord
 from guardhouse.hub.store.schedules import ScheduleRecord
 from guardhouse.hub.store.sessions import SessionRecord
+from guardhouse.hub.store.skills import SkillRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.trace_context import TraceContext, child_context, parse_traceparent
 from guardhouse.wire.json_text import parse_json
@@ -84,6 +85,7 @@ class Call:
     fanout: FanoutRecord | None = None
     schedule: ScheduleRecord | None = None
     mcp_server: McpServerRecord | None = None
+    skill: SkillRecord | None = None
     # The span of this very request.
     trace: TraceContext | None = None
     # Id and shown name of each, where the body is about many.

@@ -195,6 +195,7 @@ async def update_environment(call: Call) -> Reply:
 
     record = await call.services.database.write(change)
     call.services.links.forget_known()
+    call.services.skill_courier.nudge(found.id)
     if record is None:
         raise environment_not_found(call.path["environment"])
     return Reply(environment_view(call, record))
@@ -206,6 +207,7 @@ async def delete_environment(call: Call) -> Reply:
     services = call.services
     services.credentials.drop_environment(found.id)
     services.mcp_servers.drop_environment(found.id)
+    services.skills.drop_environment(found.id)
 
     def remove(connection: Connection) -> None:
         environments.delete_environment(connection, found.id)

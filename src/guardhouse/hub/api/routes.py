@@ -20,6 +20,7 @@ from guardhouse.hub.api.routes_people import PEOPLE_ROUTES
 from guardhouse.hub.api.routes_policy import POLICY_ROUTES
 from guardhouse.hub.api.routes_runs import RUN_ROUTES
 from guardhouse.hub.api.routes_sessions import SESSION_ROUTES
+from guardhouse.hub.api.routes_skills import SKILL_ROUTES
 from guardhouse.hub.api.routes_tasks import TASK_ROUTES
 from guardhouse.hub.authorize import Access, Scope
 from guardhouse.hub.concerns import Concern
@@ -105,6 +106,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *METRICS_ROUTES,
     *SESSION_ROUTES,
     *MCP_SERVER_ROUTES,
+    *SKILL_ROUTES,
     *JOIN_ROUTES,
     *DEVICE_ROUTES,
 )

@@ -5,6 +5,7 @@ the commit, the sender writes what the session queued. The receiver waits when t
 slows the runner's command instead of filling the hub's memory. Runs in the hub.
 """
 
+import hashlib
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal, cast
@@ -39,7 +40,7 @@ from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
 from guardhouse.values import Stream
 from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
-from guardhouse.wire.messages import Heartbeat, TaskRequest
+from guardhouse.wire.messages import EnvironmentInfo, Heartbeat, TaskRequest
 from guardhouse.wire.messages import Message as WireMessage
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
@@ -116,6 +117,7 @@ class RunnerLink:
         self._remote_address = remote_address
         self._connected_ms = now_ms()
         self._last_heartbeat_ms: int | None = None
+        self.place: str | None = None
         self._vitals = Vitals()
         self._held: set[str] = set()
         self._unstored: list[OutputReceived | OutputGap | ResultReceived] = []
@@ -304,6 +306,7 @@ class RunnerLink:
             case PolicyReport():
                 await self.policies.on_report(event)
                 self._to_send.set()
+                self._links.note_ready(self._environment.id)
             case PolicyAnswer():
                 await self.policies.on_answer(event)
             case ApprovalRequest():
@@ -367,6 +370,9 @@ class RunnerLink:
                 self._log.warning("heartbeat_not_written", error=str(error))
         else:
             self._links.heartbeat(facts)
+        if first_ever:
+            self.place = _place(info)
+            self._links.note_ready(self._environment.id)
         if first_ever or self._conditions(before) != self._conditions(self._vitals):
             self._links.note_change(self._environment.id)
 
@@ -590,6 +596,13 @@ def _add_row(rows: list[tuple[Stream, int, bytes]], live: LiveTask, event: Outpu
             rows[-1] = (stream, start, before + data)
             return
     rows.append((event.stream, offset, data))
+
+
+def _place(info: EnvironmentInfo | None) -> str:
+    """Return one word for the machine and the workspace that a heartbeat tells of; of one that tells of none, "?"."""
+    if info is None:
+        return "?"
+    return hashlib.sha256(f"{info.hostname}\0{info.workspace_root}\0{info.home_dir}".encode()).hexdigest()[:32]
 
 
 def _printable(text: str) -> str | None:

@@ -4,6 +4,7 @@ Knows nothing of frames. Runs in the hub.
 """
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
@@ -66,6 +67,11 @@ class Link(Runner, Protocol):
         """What its runner says of its policies."""
         ...
 
+    @property
+    def place(self) -> str | None:
+        """Which machine and workspace its runner is at, as one word; None before its first heartbeat."""
+        ...
+
     def send_policy(self, layer: PolicyLayer, policy: HubPolicyRecord | None) -> None:
         """Tell its runner a layer's policy, or that there is none."""
         ...
@@ -87,6 +93,8 @@ class Links:
         # Environments that an operator drains, with what their runners are told.
         self.drained: dict[str, HubDraining] = {}
         self.transfers = 0  # files that are on their way, of all environments
+        # Told the id of each environment whose runner takes work now, or works under another policy.
+        self.on_ready: list[Callable[[str], None]] = []
 
     def __len__(self) -> int:
         return len(self._links)
@@ -199,6 +207,12 @@ class Links:
         if link is not None:
             link.send_draining(word)
         self.note_change(environment_id)
+        self.note_ready(environment_id)
+
+    def note_ready(self, environment_id: str) -> None:
+        """Tell who brings things to runners that this one may take some now."""
+        for tell in self.on_ready:
+            tell(environment_id)
 
     def presence_since(self, number: int) -> list[tuple[int, str, bool]]:
         """Return which runners came or changed (True) and went (False) after ``number``: the last thousands at most."""

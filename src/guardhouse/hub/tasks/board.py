@@ -111,7 +111,7 @@ class TaskRequested:
     requested_by: str
     address: str | None
     session_id: str | None = None
-    # The fan-out or schedule that it is a part of.
+    # The fan-out or schedule that it is a part of, or the skill's version that it brings.
     origin: str | None = None
     trace: TraceContext | None = None
     on_insert: Callable[[Connection], None] | None = None
@@ -141,8 +141,8 @@ class TaskBoard:
         self.on_finished: list[Callable[[LiveTask], None]] = []
         # Whether runners are asked how long each part of a task took.
         self.is_traced = False
-        # Fills the configuration of an MCP server into a task's arguments: args, the record's id, the environment's.
-        self.complete_args: Callable[[bytes, str, str], bytes] | None = None
+        # Returns a task's arguments with what is not stored: an MCP server's configuration, a skill's archive.
+        self.complete_args: Callable[[TaskRecord], bytes] = _args_as_stored
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Take up what an earlier hub left; must be awaited before anything is served."""
@@ -360,9 +360,10 @@ class TaskBoard:
             self._end_soon(live, TaskState.CANCELLED, "cancelled", "cancelled before it was sent")
             return
         try:
-            args = self._whole_args(live.record)
+            args = self.complete_args(live.record)
         except (Refusal, SetupError) as error:
-            self._end_soon(live, TaskState.FAILED, "mcp_server_unusable", str(error))
+            code = "skill_not_at_hand" if live.record.mcp_server_id is None else "mcp_server_unusable"
+            self._end_soon(live, TaskState.FAILED, code, str(error))
             return
         live.handed_over = True
         runner.request(
@@ -378,11 +379,6 @@ class TaskBoard:
                 parent_span_id=task_span_id(live.id) if self.is_traced else None,
             )
         )
-
-    def _whole_args(self, record: TaskRecord) -> bytes:
-        if record.mcp_server_id is None or self.complete_args is None:
-            return record.args
-        return self.complete_args(record.args, record.mcp_server_id, record.environment_id)
 
     # The line of tasks that wait.
 
@@ -695,6 +691,10 @@ class TaskBoard:
             tasks.pop(live.id, None)
             if not tasks:
                 del self._by_environment[live.record.environment_id]
+
+
+def _args_as_stored(record: TaskRecord) -> bytes:
+    return record.args
 
 
 def _trace_id(asked: TaskRequested) -> str:

@@ -1,0 +1,1 @@
+"""Skills as the hub's own records: kept in versions, and brought to the runners that lack them. Runs in the hub."""
