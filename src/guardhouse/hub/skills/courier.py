@@ -153,26 +153,22 @@ class SkillCourier:
         version = step.version
         if version is None:
             raise InvariantError("a push needs a version")
-        async with self._turns:
-            if version.id not in self._archives:
-                archive = await self._database.read(partial(store.read_skill_archive, version_id=version.id))
-                if archive is None:
-                    raise SkillNotAtHand(f"version {version.number} of skill {step.name!r} was removed meanwhile")
-                self._archives[version.id] = archive
-            self._users[version.id] += 1
-            try:
-                args = {
-                    "skill_name": step.name,
-                    "skill_dir": skill_directory(step.name),
-                    "checksum": version.checksum,
-                    "zip_data": "",
-                }
+        args = {
+            "skill_name": step.name,
+            "skill_dir": skill_directory(step.name),
+            "checksum": version.checksum,
+            "zip_data": "",
+        }
+        self._users[version.id] += 1
+        try:
+            async with self._turns:
+                if version.id not in self._archives:
+                    archive = await self._database.read(partial(store.read_skill_archive, version_id=version.id))
+                    if archive is None:
+                        raise SkillNotAtHand(f"version {version.number} of skill {step.name!r} was removed meanwhile")
+                    self._archives[version.id] = archive
                 task = await self._create(environment, "sync_skill", args, origin=version.id)
                 task = await self._wait(task, within_s=SENDING_TURN_S)
-            except BaseException:
-                self._done_with(version.id)
-                raise
-        try:
             # A rule may ask people first: that takes as long as it takes, and holds up nobody else.
             return await self._wait(task, within_s=None)
         finally:
