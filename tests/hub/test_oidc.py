@@ -85,6 +85,40 @@ async def test_sign_in_provisions_and_knows_again(start_hub, provider):
         assert provider.asked.count("/.well-known/openid-configuration") == 1
 
 
+async def test_signing_out_here_and_at_the_provider(start_hub, provider):
+    """The browser is told where to go, with what the provider needs to know who it is; by password it is told nothing.
+
+    A hub that was restarted has forgotten the ID token, and the provider asks; an address that is not the provider's
+    kind is not gone to, and a provider that is away keeps nobody signed in here.
+    """
+    provider.metadata = {"end_session_endpoint": f"{provider.issuer}/logout?ui=de"}
+    async with start_hub(oidc=settings(provider)) as hub:
+        owner = await become_owner(hub)
+        ours = {"sec-fetch-site": "same-origin"}
+        async with browser(hub, headers=ours) as http, browser(hub, headers=ours) as later:
+            for one in (http, later):
+                await one.get(await leave(one))
+            left = await http.post("/api/v1/sign-out")
+            assert left.status_code == 200
+            url = urlsplit(left.json()["end_session_url"])
+            query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            assert (f"{url.scheme}://{url.netloc}{url.path}", query["ui"]) == (f"{provider.issuer}/logout", "de")
+            assert (query["client_id"], query["post_logout_redirect_uri"]) == (CLIENT_ID, f"{hub.url}/")
+            assert jwt.decode(query["id_token_hint"], options={"verify_signature": False})["sub"] == "alice"
+            assert (await http.get("/api/v1/self")).status_code == 401
+            kept = dict(later.cookies)
+        async with browser(hub, cookies=owner, headers=ours) as http:
+            assert (await http.post("/api/v1/sign-out")).status_code == 204
+    async with start_hub(oidc=settings(provider)) as hub, browser(hub, cookies=kept, headers=ours) as http:
+        left = await http.post("/api/v1/sign-out")
+        assert "id_token_hint" not in left.json()["end_session_url"]
+        assert "client_id=" in left.json()["end_session_url"]
+    provider.metadata = {"end_session_endpoint": "http://evil.example.com/logout"}
+    async with start_hub(oidc=settings(provider)) as hub, browser(hub, headers=ours) as http:
+        await http.get(await leave(http))
+        assert (await http.post("/api/v1/sign-out")).status_code == 204
+
+
 def _part(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 

@@ -48,6 +48,7 @@ from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
+from guardhouse.hub.oidc.sessions import ProviderSessions
 from guardhouse.hub.people.devices import DeviceSignIns
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
@@ -301,6 +302,7 @@ async def _serving(
         public_rates=RateLimit(config.public_rate_per_minute),
         provider=Provider(config.oidc) if config.oidc is not None else None,
         oidc_flows=Flows(),
+        provider_sessions=ProviderSessions(),
         device_sign_ins=DeviceSignIns(),
         started_ms=started_ms,
         public_url=public_url,

@@ -15,6 +15,7 @@ from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
 from guardhouse.hub.oidc.flow import Flows
 from guardhouse.hub.oidc.provider import Provider
+from guardhouse.hub.oidc.sessions import ProviderSessions
 from guardhouse.hub.people.devices import DeviceSignIns
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
@@ -57,6 +58,7 @@ class Services:
     public_rates: RateLimit
     provider: Provider | None
     oidc_flows: Flows
+    provider_sessions: ProviderSessions
     device_sign_ins: DeviceSignIns
     mcp_servers: McpServers
     mcp_admission: McpAdmission

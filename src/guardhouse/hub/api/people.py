@@ -183,6 +183,7 @@ async def end_sign_ins(call: Call, person_id: str, *, but: str | None = None) ->
     credentials = call.services.credentials
     ids = [one.id for one in credentials.sign_ins_of(person_id, now_ms=now_ms()) if one.id != but]
     credentials.drop_sign_ins(ids)
+    call.services.provider_sessions.forget(ids)
     await call.services.database.write(partial(people.delete_sign_ins, ids=ids))
 
 

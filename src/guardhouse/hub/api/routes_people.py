@@ -67,7 +67,7 @@ PEOPLE_ROUTES: Final[tuple[Route, ...]] = (
         handler=sign_in.sign_out,
         summary="End this browser's sign-in",
         tag="people",
-        replies={204: None},
+        replies={200: schemas_people.SignedOut, 204: None},
         errors=(400,),
     ),
     Route(

@@ -21,6 +21,7 @@ __all__ = [
     "SignInList",
     "SignInRequest",
     "SignInShown",
+    "SignedOut",
 ]
 
 # Only what is certainly none is refused; whether it is somebody's is seen when they sign in.
@@ -95,6 +96,12 @@ class PasswordChange(Input, frozen=True):
 
     current: Password
     new: Password
+
+
+class SignedOut(Output, frozen=True):
+    """Signed out here; the browser goes to ``end_session_url`` to be signed out at the identity provider too."""
+
+    end_session_url: str
 
 
 class SignInShown(Output, frozen=True):

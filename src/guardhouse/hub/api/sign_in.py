@@ -17,6 +17,8 @@ from guardhouse.hub.api.people import end_sign_ins
 from guardhouse.hub.authorize import ROLE_SCOPES, SIGN_IN_ABSOLUTE_MS, Principal, Role
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.credentials import SIGN_IN_PREFIX, mint_id, mint_token, token_digest
+from guardhouse.hub.oidc.provider import ProviderUnavailable
+from guardhouse.hub.oidc.sessions import end_session_url
 from guardhouse.hub.people.passwords import check_password
 from guardhouse.hub.store import audit, people
 from guardhouse.hub.store.people import LinkRecord, PersonRecord, SignInRecord
@@ -113,8 +115,10 @@ async def _record_failure(call: Call, email: str, person: PersonRecord | None, *
     await call.services.database.write(note, durable=False)
 
 
-async def signed_in(call: Call, person: PersonRecord, *, how: str, link: LinkRecord | None = None) -> Reply:
-    """Store a sign-in and answer who it is, with the cookie."""
+async def signed_in(
+    call: Call, person: PersonRecord, *, how: str, link: LinkRecord | None = None, id_token: str | None = None
+) -> Reply:
+    """Store a sign-in and answer who it is, with the cookie; ``id_token`` is what the provider said, if it did."""
     services = call.services
     at_ms = now_ms()
     secret = mint_token(SIGN_IN_PREFIX)
@@ -152,6 +156,8 @@ async def signed_in(call: Call, person: PersonRecord, *, how: str, link: LinkRec
     await services.database.write(store)
     services.credentials.put_person(person)
     services.credentials.add_sign_in(record)
+    if id_token is not None:
+        services.provider_sessions.keep(record.id, id_token)
     services.lockout.note(person.email, right=True, now_ms=at_ms)
     principal = Principal(
         id=person.id,
@@ -228,12 +234,52 @@ async def accept_link(call: Call) -> Reply:
 
 
 async def sign_out(call: Call) -> Reply:
-    """End this browser's sign-in; with an API token there is nothing to end."""
-    sign_in_id = call.actor.sign_in_id
+    """End this browser's sign-in; 200 says where to sign out at the provider, where it was made there.
+
+    With an API token there is nothing to end.
+    """
+    sign_in_id, services = call.actor.sign_in_id, call.services
     if sign_in_id is None:
         raise ApiError(400, "not_signed_in", "an API token is not signed in", hint="revoke the token instead")
+    began_ms = next(
+        (
+            one.created_ms
+            for one in services.credentials.sign_ins_of(call.actor.id, now_ms=now_ms())
+            if one.id == sign_in_id
+        ),
+        services.started_ms,
+    )
+    id_token = services.provider_sessions.take(sign_in_id)
     await _end(call, sign_in_id)
-    return Reply(None, status=204, headers={"set-cookie": clear_cookie(call.services.public_url)})
+    url = None
+    # What a hub before this one knew of a sign-in is forgotten: then the person's link to the provider tells.
+    if id_token is not None or began_ms < services.started_ms:
+        url = await _end_session_url(call, id_token)
+    headers = {"set-cookie": clear_cookie(services.public_url)}
+    if url is None:
+        return Reply(None, status=204, headers=headers)
+    return Reply(schemas.SignedOut(end_session_url=url), headers=headers)
+
+
+async def _end_session_url(call: Call, id_token: str | None) -> str | None:
+    """Return where the browser is signed out at the provider; None where it has no such place or does not answer."""
+    provider, services = call.services.provider, call.services
+    if provider is None or own_person(call).issuer != provider.settings.issuer:
+        return None
+    try:
+        discovery = await provider.discovery()
+    except ProviderUnavailable as error:
+        # Signed out here all the same; the provider's own session goes on, as it says itself when it is back.
+        _log.warning("provider_sign_out_skipped", error=str(error))
+        return None
+    if discovery.end_session_endpoint is None:
+        return None
+    return end_session_url(
+        discovery.end_session_endpoint,
+        client_id=provider.settings.client_id,
+        back_to=f"{services.public_url}/",
+        id_token=id_token,
+    )
 
 
 async def _end(call: Call, sign_in_id: str) -> None:
@@ -252,6 +298,7 @@ async def _end(call: Call, sign_in_id: str) -> None:
         )
 
     call.services.credentials.drop_sign_ins([sign_in_id])
+    call.services.provider_sessions.forget([sign_in_id])
     await call.services.database.write(end)
 
 

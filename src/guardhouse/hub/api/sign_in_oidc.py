@@ -90,7 +90,7 @@ async def finish_sign_in(call: Call) -> Reply:
         flow = services.oidc_flows.finish(
             call.cookies.get(flow_cookie_name(services.public_url)), state=query.state, now_ms=at_ms
         )
-        identity = await _identity(call, provider, flow)
+        identity, id_token = await _identity(call, provider, flow)
         person, linking = await _person(call, provider, flow, identity)
     except (FlowRefused, TokenRefused, PersonRefused) as error:
         services.credentials.note_guess(source, guess, right=False, now_ms=at_ms)
@@ -101,12 +101,13 @@ async def finish_sign_in(call: Call) -> Reply:
         ) from error
     if linking:
         await end_sign_ins(call, person.id, but=None)
-    reply = await signed_in(call, person, how="oidc")
+    reply = await signed_in(call, person, how="oidc", id_token=id_token)
     cookies = (reply.headers["set-cookie"], clear_flow_cookie(services.public_url))
     return Reply(None, status=303, headers={"location": f"{services.public_url}/{flow.to or ''}"}, cookies=cookies)
 
 
-async def _identity(call: Call, provider: Provider, flow: Flow) -> Identity:
+async def _identity(call: Call, provider: Provider, flow: Flow) -> tuple[Identity, str]:
+    """Return who the provider says it is, and the ID token that says so."""
     query: schemas.OidcCallback = call.query
     settings = provider.settings
     discovery = await provider.discovery()
@@ -128,7 +129,7 @@ async def _identity(call: Call, provider: Provider, flow: Flow) -> Identity:
             now_s=now_ms() / 1000,
         )
     )
-    return read_identity(claims, settings)
+    return read_identity(claims, settings), token
 
 
 async def _person(call: Call, provider: Provider, flow: Flow, identity: Identity) -> tuple[PersonRecord, bool]:

@@ -41,13 +41,17 @@ class ProviderUnavailable(GuardhouseError):  # noqa: N818 - a state of the provi
 
 @dataclass(frozen=True)
 class Discovery:
-    """What the hub needs of the provider's metadata (OpenID Connect Discovery 1.0)."""
+    """What the hub needs of the provider's metadata (OpenID Connect Discovery 1.0).
+
+    ``end_session_endpoint`` is None where the provider has none, or one that is no https address.
+    """
 
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
     posts_secret: bool
     names_issuer: bool
+    end_session_endpoint: str | None
 
 
 class Provider:
@@ -197,11 +201,13 @@ def _checked_discovery(document: dict[str, Any], *, issuer: str) -> Discovery:
         )
     urls = {name: document.get(name) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")}
     for name, url in urls.items():
-        # An authorization endpoint may have a query of its own; nothing secret is sent to it.
-        plain = url.partition("?")[0] if isinstance(url, str) and name == "authorization_endpoint" else url
-        is_plain_http = isinstance(plain, str) and plain.startswith("http:") and not issuer.startswith("http:")
-        if not isinstance(plain, str) or "#" in str(url) or not is_allowed_url(plain) or is_plain_http:
+        if not _is_usable(url, issuer=issuer, may_have_query=name == "authorization_endpoint"):
             raise ProviderUnavailable(f"the provider's {name} {url!r} is no https address")
+    end_session = document.get("end_session_endpoint")
+    if end_session is not None and not _is_usable(end_session, issuer=issuer, may_have_query=True):
+        # Nobody is kept from signing in by it; people are signed out here only.
+        _log.warning("provider_end_session_refused", url=str(end_session)[:512])
+        end_session = None
     challenges = document.get("code_challenge_methods_supported", ["S256"])
     if not isinstance(challenges, list) or "S256" not in challenges:
         raise ProviderUnavailable("the provider does not support PKCE with S256, without which no code is safe")
@@ -213,4 +219,16 @@ def _checked_discovery(document: dict[str, Any], *, issuer: str) -> Discovery:
         jwks_uri=str(urls["jwks_uri"]),
         posts_secret=posts,
         names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
+        end_session_endpoint=end_session,
     )
+
+
+def _is_usable(url: object, *, issuer: str, may_have_query: bool) -> bool:
+    """Return whether ``url`` is https, or, where the issuer is on loopback itself, plain http there.
+
+    What only the browser is sent to may have a query of its own; nothing secret of the hub's goes there.
+    """
+    if not isinstance(url, str) or "#" in url:
+        return False
+    plain = url.partition("?")[0] if may_have_query else url
+    return is_allowed_url(plain) and not (plain.startswith("http:") and not issuer.startswith("http:"))
