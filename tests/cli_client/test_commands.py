@@ -132,18 +132,19 @@ async def test_ctrl_c_cancels_the_command(hub, cli):
         process = await trio.lowlevel.open_process(
             [*COMMAND, "exec", "web-1", "--", "sleep 100"],
             env=cli.environ,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             # A suite that a shell runs in the background has inherited SIGINT ignored; a terminal's command has not.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         task = (await runner.expect("task.request"))["task_id"]
         await runner.output(task, b"started")
-        await trio.sleep(0.5)
+        with trio.fail_after(30):
+            assert await process.stdout.receive_some() == b"started"
         process.send_signal(signal.SIGINT)
         assert (await runner.expect("task.cancel"))["task_id"] == task
         await runner.result(task, exit_code=130, result={"cancelled": True, "exit_code": 130})
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             assert await process.wait() == 130
         assert (await hub.result(task))["state"] == "cancelled"
 

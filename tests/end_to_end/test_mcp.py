@@ -152,14 +152,20 @@ async def test_a_key_starts_nothing_twice(system: LocalSystem) -> None:
 async def test_closing_the_stream_leaves_the_job(system: LocalSystem) -> None:
     """Whoever stops waiting does not stop the command."""
     async with connected(system, "2026") as client:
-        with trio.move_on_after(3):
-            command = "sleep 6; echo still > survived.txt"
-            await client.call_tool("run_command", {"environment": HOST, "command": command, "wait_s": 60})
+        command = "echo begun > begun.txt; sleep 6; echo still > survived.txt"
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                arguments = {"environment": HOST, "command": command, "wait_s": 60}
+                nursery.start_soon(client.call_tool, "run_command", arguments)
+                await _until_there(system.workspace / "begun.txt")
+                nursery.cancel_scope.cancel()
     with trio.fail_after(60):
-        while True:
-            if (system.workspace / "survived.txt").exists():
-                break
-            await trio.sleep(0.2)
+        await _until_there(system.workspace / "survived.txt")
+
+
+async def _until_there(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - a file made by the command
+        await trio.sleep(0.05)
 
 
 async def test_a_tool_of_the_machines_own_mcp_server(system: LocalSystem) -> None:

@@ -134,7 +134,7 @@ class System:
         return await self.connection.next("task.result")
 
     async def until_started(self, count: int) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while len(self.launcher.started) < count:  # noqa: ASYNC110 - started in worker threads' wake
                 await trio.sleep(0.005)
 
@@ -152,9 +152,10 @@ async def test_no_more_than_the_limit_run_and_the_rest_wait_in_order(system) -> 
     for index in range(4):
         system.ask(f"t{index}", args={"command": f"echo {index}"})
     await system.until_started(2)
-    await trio.sleep(0.05)
+    with trio.fail_after(30):
+        while system.dispatcher.waiting < 2:  # noqa: ASYNC110 - judged in worker threads
+            await trio.sleep(0.005)
     assert len(system.launcher.started) == 2
-    assert system.dispatcher.waiting == 2
     system.launcher.commands[0].set()
     await system.result()
     await system.until_started(3)
@@ -218,12 +219,20 @@ async def test_a_repeated_request_starts_nothing(system) -> None:
     system.ask("t0", args={"command": "echo c"})
     await system.until_started(1)
     system.ask("t0", args={"command": "echo c"})
-    await trio.sleep(0.05)
-    system.launcher.commands[0].set()
+    # Requests are taken in order: when a later one has started, the repeated one would have.
+    system.ask("t1", args={"command": "echo d"})
+    await system.until_started(2)
+    assert system.launcher.started == ["echo c", "echo d"]
+    for command in system.launcher.commands:
+        command.set()
+    await system.result()
     await system.result()
     system.ask("t0", args={"command": "echo c"})
-    await trio.sleep(0.05)
-    assert system.launcher.started == ["echo c"]
+    system.ask("t2", args={"command": "echo e"})
+    await system.until_started(3)
+    assert system.launcher.started == ["echo c", "echo d", "echo e"]
+    system.launcher.commands[2].set()
+    await system.result()
 
 
 async def test_a_dead_worker_is_an_answer(system) -> None:

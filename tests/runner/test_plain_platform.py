@@ -199,8 +199,8 @@ async def test_a_result_survives_the_platform(directory) -> None:
     """A result that no platform was there to take is delivered when one is back, and by the next runner otherwise."""
     async with open_stub(TOKEN) as stub, start_runner(stub.url, token=TOKEN, directory=directory) as runner:
         peer = await stub.peer()
-        task_id = await peer.ask("bash", {"command": "sleep 1; echo late"})
-        await trio.sleep(0.3)
+        task_id = await peer.ask("bash", {"command": "echo begun; sleep 1; echo late"})
+        await peer.output_with(task_id, "begun")
         stub.refusal = 503
         await peer.cut()
         await runner.logged("task done")
@@ -209,7 +209,7 @@ async def test_a_result_survives_the_platform(directory) -> None:
         stub.refusal = None
         async with start_runner(stub.url, token=TOKEN, directory=directory):
             later = await stub.peer()
-            assert (await later.result_of(task_id))["result"]["stdout"] == "late\n"
+            assert (await later.result_of(task_id))["result"]["stdout"] == "begun\nlate\n"
 
 
 async def test_a_killed_runner_reports_its_task_as_interrupted_once(directory) -> None:
@@ -270,7 +270,9 @@ async def test_second_signal_ends_at_once() -> None:
     """A second SIGTERM kills every command and ends the runner within a moment."""
     async with open_stub(TOKEN) as stub, start_runner(stub.url, token=TOKEN) as runner:
         peer = await stub.peer()
-        task_id = await peer.ask("bash", {"command": "trap '' TERM; echo begun; sleep 317"})
+        # No other suite on this machine sleeps as long.
+        seconds = f"317.{os.getpid()}{time.monotonic_ns()}"
+        task_id = await peer.ask("bash", {"command": f"trap '' TERM; echo begun; sleep {seconds}"})
         await peer.output_with(task_id, "begun")
         runner.terminate()
         await runner.logged("draining")
@@ -278,8 +280,14 @@ async def test_second_signal_ends_at_once() -> None:
         runner.terminate()
         assert await runner.ended() == 130
         assert time.monotonic() - began_s < 5
-        await trio.sleep(0.2)
-        assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and b"sleep\x00317" in _command_line(pid)]
+        with trio.fail_after(30):
+            while _sleeps(seconds):  # noqa: ASYNC110 - the launcher kills it once the runner is gone
+                await trio.sleep(0.05)
+
+
+def _sleeps(seconds: str) -> bool:
+    words = f"sleep\0{seconds}\0".encode()
+    return any(pid.isdigit() and _command_line(pid) == words for pid in os.listdir("/proc"))
 
 
 def _command_line(pid: str) -> bytes:

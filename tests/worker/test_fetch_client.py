@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -161,12 +162,18 @@ async def test_a_page_that_hangs_the_converter_ends_with_its_worker() -> None:
 
 async def test_a_worker_that_dies_costs_its_page_only() -> None:
     """The request fails with a reason; the next one is served."""
-    with serving(raw(b"", close=False)) as slow, serving(answering(b"fine")) as port:
+    asked = threading.Event()
+
+    def never(sock: socket.socket, request: bytes) -> None:
+        asked.set()
+        sock.recv(1)
+
+    with serving(never) as slow, serving(answering(b"fine")) as port:
         async with client_of() as (client, workers):
             await client.fetch(WebfetchArgs(url=f"http://127.0.0.1:{port}/"), granted)
 
             async def kill() -> None:
-                await trio.sleep(0.3)
+                assert await trio.to_thread.run_sync(asked.wait, 30)
                 workers.processes[0].kill()
 
             async with trio.open_nursery() as nursery:
