@@ -75,7 +75,31 @@ def test_scalars_stay_text(word: str) -> None:
         ("permission: {read: {'/a/../b': allow}}", "can never match"),
         ("version: 2\npermission: {bash: {}}", "only 'version: 1'"),
         ("path: [bin]\npermission: {bash: {}}", "no absolute directory"),
-        ("permission: {bash: {a: deny}}\0", "NUL"),
+        ("permission: {bash: {a: deny}}\0", "f.yaml:1:30: a NUL character"),
+        # A count and a time are plain digits of a bounded length.
+        (
+            f"permission:\n  bash:\n  - {{argv: {{program: x, operands: any, at_most: {'9' * 5000}}}, then: allow}}",
+            "'at_most'",
+        ),
+        ("permission:\n  bash:\n  - {match: x, then: allow, timeout: \u0663s}", "is no time"),
+        ("permission:\n  bash:\n  - {match: x, then: allow, when: {hours: '0\u0668:00-18:00'}}", "are no hours"),
+        # What YAML takes for the end of a line and a screen does not: a rule behind a comment that nobody sees.
+        ("a: deny # safe\r* : allow\n", "f.yaml:1:15: a carriage return"),
+        ("a: deny # safe\u2028b: allow\n", "f.yaml:1:15: a character that a screen may not show"),
+        ("a: deny # safe\x85b: allow\n", "(U+0085)"),
+        ("a: deny\nb\u202ec: deny\n", "f.yaml:2:2: a character that a screen may not show"),
+        ("a: deny\n'b\x01': deny\n", "f.yaml:2:3: a character"),
+        # What people most often have written where YAML gives up.
+        ("permission:\n  bash:\n    *: deny\n", "f.yaml:3:6: not YAML"),
+        ("permission:\n  bash:\n    * ls: deny\n", "begins with * stands in quotes"),
+        ("permission:\n  bash:\n    !ls: deny\n", "begins with ! stands in quotes"),
+        ("permission:\n\tbash: {}\n", "indented by a tab"),
+        ("permission:\n  bash:\n    a b: c: deny\n", "a colon and a blank stands in quotes"),
+        ("permission:\n  bash:\n<<<<<<< HEAD\n    a: deny\n", "an unfinished merge"),
+        (f'permission:\n  bash:\n    "{"a" * 2000}": deny\n', "a key has at most 1,024 characters"),
+        ("permission:\n  bash:\n    %a: deny\n", "stands in quotes"),
+        ("permission: {webfetch: {'https://[::1/*': deny}}", "no IPv6 address"),
+        ("permission: {webfetch: {'http://2130706433/*': deny}}", "can never match"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(text: str, message: str) -> None:
@@ -118,6 +142,27 @@ def test_includes_stand_before_the_document_that_names_them() -> None:
         ("ls *", "base.yaml"),
         ("ls *", "p.yaml"),
     ]
+
+
+def test_an_included_file_names_others_from_where_it_stands() -> None:
+    """A name in an included file is relative to that file; places say where each rule stands."""
+    files = {
+        "team/web.yaml": "include: [base.yaml, ../all.yaml, /etc/host.yaml]\npermission: {bash: {b: deny}}",
+        "team/base.yaml": "{a: deny}",
+        "team/../all.yaml": "{c: deny}",
+        "/etc/host.yaml": "include: [more.yaml]",
+        "/etc/more.yaml": "{d: deny}",
+    }
+    policy = load_policy("include: [team/web.yaml]", name="p.yaml", includes=files.__getitem__)
+    assert [rule.place for rule in policy.rules()] == [
+        "team/base.yaml:1:2", "team/../all.yaml:1:2", "/etc/more.yaml:1:2", "team/web.yaml:2:21",
+    ]  # fmt: skip
+
+
+def test_json_may_write_a_character_as_a_pair() -> None:
+    """The two halves that JSON writes are the one character; in YAML's single quotes a backslash is one."""
+    assert load_policy('[["\\ud83d\\ude00 *", "deny"]]', name="p").rules()[0].match == "\U0001f600 *"
+    assert load_policy("[['\\ud83d\\ude00', deny]]", name="p").rules()[0].match == "\\ud83d\\ude00"
 
 
 def test_a_document_cannot_include_itself() -> None:

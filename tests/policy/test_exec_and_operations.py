@@ -118,3 +118,44 @@ def test_urls_keep_what_counts() -> None:
     """Scheme, host and port are in one case and whole; the query stays, the fragment goes."""
     assert normalise_url("HTTPS://Ex.org/a/../b/?q=1#f") == "https://ex.org:443/b/?q=1"
     assert normalise_url("http://[::1]:80/") == "http://[::1]:80/"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://2130706433/", "http://127.1/", "http://0177.0.0.1/", "http://0x7f.1/", "http://0x7F000001/",
+        "http://[fe80::1%25eth0]/", "http://[1.2.3.4]/", "http://[v1.x]/", "http://a.7/", "http://[::1/",
+    ],
+)  # fmt: skip
+def test_a_host_that_readers_take_for_different_things_has_no_form(url: str) -> None:
+    """What only some readers take for an address matches no rule, so it is denied wherever there are rules."""
+    assert normalise_url(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("http://[0:0:0:0:0:0:0:1]/", "http://[::1]:80/"),
+        ("http://[::FFFF:127.0.0.1]/", "http://[::ffff:7f00:1]:80/"),
+        ("http://\uff11\uff12\uff17.0.0.1/", "http://127.0.0.1:80/"),
+        ("http://127.0.0.1./", "http://127.0.0.1:80/"),
+        ("http://example.com./", "http://example.com:80/"),
+        ("http://7.example.com/", "http://7.example.com:80/"),
+    ],
+)
+def test_an_address_has_one_form(url: str, normal: str) -> None:
+    """However it is written, a rule about an address sees it."""
+    assert normalise_url(url) == normal
+
+
+def test_a_rule_names_an_address_in_any_way_of_writing_it() -> None:
+    """A pattern's address is brought into the same form as the subject's."""
+    policy = load_policy(
+        'permission: {webfetch: {"*": allow, "http://[0:0::1]/*": deny, "example.com.": deny}}', name="p"
+    )
+    for url, verdict in (
+        ("http://[::1]/x", Verdict.DENY),
+        ("http://example.com/", Verdict.DENY),
+        ("http://[::2]/x", Verdict.ALLOW),
+    ):
+        assert decide_operation(policy, "webfetch", url).verdict is verdict

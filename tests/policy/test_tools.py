@@ -115,6 +115,12 @@ def test_every_form_can_be_formatted(text: str) -> None:
     assert load_policy(formatted, name="p").digest == load_policy(text, name="p").digest
 
 
+def test_a_tab_inside_a_text_is_formatted() -> None:
+    """What the loader takes the formatter takes: both scan with the same parser."""
+    text = "about: one\ttwo # three\npermission: {bash: {}}\n"
+    assert format_policy(text, name="p.yaml") == '# three\nabout: "one\\ttwo"\npermission:\n  bash: []\n'
+
+
 def test_learning_proposes_the_least() -> None:
     """Exact commands for few, the common beginning for many, nothing for what runs anything."""
     policy = policy_from_pairs([["*", "deny"]])

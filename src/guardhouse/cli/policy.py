@@ -211,7 +211,8 @@ def fmt(files: tuple[Path, ...], *, only_check: bool, to_stdout: bool) -> None:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Replace a file by a whole new one, or leave it as it was."""
+    """Replace a file by a whole new one, or leave it as it was; of a link, the file that it leads to."""
+    path = path.resolve()
     fresh = path.with_name(f"{path.name}.new")
     try:
         fresh.write_text(text, encoding="utf-8")

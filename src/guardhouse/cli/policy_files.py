@@ -4,7 +4,7 @@ from pathlib import Path
 
 from guardhouse.errors import SetupError
 from guardhouse.policy import Policy, load_policy
-from guardhouse.runner.rules import locate_policy
+from guardhouse.runner.rules import decode_document, locate_policy
 
 __all__ = ["read_policy", "read_text"]
 
@@ -26,14 +26,12 @@ def read_policy(name_or_path: str, *, with_examples: bool = True) -> Policy:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file.
+    """Read a UTF-8 file, or a pipe as of ``<(…)``; the ends of lines stay as they are, as the runner sees them.
 
     Raises:
         SetupError: it cannot be read or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return decode_document(path.read_bytes(), path)
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}; check the path and who may read it") from None
-    except UnicodeDecodeError as error:
-        raise SetupError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None

@@ -45,8 +45,9 @@ def load_policy(
     Args:
         text: the document.
         name: what places in messages begin with, the file's path as a rule.
-        includes: returns the text of a file that the document includes, named as written there; it raises OSError
-            or SetupError when there is none. Without it, ``include`` is refused.
+        includes: returns the text of a file that the document includes, named as written there, or as seen from
+            there where an included file names it; it raises OSError or SetupError when there is none. Without it,
+            ``include`` is refused.
         with_examples: decide every rule's examples, and refuse a policy that breaks a promise of its own.
 
     Raises:
@@ -211,18 +212,19 @@ class _Loader:
         if depth > POLICY_INCLUDE_MAX_DEPTH:
             raise PolicyError(f"files include each other more than {POLICY_INCLUDE_MAX_DEPTH} deep", place=node.place)
         for wanted in expect_texts(node, "include"):
-            if wanted in self.open_names or wanted == name:
+            file = _beside(self.open_names[-1], wanted) if self.open_names else wanted
+            if file in self.open_names or file == name:
                 raise PolicyError(f"{wanted!r} includes itself", place=node.place)
             try:
-                text = self.includes(wanted)
+                text = self.includes(file)
             except OSError as error:
                 raise PolicyError(f"cannot include {wanted!r}: {error.strerror or error}", place=node.place) from error
             except PolicyError:
                 raise
             except SetupError as error:
                 raise PolicyError(f"cannot include {wanted!r}: {error}", place=node.place) from error
-            self.open_names.append(wanted)
-            self.read(text, name=wanted, depth=depth + 1)
+            self.open_names.append(file)
+            self.read(text, name=file, depth=depth + 1)
             self.open_names.pop()
 
     def _read_permission(self, node: Node) -> None:
@@ -312,6 +314,12 @@ def _item_maker(operation: str, node: Node) -> Callable[[tuple[str, ...]], Rule]
     if not isinstance(node, MappingNode):
         raise PolicyError("a rule is a mapping with 'match' (or 'argv') and 'then'", place=node.place)
     return lambda trusted: read_rule(operation, node, trusted_path=trusted)
+
+
+def _beside(including: str, wanted: str) -> str:
+    """Return an included file's name as seen from the first document: it is relative to the file that names it."""
+    directory, slash, _ = including.rpartition("/")
+    return wanted if wanted.startswith("/") else f"{directory}{slash}{wanted}"
 
 
 def expect_text(node: Node, what: str) -> str:

@@ -16,7 +16,7 @@ from guardhouse.errors import InvariantError
 from guardhouse.policy.document import load_policy
 from guardhouse.policy.model import ACTIONS, PolicyError
 from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
-from guardhouse.policy.yaml_text import parse_yaml_text
+from guardhouse.policy.yaml_text import LOADER, parse_yaml_text
 
 __all__ = ["format_policy"]
 
@@ -50,7 +50,7 @@ def _comments(text: str) -> list[tuple[int, str]]:
     """Every comment with its line, from 1: a ``#`` outside every scalar."""
     lines = text.splitlines()
     covered: dict[int, list[tuple[int, int]]] = {}
-    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+    for token in yaml.scan(text, Loader=LOADER):
         if isinstance(token, yaml.ScalarToken):
             for row in range(token.start_mark.line, min(token.end_mark.line + 1, len(lines))):
                 first = token.start_mark.column if row == token.start_mark.line else 0

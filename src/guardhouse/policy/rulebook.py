@@ -100,18 +100,17 @@ class Rulebook:
         Raises:
             TooManySteps: the answer would take too long.
         """
-        winners: set[int] = set()
         near = self._near(command)
-        for everything in self._active_sets(context):
-            if near is None:
-                active = everything
-            elif everything is self._everything:
-                active = sorted(near)
-            else:
-                active = [index for index in everything if index in near]
-            found = possible_winners(command, [self._languages[index] for index in active])
-            winners |= {active[index] if index != NO_RULE else NO_RULE for index in found}
-        return [self.rules[index] if index != NO_RULE else None for index in sorted(winners)]
+        active, uncertain = self._active(context)
+        if near is not None:
+            active = sorted(near) if active is self._everything else [index for index in active if index in near]
+        found = possible_winners(
+            command,
+            [self._languages[index] for index in active],
+            uncertain={place for place, index in enumerate(active) if index in uncertain},
+        )
+        winners = sorted(active[place] if place != NO_RULE else NO_RULE for place in found)
+        return [self.rules[index] if index != NO_RULE else None for index in winners]
 
     @cached_property
     def _by_program(self) -> tuple[dict[str, set[int]], set[int]]:
@@ -166,30 +165,27 @@ class Rulebook:
     def _action_at(self, index: int) -> Verdict:
         return action_of(self.rules[index] if index != NO_RULE else None)
 
-    def _active_sets(self, context: Context) -> list[list[int]]:
+    def _active(self, context: Context) -> tuple[list[int], frozenset[int]]:
+        """The rules that apply or may, in order; and those of which it is not known."""
         if not self._has_conditions:
-            return [self._everything]
+            return self._everything, frozenset()
         states = [_holds(rule.when, context) for rule in self.rules]
-        unknown = [index for index, state in enumerate(states) if state is None]
-        # The winner under any choice of the unknown conditions also wins when every unknown rule behind it is off.
-        return [
-            [index for index, state in enumerate(states) if state or (state is None and index in kept)]
-            for count in range(len(unknown), -1, -1)
-            for kept in [frozenset(unknown[:count])]
-        ]
+        unknown = frozenset(index for index, state in enumerate(states) if state is None)
+        return [index for index, state in enumerate(states) if state is not False], unknown
 
     def _compute_overall(self, context: Context) -> frozenset[Verdict]:
-        verdicts: set[Verdict] = set()
-        for active in self._active_sets(context):
-            always = max((index for index in active if is_anything(self._languages[index])), default=NO_RULE)
-            live = [index for index in active if index >= always]
-            actions = {self._action_at(index) for index in live} | ({Verdict.DENY} if always == NO_RULE else set())
-            if len(actions) > 1 and len(live) <= _EXACT_OVERALL_MAX_RULES:
-                actions = self._exact_overall(live, actions)
-            verdicts |= actions
-        return frozenset(verdicts)
+        active, uncertain = self._active(context)
+        always = max(
+            (index for index in active if index not in uncertain and is_anything(self._languages[index])),
+            default=NO_RULE,
+        )
+        live = [index for index in active if index >= always]
+        actions = {self._action_at(index) for index in live} | ({Verdict.DENY} if always == NO_RULE else set())
+        if len(actions) > 1 and len(live) <= _EXACT_OVERALL_MAX_RULES:
+            actions = self._exact_overall(live, uncertain, actions)
+        return frozenset(actions)
 
-    def _exact_overall(self, live: list[int], actions: set[Verdict]) -> set[Verdict]:
+    def _exact_overall(self, live: list[int], uncertain: frozenset[int], actions: set[Verdict]) -> set[Verdict]:
         def actions_of(winners: set[int]) -> set[Verdict]:
             return {self._action_at(live[index]) if index != NO_RULE else Verdict.DENY for index in winners}
 
@@ -197,6 +193,7 @@ class Rulebook:
             found = possible_winners(
                 ANYTHING,
                 [self._languages[index] for index in live],
+                uncertain={place for place, index in enumerate(live) if index in uncertain},
                 is_enough=lambda winners: len(actions_of(winners)) > 1,
             )
         except TooManySteps:

@@ -14,6 +14,8 @@ that a pattern and the thing it is asked about can never be normalised different
 Knows nothing of rules. Pure.
 """
 
+import re
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -43,6 +45,7 @@ __all__ = [
 
 _SEGMENT_CHAR: Final = Chars(frozenset("/"), negated=True)
 _HOST_CHAR: Final = Chars(frozenset("/:@?#"), negated=True)
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
 
@@ -203,7 +206,8 @@ def normalise_url(url: str) -> str | None:
     """Return ``scheme://host:port/path?query`` with a lower-case host, no user and no fragment, or None.
 
     None for what has no host, carries a user or password, or holds blanks, controls or a backslash: two readers may
-    disagree on where such a URL leads.
+    disagree on where such a URL leads. None as well for a host that only some readers take for an address
+    (``http://2130706433/``, ``http://0x7f.1/``), which would pass a rule about the address that it means.
     """
     if any(char.isspace() or ord(char) < 0x20 or ord(char) == 0x7F or char == "\\" for char in url):
         return None
@@ -220,10 +224,9 @@ def normalise_url(url: str) -> str | None:
         host = host.encode("idna").decode("ascii").lower() if not host.isascii() else host
     except UnicodeError:
         return None
-    host = host.rstrip(".")
-    if not host:
+    shown_host = _normal_host(host.rstrip("."))
+    if shown_host is None or ("[" in parts.netloc) is not shown_host.startswith("["):
         return None
-    shown_host = f"[{host}]" if ":" in host else host
     path = normalise_path(parts.path) if parts.path else "/"
     if path is None:
         return None
@@ -231,6 +234,23 @@ def normalise_url(url: str) -> str | None:
         path += "/"
     query = f"?{parts.query}" if parts.query else ""
     return f"{scheme}://{shown_host}:{port if port is not None else _DEFAULT_PORTS[scheme]}{path}{query}"
+
+
+def _normal_host(host: str) -> str | None:
+    """Return a name as it is, an address in its one usual form (in brackets with colons), or None for neither."""
+    if ":" in host:
+        try:
+            # Without a zone ("fe80::1%eth0"): it means something on one host alone.
+            return f"[{IPv6Address(host)}]" if "%" not in host else None
+        except ValueError:
+            return None
+    # "Ends in a number" of the URL standard (url.spec.whatwg.org, 3.5): such a host is an address or nothing.
+    if _NUMBER.fullmatch(host.rpartition(".")[2]):
+        try:
+            return str(IPv4Address(host))
+        except ValueError:
+            return None
+    return host or None
 
 
 def _parse_url_pattern(pattern: str) -> Language:
@@ -280,5 +300,11 @@ def _host_language(host: str, pattern: str) -> Language:
         except UnicodeError:
             raise PatternError(f"{pattern!r}: {host!r} is no host name") from None
     if host.startswith("["):
-        return host
+        shown_host = _normal_host(host[1:-1]) if host.endswith("]") else None
+        if shown_host is None or not shown_host.startswith("["):
+            raise PatternError(f"{pattern!r}: {host!r} is no IPv6 address in brackets")
+        return shown_host
+    host = host.rstrip(".")
+    if not {"*", "?", "\\"} & set(host) and _normal_host(host) != host:
+        raise PatternError(f"{pattern!r}: {host!r} can never match; write the name, or the address as in 192.0.2.1")
     return _glob(host, star=Repeat(_HOST_CHAR), one=_HOST_CHAR) or EMPTY

@@ -4,24 +4,24 @@ its signature checked where the operator has pinned keys.
 Runs in the boot process; a decision later reads no file.
 """
 
+import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from guardhouse.data_files import shipped_directory
 from guardhouse.errors import SetupError
+from guardhouse.limits import POLICY_DOCUMENT_MAX_CHARS
 from guardhouse.policy import Context, Decision, Policy, decide, load_policy
 from guardhouse.policy.gate_one import ShellReader
 from guardhouse.policy.signing import parse_public_key, verify_policy
 
-__all__ = ["Judge", "load_policy_keys", "load_rules", "locate_policy", "make_judge"]
-
-POLICY_MAX_BYTES: Final = 4 * 1024 * 1024
+__all__ = ["Judge", "decode_document", "load_policy_keys", "load_rules", "locate_policy", "make_judge"]
 
 
 def locate_policy(name_or_path: str) -> Path:
@@ -114,17 +114,42 @@ def make_judge(policy: Policy, *, reader: ShellReader, environment: frozenset[st
     return judge
 
 
+def decode_document(content: bytes, path: Path) -> str:
+    """Return the text of an operator's file.
+
+    Raises:
+        SetupError: it is not UTF-8; with line and column.
+    """
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
+        raise SetupError(
+            f"{path}:{line}:{column}: not UTF-8 text (the byte 0x{content[error.start]:02x}); save it as UTF-8"
+        ) from None
+
+
 def _read(path: Path, *, setting: str = "--policy") -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(POLICY_MAX_BYTES + 1)
+        # Without blocking: a named pipe in the file's place would hold up a start, and a reload for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                kind = "a directory" if stat.S_ISDIR(before.st_mode) else "no regular file"
+                raise SetupError(f"{setting}: {path} is {kind}; name the file itself")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(POLICY_DOCUMENT_MAX_CHARS + 1)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise SetupError(
             f"{setting}: cannot read {path}: {error.strerror}; check the path and who may read it"
         ) from None
-    if len(content) > POLICY_MAX_BYTES:
-        raise SetupError(f"{setting}: {path} is larger than {POLICY_MAX_BYTES} bytes; is it the right file?")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SetupError(f"{setting}: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise SetupError(f"{setting}: {path} was written to while it was read; write beside it and rename, then retry")
+    if len(content) > POLICY_DOCUMENT_MAX_CHARS:
+        raise SetupError(f"{setting}: {path} is larger than {POLICY_DOCUMENT_MAX_CHARS} bytes; is it the right file?")
+    return decode_document(content, path)
