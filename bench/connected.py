@@ -1,325 +1,127 @@
 """Many plain-protocol runners on one hub process: memory, processor time, dispatch, and how long until all are back.
 
-    python bench/connected.py [--runners 1000] [--listed 10000] [--idle 60] [--tls]
+    python bench/connected.py [--runners 1000] [--listed 10000] [--idle 30] [--tls] [--json]
 
-A hub process of its own on a new SQLite store; the runners are simulated in other processes: real sockets, real
-frames, a heartbeat every 54 s as the seed's runner sends it, an answer to every task at once, back after 1 to 5 s.
-Prints one JSON object:
+A hub process of its own on a new SQLite store; the runners are simulated in other processes (`connected_clients.py`):
+real sockets, real frames, a heartbeat every 54 s as the seed's runner sends it, our runner's own rule of when to dial
+again. Says on standard error how far it is; prints one JSON object, indented unless ``--json``:
 
-* ``connect``: seconds until all are connected, and the slowest answer of ``/healthz`` meanwhile;
+* ``connect``: seconds until all are connected, all having dialled within ``--spread`` seconds, and the hub's processor
+  time for each;
 * ``idle``: the hub's resident memory (KiB, and KiB for each runner above an empty hub) and share of one core;
 * ``dispatch``: one task at a time to runners at random, then 16 at a time;
-* ``restart``: after ``kill -9`` of the hub under tasks: seconds until it answers and until all are back, peak memory,
-  seconds of a task asked for meanwhile of a runner that is back, and the tasks lost, run twice or without an end;
-* ``listed``: one page of 100 of all environments.
+* ``restart``: ``kill -9`` of the hub under tasks and a new start on the same state: seconds until it answers and until
+  all are back, peak memory, the slowest task asked for meanwhile of a runner at random (back or not yet);
+* ``tasks``: every task of the run. ``stored`` in the hub's database, ``acknowledged`` to whoever asked, ``started`` by
+  the runners' own record. To be 0: ``started_twice``, ``started_and_not_stored``, ``acknowledged_and_not_stored``,
+  ``ended_twice``, ``results_lost`` (started, answered, and ended otherwise than the runner said), and after
+  ``--ends-wait`` seconds ``without_an_end``. ``never_started`` had been stored as sent when the hub was killed and
+  were not on the wire yet: nobody can know that, so they are not sent again, and end as ``timed_out`` about two minutes
+  later;
+* ``listed``: one page of 100 of all environments, before anyone connects and with all connected.
 
 ``--listed`` is how many environments there are in all; those above ``--runners`` never connect.
 """
 
 import argparse
-import base64
 import json
 import os
 import random
-import resource
-import secrets
-import signal
-import socket
 import ssl
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import trio
 import trustme
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-HEARTBEAT_S = 54.0
+from connected_hub import Hub, free_port, seed_elsewhere, stored_tasks
+
 BACK_WITHIN_S = 300.0
-PROCESSES = 3
-
-
-# The simulated runners: one process for some thousands.
-
-
-def masked(text: bytes, opcode: int = 1) -> bytes:
-    size = len(text)
-    head = bytes([0x80 | opcode])
-    head += bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + struct.pack("!H", size)
-    # A mask of zeros is a mask; that it cannot be foreseen matters to proxies only.
-    return head + bytes(4) + text
-
-
-def message(kind: str, payload: dict[str, Any]) -> bytes:
-    frame = {"id": "msg_bench", "type": kind, "payload": payload, "timestamp": int(time.time() * 1000)}
-    return masked(json.dumps(frame).encode())
-
-
-class Simulated:
-    """Some thousands of runners and what they have seen."""
-
-    def __init__(self, url: str, tokens: list[str], authority: str | None) -> None:
-        parts = urlsplit(url)
-        self.host, self.port = parts.hostname or "", parts.port or 0
-        self.tokens = tokens
-        self.context = ssl.create_default_context(cafile=authority) if authority is not None else None
-        self.connected = 0
-        self.executed: dict[str, int] = {}
-        self.refusals = 0
-        self.cuts = 0
-
-    async def runner(self, token: str) -> None:
-        await trio.sleep(random.uniform(0, 2))
-        while True:
-            try:
-                await self.session(token)
-            except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, EOFError):
-                self.cuts += 1
-            await trio.sleep(random.uniform(1, 5))
-
-    async def session(self, token: str) -> None:
-        with trio.fail_after(60):
-            stream: trio.abc.Stream = await trio.open_tcp_stream(self.host, self.port)
-            if self.context is not None:
-                stream = trio.SSLStream(stream, self.context, server_hostname="localhost", https_compatible=True)
-            key = base64.b64encode(secrets.token_bytes(16)).decode()
-            await stream.send_all(
-                f"GET /safari/worknode/ws?token={token} HTTP/1.1\r\nHost: {self.host}\r\nUpgrade: websocket\r\n"
-                f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-            )
-            buffer = b""
-            while b"\r\n\r\n" not in buffer:
-                buffer += await self.more(stream)
-        if not buffer.startswith(b"HTTP/1.1 101"):
-            self.refusals += 1
-            await stream.aclose()
-            return
-        buffer = buffer.partition(b"\r\n\r\n")[2]
-        lock = trio.Lock()
-        async with stream, trio.open_nursery() as nursery:
-            self.connected += 1
-            try:
-                nursery.start_soon(self.heartbeats, stream, lock, token)
-                while True:
-                    opcode, payload, buffer = await self.frame(stream, buffer)
-                    if opcode == 8:
-                        break
-                    if opcode == 9:
-                        async with lock:
-                            await stream.send_all(masked(payload, opcode=10))
-                    elif opcode == 1:
-                        await self.heard(stream, lock, payload)
-            finally:
-                self.connected -= 1
-                nursery.cancel_scope.cancel()
-
-    async def more(self, stream: trio.abc.Stream) -> bytes:
-        data = await stream.receive_some(4_096)
-        if not data:
-            raise EOFError
-        return bytes(data)
-
-    async def frame(self, stream: trio.abc.Stream, buffer: bytes) -> tuple[int, bytes, bytes]:
-        while True:
-            if len(buffer) >= 2:
-                size, start = buffer[1] & 127, 2
-                if size == 126 and len(buffer) >= 4:
-                    size, start = struct.unpack_from("!H", buffer, 2)[0], 4
-                elif size >= 126:
-                    start = 1 << 30
-                if len(buffer) >= start + size:
-                    return buffer[0] & 15, buffer[start : start + size], buffer[start + size :]
-            buffer += await self.more(stream)
-
-    async def heartbeats(self, stream: trio.abc.Stream, lock: trio.Lock, token: str) -> None:
-        environment = {"os": "linux", "arch": "amd64", "hostname": f"host-{token[-8:]}"}
-        while True:
-            beat = {"worknode_id": "", "name": "", "labels": [], "version": "9.9.9", "environment": environment}
-            beat["metrics"] = {"cpu_percent": 1.5, "memory_percent": 2.5, "disk_percent": 3.5}
-            async with lock:
-                await stream.send_all(message("heartbeat", beat))
-            await trio.sleep(HEARTBEAT_S * random.uniform(0.9, 1.1))
-
-    async def heard(self, stream: trio.abc.Stream, lock: trio.Lock, payload: bytes) -> None:
-        frame = json.loads(payload)
-        if frame["type"] != "task.request":
-            return
-        task_id = frame["payload"]["task_id"]
-        self.executed[task_id] = self.executed.get(task_id, 0) + 1
-        result = {"stdout": "", "stderr": "", "exit_code": 0}
-        answer = {"task_id": task_id, "success": True, "exit_code": 0, "result": result}
-        async with lock:
-            await stream.send_all(message("task.result", answer))
-
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for token in self.tokens:
-                nursery.start_soon(self.runner, token)
-            commands = trio.lowlevel.FdStream(os.dup(0))
-            async for _ in commands:
-                counts = {"connected": self.connected, "refusals": self.refusals, "executed": self.executed}
-                print(json.dumps(counts), flush=True)
-            nursery.cancel_scope.cancel()
-
-
-def simulate() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    given = json.loads(sys.stdin.readline())
-    trio.run(Simulated(given["url"], given["tokens"], given["authority"]).run)
+# Of simulated runners: each some thousands of sockets, all of one address of the loopback network.
+PROCESSES = 2
+CALLERS = 16
+# In flight when the hub is killed, and what each takes: some end before, some meanwhile, some after.
+CALLERS_AT_THE_KILL = 16
+TASK_SECONDS = 4.0
 
 
 class Fleet:
     """The processes of simulated runners, asked by a line each."""
 
-    def __init__(self, url: str, tokens: list[str], authority: str | None) -> None:
+    def __init__(self, url: str, tokens: list[str], *, authority: str | None, spread_s: float) -> None:
         self.processes = []
         for index in range(PROCESSES):
             process = subprocess.Popen(
-                [sys.executable, __file__, "--simulate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, str(Path(__file__).with_name("connected_clients.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
-            assert process.stdin is not None
-            given = {"url": url, "tokens": tokens[index::PROCESSES], "authority": authority}
-            process.stdin.write(json.dumps(given) + "\n")
-            process.stdin.flush()
+            given = {"url": url, "tokens": tokens[index::PROCESSES], "authority": authority, "spread_s": spread_s}
+            given["source"] = f"127.0.0.{index + 2}"
             self.processes.append(process)
+            self.say(process, json.dumps(given))
 
-    def ask(self) -> tuple[int, int, dict[str, int]]:
-        connected, refusals, executed = 0, 0, {}
-        for process in self.processes:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("?\n")
-            process.stdin.flush()
-        for process in self.processes:
-            assert process.stdout is not None
-            found = json.loads(process.stdout.readline())
-            connected += found["connected"]
-            refusals += found["refusals"]
-            executed |= found["executed"]
-        return connected, refusals, executed
+    @staticmethod
+    def say(process: "subprocess.Popen[str]", line: str) -> None:
+        assert process.stdin is not None
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
 
-    async def until_connected(self, count: int, *, tasks_done: Callable[[], bool] = lambda: True) -> float:
-        began = time.perf_counter()
-        while time.perf_counter() - began < BACK_WITHIN_S:
-            connected, _, _ = await trio.to_thread.run_sync(self.ask)
-            if connected >= count and tasks_done():
-                return time.perf_counter() - began
+    def ask(self, question: str) -> list[dict[str, Any]]:
+        for process in self.processes:
+            self.say(process, question)
+        found = []
+        for process in self.processes:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(f"a process of simulated runners ended with status {process.wait()}")
+            found.append(json.loads(line))
+        return found
+
+    async def counts(self) -> dict[str, Any]:
+        total: dict[str, Any] = {"refusals": Counter()}
+        for one in await trio.to_thread.run_sync(self.ask, "?"):
+            total["refusals"] += Counter(one.pop("refusals"))
+            for name, count in one.items():
+                total[name] = total.get(name, 0) + count
+        return {**total, "refusals": dict(total["refusals"])}
+
+    async def record(self) -> Counter[str]:
+        """Return how often each task was started."""
+        total: Counter[str] = Counter()
+        for one in await trio.to_thread.run_sync(self.ask, "record"):
+            total.update(one)
+        return total
+
+    async def until_connected(self, count: int, *, began_s: float) -> float:
+        noted_s = time.perf_counter()
+        while time.perf_counter() - began_s < BACK_WITHIN_S:
+            counts = await self.counts()
+            if counts["connected"] >= count:
+                return time.perf_counter() - began_s
+            if time.perf_counter() - noted_s > 5:
+                noted_s = time.perf_counter()
+                note(f"{counts['connected']} of {count} are connected; refusals {counts['refusals']}")
             await trio.sleep(0.25)
-        raise SystemExit(f"only {connected} of {count} runners are connected after {BACK_WITHIN_S:.0f} s")
+        raise SystemExit(f"only {counts['connected']} of {count} runners are connected after {BACK_WITHIN_S:.0f} s")
 
     def end(self) -> None:
         for process in self.processes:
             process.kill()
             process.wait()
-
-
-# The hub.
-
-
-def seed(state_dir: Path, count: int) -> list[str]:
-    """Make the store with ``count`` environments in it and return their tokens."""
-    from guardhouse.hub.config import HubConfig
-    from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
-    from guardhouse.hub.server import initialise, open_database
-    from guardhouse.hub.state_dir import StateDir
-    from guardhouse.hub.store import environments, tokens
-
-    config = HubConfig(state_dir=state_dir)
-    initialise(config).close()
-    state = StateDir.open(state_dir)
-    sealer = Sealer(state.sealing_key(is_in_use=True))
-    made = [mint_token(RUNNER_TOKEN_PREFIX) for _ in range(count)]
-
-    def insert(connection: Any) -> None:
-        for number, token in enumerate(made):
-            environment_id, token_id, at_ms = mint_id("env"), mint_id("rtk"), int(time.time() * 1000)
-            environments.insert_environment(
-                connection,
-                environment_id=environment_id,
-                name=f"host-{number:06}",
-                team_id=None,
-                tags=("bench", f"rack-{number % 40}"),
-                created_ms=at_ms,
-                created_by="hub",
-            )
-            tokens.insert_runner_token(
-                connection,
-                tokens.RunnerTokenRecord(
-                    id=token_id,
-                    environment_id=environment_id,
-                    digest=token_digest(token),
-                    sealed=sealer.seal(token, owner=f"{environment_id}/{token_id}"),
-                    hint=token_hint(token),
-                    created_ms=at_ms,
-                    created_by="hub",
-                    expires_ms=None,
-                    last_used_ms=None,
-                ),
-            )
-
-    async def write() -> None:
-        database = open_database(config, state)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(database.run)
-            await database.write(insert)
-            database.close()
-
-    trio.run(write)
-    state.close()
-    return made
-
-
-class Hub:
-    """The hub's process."""
-
-    def __init__(self, state_dir: Path, *, port: int, tls: tuple[Path, Path] | None) -> None:
-        words = ["hub", "--listen", f"127.0.0.1:{port}", "--state-dir", str(state_dir), "--log-level", "error"]
-        if tls is not None:
-            words += ["--tls-cert", str(tls[0]), "--tls-key", str(tls[1])]
-        began = time.perf_counter()
-        self.process = subprocess.Popen([sys.executable, "-m", "guardhouse", *words], stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        said: list[str] = []
-        for line in self.process.stderr:
-            said.append(line)
-            if "listening on" in line:
-                break
-        else:
-            raise SystemExit("the hub did not start: " + "".join(said))
-        self.url = said[-1].split()[-1]
-        self.started_s = time.perf_counter() - began
-
-    def memory_kib(self, field: str = "VmRSS") -> int:
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(field)).split()[1])
-
-    def processor_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        self.process.send_signal(how)
-        self.process.wait()
-
-
-def free_port() -> int:
-    """Return a port that no client is given as its own: one that dials a dead hub could connect to itself otherwise."""
-    while True:
-        port = random.randrange(12_000, 30_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
 
 
 def note(text: str) -> None:
@@ -341,185 +143,241 @@ async def timed(call: Callable[[], Awaitable[Any]], count: int) -> dict[str, flo
     return milliseconds(seconds)
 
 
-async def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    state_dir = directory / "state"
-    tls = authority = None
-    verify: Any = True
-    if options.tls:
+class Measurement:
+    """One run: a hub, its runners, and every task that was asked for."""
+
+    def __init__(self, options: argparse.Namespace, directory: Path) -> None:
+        self.options = options
+        self.runners: int = options.runners
+        self.state_dir = directory / "state"
+        self.tls: tuple[Path, Path] | None = None
+        self.authority: str | None = None
+        self.verify: Any = True
+        if options.tls:
+            self._make_certificate(directory)
+        self.port = free_port()
+        # Idempotency keys of the requests that were sent, and the tasks that were answered.
+        self.asked: set[str] = set()
+        self.acknowledged: set[str] = set()
+        self.found: dict[str, Any] = {"runners": self.runners, "tls": options.tls, "load_before": os.getloadavg()[0]}
+
+    def _make_certificate(self, directory: Path) -> None:
         ca = trustme.CA()
         issued = ca.issue_cert("localhost", "127.0.0.1")
-        tls, authority = (directory / "chain.pem", directory / "key.pem"), str(directory / "ca.pem")
-        tls[0].write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        issued.private_key_pem.write_to_path(str(tls[1]))
-        ca.cert_pem.write_to_path(authority)
-        verify = ssl.create_default_context(cafile=authority)
-    tokens = await trio.to_thread.run_sync(partial(seed_elsewhere, state_dir, max(options.runners, options.listed)))
-    tokens = tokens[: options.runners]
-    port = free_port()
-    hub = Hub(state_dir, port=port, tls=tls)
-    empty_kib = hub.memory_kib()
-    found: dict[str, Any] = {"runners": options.runners, "tls": options.tls, "empty_hub_kib": empty_kib}
-    owner = (state_dir / "owner.token").read_text().strip()
-    limits = httpx2.Limits(max_connections=64, max_keepalive_connections=64)
-    arguments = {"headers": {"authorization": f"Bearer {owner}"}, "verify": verify, "timeout": 120, "limits": limits}
-    note(f"the hub answers after {hub.started_s:.1f} s")
-    fleet = Fleet(hub.url, tokens, authority)
-    try:
-        async with httpx2.AsyncClient(base_url=hub.url, **arguments) as http:
-            found["listed"] = {
-                "environments": max(options.runners, options.listed),
-                **await timed(lambda: http.get("/api/v1/environments", params={"limit": 100}), 20),
-            }
-            slowest = [0.0]
+        self.tls, self.authority = (directory / "chain.pem", directory / "key.pem"), str(directory / "ca.pem")
+        self.tls[0].write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(str(self.tls[1]))
+        ca.cert_pem.write_to_path(self.authority)
+        self.verify = ssl.create_default_context(cafile=self.authority)
 
-            async def watch() -> None:
-                while True:
-                    began = time.perf_counter()
-                    await http.get("/healthz")
-                    slowest[0] = max(slowest[0], time.perf_counter() - began)
-                    await trio.sleep(0.1)
+    async def start_hub(self) -> Hub:
+        return await trio.to_thread.run_sync(partial(Hub, self.state_dir, port=self.port, tls=self.tls))
 
-            before_s = hub.processor_s()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch)
-                took_s = await fleet.until_connected(options.runners)
-                nursery.cancel_scope.cancel()
-            found["connect"] = {
-                "all_s": round(took_s, 1),
-                "slowest_healthz_ms": round(slowest[0] * 1000),
-                "hub_processor_ms_each": round((hub.processor_s() - before_s) * 1000 / options.runners, 2),
-            }
-            note("all are connected")
-            await trio.sleep(20)
-            before_s, began = hub.processor_s(), time.perf_counter()
-            await trio.sleep(options.idle)
-            resident = hub.memory_kib()
-            found["idle"] = {
-                "resident_kib": resident,
-                "kib_each": round((resident - empty_kib) / options.runners, 1),
-                "peak_kib": hub.memory_kib("VmHWM"),
-                "core_percent": round((hub.processor_s() - before_s) / (time.perf_counter() - began) * 100, 1),
-            }
-            note(f"idle: {found['idle']}")
-            asked: list[str] = []
+    def client(self) -> httpx2.AsyncClient:
+        owner = (self.state_dir / "owner.token").read_text().strip()
+        limits = httpx2.Limits(max_connections=64, max_keepalive_connections=64)
+        return httpx2.AsyncClient(
+            base_url=self.hub.url,
+            headers={"authorization": f"Bearer {owner}"},
+            verify=self.verify,
+            timeout=120,
+            limits=limits,
+        )
 
-            async def ask(wait_s: float = 60) -> str:
-                name = f"host-{random.randrange(options.runners):06}"
-                body = {"environment_id": name, "operation": "bash", "args": {"command": "true"}, "queue_s": 120}
-                reply = await http.post("/api/v1/tasks", params={"wait_s": wait_s}, json=body)
-                task = reply.json()
-                asked.append(task["id"])
-                return str(task["state"])
+    async def run(self) -> dict[str, Any]:
+        count = max(self.runners, self.options.listed)
+        tokens = await trio.to_thread.run_sync(seed_elsewhere, self.state_dir, count)
+        note(f"{count} environments are stored")
+        self.hub = await self.start_hub()
+        empty_kib = self.hub.memory_kib()
+        self.found["empty_hub"] = {"resident_kib": empty_kib, "started_s": round(self.hub.started_s, 1)}
+        note(f"the hub answers after {self.hub.started_s:.1f} s")
+        fleet: Fleet | None = None
+        try:
+            async with self.client() as http:
+                self.found["listed"] = {"environments": count, "pending": await self.listed(http)}
+                before_s, began_s = self.hub.processor_s(), time.perf_counter()
+                fleet = Fleet(
+                    self.hub.url, tokens[: self.runners], authority=self.authority, spread_s=self.options.spread
+                )
+                took_s = await fleet.until_connected(self.runners, began_s=began_s)
+                each_ms = (self.hub.processor_s() - before_s) * 1000 / self.runners
+                self.found["connect"] = {"all_s": round(took_s, 1), "hub_processor_ms_each": round(each_ms, 2)}
+                self.found["connect"].update(await fleet.counts())
+                note(f"all are connected: {self.found['connect']}")
+                await self.idle("idle", empty_kib)
+                self.found["listed"]["online"] = await self.listed(http, status="online")
+                await self.dispatch(http)
+                await self.kill_under_load(http)
+            began_s = time.perf_counter()
+            self.hub = await self.start_hub()
+            await self.come_back(fleet, began_s)
+            await self.count_tasks(fleet)
+            await self.idle("idle_after_restart", empty_kib)
+        finally:
+            if fleet is not None:
+                fleet.end()
+            self.hub.end()
+        self.found["load_after"] = os.getloadavg()[0]
+        return self.found
 
-            async def many(count: int) -> None:
-                for _ in range(count):
-                    await ask()
+    async def listed(self, http: httpx2.AsyncClient, **query: str) -> dict[str, float]:
+        async def page() -> None:
+            (await http.get("/api/v1/environments", params={"limit": 100, **query})).raise_for_status()
 
-            found["dispatch"] = await timed(ask, 200)
-            began, before_s = time.perf_counter(), hub.processor_s()
-            async with trio.open_nursery() as callers:
-                for _ in range(16):
-                    callers.start_soon(many, 40)
-            found["dispatch"]["tasks_per_s_with_16_callers"] = round(640 / (time.perf_counter() - began), 1)
-            found["dispatch"]["hub_processor_ms_each"] = round((hub.processor_s() - before_s) * 1000 / 640, 2)
+        return await timed(page, 20)
 
-            note(f"dispatch: {found['dispatch']}")
+    async def idle(self, name: str, empty_kib: int) -> None:
+        before_s, began = self.hub.processor_s(), time.perf_counter()
+        await trio.sleep(self.options.idle)
+        resident_kib = self.hub.memory_kib()
+        self.found[name] = {
+            "resident_kib": resident_kib,
+            "kib_each": round((resident_kib - empty_kib) / self.runners, 1),
+            "peak_kib": self.hub.memory_kib("VmHWM"),
+            "core_percent": round((self.hub.processor_s() - before_s) / (time.perf_counter() - began) * 100, 1),
+        }
+        note(f"{name}: {self.found[name]}")
 
-            # Killed in the middle of tasks, so that some are on their way.
-            async def until_cut() -> None:
-                while True:
-                    try:
-                        await ask(0)
-                    except (httpx2.HTTPError, KeyError):
-                        return
+    async def ask(
+        self, http: httpx2.AsyncClient, *, command: str = "true", wait_s: float = 60, key: str | None = None
+    ) -> str:
+        """Ask for one task of a runner at random and return its state."""
+        key = key or f"bench-{len(self.asked)}-{random.randrange(1 << 48)}"
+        self.asked.add(key)
+        body = {
+            "environment_id": f"host-{random.Random(key).randrange(self.runners):06}",
+            "operation": "bash",
+            # The hub waits so long, and a minute of grace, for a task whose runner never answers.
+            "args": {"command": command, "timeout_s": 1},
+            "queue_s": 120,
+            "idempotency_key": key,
+        }
+        reply = await http.post("/api/v1/tasks", params={"wait_s": wait_s}, json=body)
+        reply.raise_for_status()
+        task = reply.json()
+        self.acknowledged.add(task["id"])
+        return str(task["state"])
 
-            async with trio.open_nursery() as callers:
-                for _ in range(8):
-                    callers.start_soon(until_cut)
-                await trio.sleep(1)
-                hub.end()
-        began = time.perf_counter()
-        hub = await trio.to_thread.run_sync(lambda: Hub(state_dir, port=port, tls=tls))
-        restart: dict[str, Any] = {"answers_after_s": round(time.perf_counter() - began, 1)}
-        async with httpx2.AsyncClient(base_url=hub.url, **arguments) as http:
-            meanwhile: list[float] = []
+    async def dispatch(self, http: httpx2.AsyncClient) -> None:
+        self.found["dispatch"] = await timed(lambda: self.ask(http), self.options.tasks)
+        began, before_s = time.perf_counter(), self.hub.processor_s()
+        count = self.options.tasks // CALLERS + 1
+
+        async def many() -> None:
+            for _ in range(count):
+                await self.ask(http)
+
+        async with trio.open_nursery() as callers:
+            for _ in range(CALLERS):
+                callers.start_soon(many)
+        total = count * CALLERS
+        self.found["dispatch"]["tasks_per_s_with_16_callers"] = round(total / (time.perf_counter() - began), 1)
+        self.found["dispatch"]["hub_processor_ms_each"] = round((self.hub.processor_s() - before_s) * 1000 / total, 2)
+        note(f"dispatch: {self.found['dispatch']}")
+
+    async def kill_under_load(self, http: httpx2.AsyncClient) -> None:
+        """Kill the hub in the middle of tasks; what was not answered is asked for again of the next hub."""
+        self.unanswered: dict[str, str] = {}
+
+        async def until_cut() -> None:
+            while True:
+                key = f"kill-{random.randrange(1 << 48)}"
+                command = f"sleep {random.uniform(0, TASK_SECONDS):.2f}"
+                try:
+                    await self.ask(http, command=command, wait_s=0, key=key)
+                except httpx2.HTTPError:
+                    self.unanswered[key] = command
+                    return
+
+        async with trio.open_nursery() as callers:
+            for _ in range(CALLERS_AT_THE_KILL):
+                callers.start_soon(until_cut)
+            await trio.sleep(TASK_SECONDS)
+            self.hub.end()
+        note("the hub is killed")
+
+    async def come_back(self, fleet: Fleet, began_s: float) -> None:
+        note(f"the next hub answers after {self.hub.started_s:.1f} s")
+        before = await fleet.counts()
+        meanwhile: list[float] = []
+        async with self.client() as http:
 
             async def ask_meanwhile() -> None:
                 while True:
-                    page = await http.get("/api/v1/environments", params={"status": "online", "limit": 1})
-                    if page.status_code == 200 and page.json()["environments"]:
-                        began = time.perf_counter()
-                        body = {"environment_id": page.json()["environments"][0]["id"], "operation": "bash"}
-                        reply = await http.post(
-                            "/api/v1/tasks", params={"wait_s": 60}, json=body | {"args": {"command": "true"}}
-                        )
-                        if reply.status_code == 200:
-                            meanwhile.append(time.perf_counter() - began)
-                    await trio.sleep(1)
+                    began = time.perf_counter()
+                    if await self.ask(http) == "succeeded":
+                        meanwhile.append(time.perf_counter() - began)
+                    await trio.sleep(0.5)
 
             async with trio.open_nursery() as nursery:
+                for key, command in self.unanswered.items():
+                    nursery.start_soon(partial(self.ask, http, command=command, wait_s=0, key=key))
                 nursery.start_soon(ask_meanwhile)
-                await fleet.until_connected(options.runners)
-                restart["all_back_s"] = round(time.perf_counter() - began, 1)
-                nursery.cancel_scope.cancel()
-            note(f"all are back after {restart['all_back_s']} s")
-            restart["peak_kib"] = hub.memory_kib("VmHWM")
-            restart["task_meanwhile_slowest_s"] = round(max(meanwhile), 2) if meanwhile else None
-            # A plain runner keeps no results: one that was cut off on its way is `lost` after 90 s, with that reason.
-            states: dict[str, int] = {}
-            deadline = time.perf_counter() + 240
-            pending = asked
-            while pending and time.perf_counter() < deadline:
-                still = []
-                for task_id in pending:
-                    task = (await http.get(f"/api/v1/tasks/{task_id}")).json()
-                    if task["finished"]:
-                        states[task["state"]] = states.get(task["state"], 0) + 1
-                    else:
-                        still.append(task_id)
-                pending = still
+                took_s = await fleet.until_connected(self.runners, began_s=began_s)
+                peak_kib = self.hub.memory_kib("VmHWM")
                 await trio.sleep(1)
-            _, refusals, executed = await trio.to_thread.run_sync(fleet.ask)
-            restart["tasks"] = {
-                "acknowledged": len(asked),
-                **states,
-                "without_an_end": len(pending),
-                "run_twice": sum(count > 1 for count in executed.values()),
-                "refused_upgrades": refusals,
-            }
-            found["restart"] = restart
-            found["listed_connected"] = await timed(
-                lambda: http.get("/api/v1/environments", params={"limit": 100, "status": "online"}), 20
-            )
-    finally:
-        fleet.end()
-        hub.end()
-    return found
+                nursery.cancel_scope.cancel()
+        after = await fleet.counts()
+        self.found["restart"] = {
+            "answers_after_s": round(self.hub.started_s, 1),
+            "all_back_s": round(took_s, 1),
+            "hub_processor_s": round(self.hub.processor_s(), 1),
+            "peak_kib": peak_kib,
+            "tasks_meanwhile": len(meanwhile),
+            "task_meanwhile_slowest_s": round(max(meanwhile), 2) if meanwhile else None,
+            "dials_each": round((after["dials"] - before["dials"]) / self.runners, 2),
+            "refusals": {
+                status: count - before["refusals"].get(status, 0) for status, count in after["refusals"].items()
+            },
+        }
+        note(f"all are back: {self.found['restart']}")
 
-
-def seed_elsewhere(state_dir: Path, count: int) -> list[str]:
-    """Run `seed` in a process of its own: it has an event loop of its own."""
-    words = [sys.executable, __file__, "--seed", str(state_dir), "--listed", str(count)]
-    found: list[str] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    return found
+    async def count_tasks(self, fleet: Fleet) -> None:
+        """Compare what the store says of every task with what the runners did."""
+        deadline_s = time.perf_counter() + self.options.ends_wait
+        while True:
+            stored = await trio.to_thread.run_sync(stored_tasks, self.state_dir)
+            started = await fleet.record()
+            unended = [task_id for task_id, _, _, ends in stored if not ends]
+            if not unended or time.perf_counter() > deadline_s:
+                break
+            await trio.sleep(1)
+        ids = {task_id for task_id, *_ in stored}
+        keys = Counter(key for _, key, _, _ in stored)
+        self.found["tasks"] = {
+            "asked": len(self.asked),
+            "acknowledged": len(self.acknowledged),
+            "stored": len(stored),
+            "started": len(started),
+            "states": dict(Counter(state for _, _, state, _ in stored)),
+            "resent_results": (await fleet.counts())["resent"],
+            "started_twice": sum(count > 1 for count in started.values()),
+            "started_and_not_stored": len(started.keys() - ids),
+            "acknowledged_and_not_stored": len(self.acknowledged - ids),
+            "stored_twice_for_one_request": sum(count > 1 for count in keys.values()),
+            "ended_twice": sum(ends > 1 for *_, ends in stored),
+            "results_lost": sum(state != "succeeded" for task_id, _, state, _ in stored if task_id in started),
+            "never_started": sum(task_id not in started for task_id in ids),
+            "without_an_end": len(unended),
+        }
+        note(f"tasks: {self.found['tasks']}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runners", type=int, default=1_000)
     parser.add_argument("--listed", type=int, default=10_000, help="environments in all")
-    parser.add_argument("--idle", type=float, default=60, help="seconds of rest to measure")
+    parser.add_argument("--idle", type=float, default=30, help="seconds of rest to measure")
+    parser.add_argument("--spread", type=float, default=2, help="seconds over which the first dials are spread")
+    parser.add_argument("--tasks", type=int, default=200, help="tasks of each kind of dispatch")
+    parser.add_argument("--ends-wait", type=float, default=150, help="seconds to wait for the last ends")
     parser.add_argument("--tls", action="store_true")
-    parser.add_argument("--simulate", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one line")
     options = parser.parse_args()
-    if options.simulate:
-        simulate()
-    elif options.seed is not None:
-        print(json.dumps(seed(options.seed, options.listed)))
-    else:
-        with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as directory:
-            print(json.dumps(trio.run(measure, options, Path(directory)), indent=2))
+    with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as directory:
+        found = trio.run(Measurement(options, Path(directory)).run)
+    print(json.dumps(found, indent=None if options.json else 2))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""The hub that `connected.py` measures: its store filled beforehand, its process, and what its store says afterwards.
+
+`python bench/connected_hub.py DIRECTORY COUNT` fills a new state directory and prints the runners' tokens as JSON.
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+
+
+def seed(state_dir: Path, count: int) -> list[str]:
+    """Make the store with ``count`` environments in it and return their tokens."""
+    from guardhouse.hub.config import HubConfig
+    from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
+    from guardhouse.hub.server import initialise, open_database
+    from guardhouse.hub.state_dir import StateDir
+    from guardhouse.hub.store import environments, tokens
+
+    config = HubConfig(state_dir=state_dir)
+    initialise(config).close()
+    state = StateDir.open(state_dir)
+    sealer = Sealer(state.sealing_key(is_in_use=True))
+    made = [mint_token(RUNNER_TOKEN_PREFIX) for _ in range(count)]
+
+    def insert(connection: Any) -> None:
+        for number, token in enumerate(made):
+            environment_id, token_id, at_ms = mint_id("env"), mint_id("rtk"), int(time.time() * 1000)
+            environments.insert_environment(
+                connection,
+                environment_id=environment_id,
+                name=f"host-{number:06}",
+                team_id=None,
+                tags=("bench", f"rack-{number % 40}"),
+                created_ms=at_ms,
+                created_by="hub",
+            )
+            tokens.insert_runner_token(
+                connection,
+                tokens.RunnerTokenRecord(
+                    id=token_id,
+                    environment_id=environment_id,
+                    digest=token_digest(token),
+                    sealed=sealer.seal(token, owner=f"{environment_id}/{token_id}"),
+                    hint=token_hint(token),
+                    created_ms=at_ms,
+                    created_by="hub",
+                    expires_ms=None,
+                    last_used_ms=None,
+                ),
+            )
+
+    async def write() -> None:
+        database = open_database(config, state)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(database.run)
+            await database.write(insert)
+            database.close()
+
+    trio.run(write)
+    state.close()
+    return made
+
+
+def seed_elsewhere(state_dir: Path, count: int) -> list[str]:
+    """Run `seed` in a process of its own: it has an event loop of its own."""
+    words = [sys.executable, __file__, str(state_dir), str(count)]
+    found: list[str] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+class Hub:
+    """The hub's process."""
+
+    def __init__(self, state_dir: Path, *, port: int, tls: tuple[Path, Path] | None) -> None:
+        words = ["hub", "--listen", f"127.0.0.1:{port}", "--state-dir", str(state_dir), "--log-level", "error"]
+        if tls is not None:
+            words += ["--tls-cert", str(tls[0]), "--tls-key", str(tls[1])]
+        began = time.perf_counter()
+        self.process = subprocess.Popen([sys.executable, "-m", "guardhouse", *words], stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        said: list[str] = []
+        for line in self.process.stderr:
+            said.append(line)
+            if "listening on" in line:
+                break
+        else:
+            raise SystemExit("the hub did not start: " + "".join(said))
+        self.url = said[-1].split()[-1]
+        self.started_s = time.perf_counter() - began
+
+    def memory_kib(self, field: str = "VmRSS") -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+    def processor_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        self.process.send_signal(how)
+        self.process.wait()
+
+
+def free_port() -> int:
+    """Return a port that no client is given as its own: one that dials a dead hub could connect to itself otherwise."""
+    while True:
+        port = random.randrange(12_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+def stored_tasks(state_dir: Path) -> list[tuple[str, str | None, str, int]]:
+    """Return id, idempotency key and state of every stored task, and how many ends the audit log has of it."""
+    # Read beside the hub: the store is the last word, and a request for each of thousands would be a load of its own.
+    store = sqlite3.connect(f"file:{state_dir / 'hub.db'}?mode=ro", uri=True)
+    try:
+        found: list[tuple[str, str | None, str, int]] = store.execute(
+            "SELECT id, idempotency_key, state,"
+            " (SELECT count(*) FROM audit_events WHERE task = tasks.id AND action = 'task.end') FROM tasks"
+        ).fetchall()
+    finally:
+        store.close()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(seed(Path(sys.argv[1]), int(sys.argv[2]))))
