@@ -39,6 +39,7 @@ from guardhouse.hub.clock import now_ms
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.admission import Admission
 from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.logs import configure_logs
@@ -283,6 +284,7 @@ async def _serving(
         desk=ApprovalDesk(database, links, rules=config.approval_rules, owner_of=owner_of, notify=notifier.enqueue),
         sealer=sealer,
         links=links,
+        admission=Admission(database),
         board=board,
         fanouts=Fanouts(database, board, links, credentials),
         schedules=Schedules(database, board, links, credentials),
@@ -340,6 +342,7 @@ async def _serving(
         background.start_soon(notifier.run)
         background.start_soon(services.board.run)
         background.start_soon(links.run)
+        background.start_soon(services.admission.run)
         background.start_soon(keeper.run)
         background.start_soon(_store_uses, services)
         if config.audit_syslog is not None:

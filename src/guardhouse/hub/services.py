@@ -8,6 +8,7 @@ from guardhouse.hub.authorize import Credentials
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
+from guardhouse.hub.gateway.admission import Admission
 from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.mcp_admission import McpAdmission
@@ -43,6 +44,7 @@ class Services:
     credentials: Credentials
     sealer: Sealer
     links: Links
+    admission: Admission
     board: TaskBoard
     audit: AuditKeeper
     started_ms: int

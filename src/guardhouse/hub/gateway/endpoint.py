@@ -5,7 +5,6 @@ comes in the Authorization header, or as the plain protocol has it in the query;
 Runs in the hub.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -24,7 +23,6 @@ from guardhouse.hub.forwarded import client_address
 from guardhouse.hub.gateway.keys import host_of, is_signed_by
 from guardhouse.hub.gateway.link import RunnerLink
 from guardhouse.hub.gateway.links import AlreadyConnected
-from guardhouse.hub.store import environments
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.wire import SUBPROTOCOL
 from guardhouse.wire.messages import Welcome
@@ -58,7 +56,8 @@ class RunnerGateway:
             self._services.config.trusted_proxies,
         )
         try:
-            environment = await self._admit(websocket, address)
+            with self._services.admission.upgrading():
+                environment = await self._admit(websocket, address)
             subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", []) else None
             link = self._link(websocket, environment, subprotocol, address)
             self._services.links.claim(environment.id, link)
@@ -66,6 +65,8 @@ class RunnerGateway:
             if isinstance(error, InvariantError):
                 raise
             refusal = _refusal(error)
+            if refusal.status == 503 and refusal.retry_after_s is None:
+                refusal.retry_after_s = self._services.admission.retry_after_s()
             if isinstance(error, _ChallengeNeeded):
                 answer = error_response(refusal)
                 answer.headers["www-authenticate"] = f'{SCHEME} challenge="{error.challenge}"'
@@ -90,10 +91,18 @@ class RunnerGateway:
             TooManyGuesses: too many wrong ones came from there.
             AlreadyConnected: its runner is here already.
             ApiError: 503, the hub is stopping.
+            StoreUnavailable: who it is cannot be read now.
         """
         services = self._services
         if services.is_stopping:
-            raise ApiError(503, "stopping", "the hub is shutting down", hint="reconnect in a moment", retryable=True)
+            raise ApiError(
+                503,
+                "stopping",
+                "the hub is shutting down",
+                hint="reconnect in a moment",
+                retryable=True,
+                retry_after_s=services.admission.retry_after_s(),
+            )
         proof = _key_proof(websocket.headers)
         if proof is not None:
             environment_id = self._admit_key(proof, address)
@@ -104,7 +113,7 @@ class RunnerGateway:
                 address=address,
             )
             environment_id = token.environment_id
-        environment = await services.database.read(partial(environments.find_environment, id_or_name=environment_id))
+        environment = await services.admission.read(environment_id)
         if environment is None:
             raise AuthenticationFailed("runner token unknown, expired or revoked")
         await services.links.check_free(environment.id)

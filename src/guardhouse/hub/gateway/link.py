@@ -5,12 +5,10 @@ the commit, the sender writes what the session queued. The receiver waits when t
 slows the runner's command instead of filling the hub's memory. Runs in the hub.
 """
 
-import hashlib
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal, cast
 
-import msgspec
 import structlog
 import trio
 from sqlalchemy import Connection
@@ -22,16 +20,17 @@ from guardhouse.errors import PeerError
 from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.clock import now_ms
-from guardhouse.hub.condition import Vitals, decide_conditions
+from guardhouse.hub.condition import Vitals
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.file_calls import FileCalls
+from guardhouse.hub.gateway.heartbeats import Heartbeats
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.presence import ConnectedInstance
-from guardhouse.hub.store import environments
+from guardhouse.hub.store import heartbeats
 from guardhouse.hub.store import tasks as store
-from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
+from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.policies import HubPolicyRecord
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.hub.tasks.board import TaskBoard
@@ -40,8 +39,8 @@ from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
 from guardhouse.values import Stream
 from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
-from guardhouse.wire.messages import EnvironmentInfo, Heartbeat, TaskRequest
 from guardhouse.wire.messages import Message as WireMessage
+from guardhouse.wire.messages import TaskRequest
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import (
     ApprovalDecision,
@@ -116,9 +115,9 @@ class RunnerLink:
         self._links = links
         self._remote_address = remote_address
         self._connected_ms = now_ms()
-        self._last_heartbeat_ms: int | None = None
-        self.place: str | None = None
-        self._vitals = Vitals()
+        self._heartbeats = Heartbeats(
+            environment=environment, database=database, links=links, remote_address=remote_address
+        )
         self._held: set[str] = set()
         self._unstored: list[OutputReceived | OutputGap | ResultReceived] = []
         self._unstored_bytes = 0
@@ -153,13 +152,18 @@ class RunnerLink:
         return self._session.hello.memory_id if self._session.hello is not None else None
 
     @property
+    def place(self) -> str | None:
+        """One word for the machine and the workspace that the runner told of first; None: it has not yet."""
+        return self._heartbeats.place
+
+    @property
     def instance(self) -> ConnectedInstance:
         """What people are shown of this connection."""
         return ConnectedInstance(
             connected_ms=self._connected_ms,
             remote_address=self._remote_address,
             protocol=cast(Literal["guardhouse.v1", "plain"], self.protocol),
-            last_heartbeat_ms=self._last_heartbeat_ms,
+            last_heartbeat_ms=self._heartbeats.last_ms,
             tasks_in_flight=self._board.in_flight(self._environment.id),
             draining=self._session.is_draining,
             vitals=self._vitals_now(),
@@ -168,7 +172,7 @@ class RunnerLink:
     def _vitals_now(self) -> Vitals:
         report, (timeouts, timed_out_ms) = self.policies.report, self._board.timeouts.of(self._environment.id)
         missing = report.missing_layers if report is not None else ()
-        return replace(self._vitals, missing_layers=missing, timeouts=timeouts, timed_out_ms=timed_out_ms)
+        return replace(self._heartbeats.vitals, missing_layers=missing, timeouts=timeouts, timed_out_ms=timed_out_ms)
 
     @property
     def policies_in_force(self) -> dict[str, Any] | None:
@@ -285,7 +289,9 @@ class RunnerLink:
     async def _take(self, event: Event) -> None:
         match event:
             case HeartbeatReceived():
-                await self._on_heartbeat(event)
+                # A plain runner's frames say when they were sent, too, but nothing of ours was promised about that.
+                peer_time_ms = self._session.peer_time_ms if self._session.is_v1 else None
+                await self._heartbeats.take(event.heartbeat, protocol=self.protocol, peer_time_ms=peer_time_ms)
             case OutputReceived() | OutputGap() | ResultReceived():
                 self._unstored.append(event)
                 if isinstance(event, OutputReceived):
@@ -344,49 +350,6 @@ class RunnerLink:
         if self._session.is_v1 and self._session.is_ready:
             self._session.decide(decision)
             self._to_send.set()
-
-    async def _on_heartbeat(self, event: HeartbeatReceived) -> None:
-        heartbeat = event.heartbeat
-        first_ever = self._last_heartbeat_ms is None
-        self._last_heartbeat_ms = now_ms()
-        info = heartbeat.environment
-        before, self._vitals = self._vitals, self._heard_vitals(heartbeat, self._last_heartbeat_ms)
-        facts = HeartbeatFacts(
-            environment_id=self._environment.id,
-            at_ms=self._last_heartbeat_ms,
-            version=heartbeat.version[:128] or None,
-            protocol=self.protocol,
-            remote_address=self._remote_address,
-            hostname=_printable(info.hostname) if info else None,
-            machine=msgspec.to_builtins(info) if info else None,
-            metrics=msgspec.to_builtins(heartbeat.metrics) if heartbeat.metrics else None,
-        )
-        if first_ever or info is not None:
-            try:
-                name = await self._database.write(partial(environments.record_heartbeat, facts=facts), durable=False)
-                if name != self._environment.name:
-                    self._links.forget_known()
-            except StoreUnavailable as error:
-                self._log.warning("heartbeat_not_written", error=str(error))
-        else:
-            self._links.heartbeat(facts)
-        if first_ever:
-            self.place = _place(info)
-            self._links.note_ready(self._environment.id)
-        if first_ever or self._conditions(before) != self._conditions(self._vitals):
-            self._links.note_change(self._environment.id)
-
-    def _heard_vitals(self, heartbeat: Heartbeat, at_ms: int) -> Vitals:
-        # A plain runner's frames say when they were sent, too, but nothing of ours was promised about that.
-        skew_ms = self._session.peer_time_ms - at_ms if self._session.is_v1 else None
-        return Vitals(
-            tasks_waiting=heartbeat.tasks_waiting,
-            executor_delay_ms=heartbeat.executor_delay_ms,
-            clock_skew_ms=skew_ms,
-        )
-
-    def _conditions(self, vitals: Vitals) -> frozenset[str]:
-        return frozenset(one.code for one in decide_conditions(vitals, now_ms=now_ms()))
 
     async def _on_hello(self, hello: RunnerHello) -> None:
         stored = await self._board.stored(self._environment.id, [task.task_id for task in hello.tasks])
@@ -570,7 +533,7 @@ class RunnerLink:
         try:
             await self._database.write(
                 partial(
-                    environments.record_disconnect,
+                    heartbeats.record_disconnect,
                     environment_id=self._environment.id,
                     at_ms=now_ms(),
                     reason=self._end_reason,
@@ -596,15 +559,3 @@ def _add_row(rows: list[tuple[Stream, int, bytes]], live: LiveTask, event: Outpu
             rows[-1] = (stream, start, before + data)
             return
     rows.append((event.stream, offset, data))
-
-
-def _place(info: EnvironmentInfo | None) -> str:
-    """Return one word for the machine and the workspace that a heartbeat tells of; of one that tells of none, "?"."""
-    if info is None:
-        return "?"
-    return hashlib.sha256(f"{info.hostname}\0{info.workspace_root}\0{info.home_dir}".encode()).hexdigest()[:32]
-
-
-def _printable(text: str) -> str | None:
-    """Return a hostname as a name may look, or None."""
-    return "".join(letter for letter in text if letter.isprintable()).strip()[:128] or None

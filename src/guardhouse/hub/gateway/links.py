@@ -15,8 +15,9 @@ from guardhouse.errors import Refusal
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.presence import ConnectedInstance
-from guardhouse.hub.store import environments
-from guardhouse.hub.store.environments import EnvironmentRecord, HeartbeatFacts
+from guardhouse.hub.store import environments, heartbeats
+from guardhouse.hub.store.environments import EnvironmentRecord
+from guardhouse.hub.store.heartbeats import HeartbeatFacts
 from guardhouse.hub.store.policies import HubPolicyRecord
 from guardhouse.hub.tasks.board import Runner
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
@@ -234,14 +235,14 @@ class Links:
     # Heartbeats.
 
     def heartbeat(self, facts: HeartbeatFacts) -> None:
-        """Keep a heartbeat for the next flush."""
+        """Keep a heartbeat for the next flush; of what it says only the time and the load are written."""
         self._heartbeats[facts.environment_id] = facts
 
     def flush_heartbeats(self) -> None:
         """Put what was kept in line to be written."""
         if self._heartbeats:
             kept, self._heartbeats = list(self._heartbeats.values()), {}
-            self._database.write_soon(partial(environments.record_heartbeats, facts=kept))
+            self._database.write_soon(partial(heartbeats.record_heartbeats, facts=kept))
 
     async def run(self) -> None:
         """Flush heartbeats, for ever."""

@@ -1,8 +1,9 @@
-"""Environment records: created by people, filled in by heartbeats.
+"""Environment records: created by people, filled in by heartbeats (`guardhouse.hub.store.heartbeats`).
 
 Knows nothing of connections that stand now; `guardhouse.hub.presence` adds those. Runs in the hub's store threads.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Select,
-    bindparam,
+    and_,
     delete,
     func,
     insert,
@@ -27,17 +28,14 @@ from guardhouse.hub.schema import ACCOUNT_ID, environment_tags, environments, te
 
 __all__ = [
     "EnvironmentRecord",
-    "HeartbeatFacts",
     "NameTaken",
     "delete_environment",
     "find_environment",
+    "find_environments",
     "insert_environment",
     "list_drained",
     "list_environments",
     "reach_conditions",
-    "record_disconnect",
-    "record_heartbeat",
-    "record_heartbeats",
     "set_drain",
     "update_environment",
 ]
@@ -78,19 +76,6 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     def shown_name(self) -> str:
         """The name, or the id while a blank one waits for the first heartbeat."""
         return self.name or self.id
-
-
-class HeartbeatFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a heartbeat brings to the record; None leaves the stored value alone."""
-
-    environment_id: str
-    at_ms: int
-    version: str | None = None
-    protocol: str | None = None
-    remote_address: str | None = None
-    hostname: str | None = None
-    machine: dict[str, Any] | None = None
-    metrics: dict[str, Any] | None = None
 
 
 def _query() -> Select[Any]:
@@ -156,11 +141,17 @@ def _existing(connection: Connection, environment_id: str) -> EnvironmentRecord:
 
 def find_environment(connection: Connection, id_or_name: str) -> EnvironmentRecord | None:
     """Return the environment with this id, else the one with this name, else None."""
-    rows = connection.execute(
-        _query().where(or_(environments.c.id == id_or_name, environments.c.name == id_or_name))
-    ).mappings()
+    # With its account, so that the names' index is used: without, every request reads through all environments.
+    has_name = and_(environments.c.account_id == ACCOUNT_ID, environments.c.name == id_or_name)
+    rows = connection.execute(_query().where(or_(environments.c.id == id_or_name, has_name))).mappings()
     found = [_record(row) for row in rows]
     return min(found, key=lambda record: record.id != id_or_name) if found else None
+
+
+def find_environments(connection: Connection, ids: Sequence[str]) -> dict[str, EnvironmentRecord]:
+    """Return the environments with these ids, by id; one that is gone is missing."""
+    rows = connection.execute(_query().where(environments.c.id.in_(ids))).mappings()
+    return {row["id"]: _record(row) for row in rows}
 
 
 def reach_conditions(reach: Reach) -> list[ColumnElement[bool]]:
@@ -253,64 +244,6 @@ def update_environment(
 def delete_environment(connection: Connection, environment_id: str) -> bool:
     """Delete the record with its tokens and tags; its tasks stay. Return whether it existed."""
     return bool(connection.execute(delete(environments).where(environments.c.id == environment_id)).rowcount)
-
-
-def record_heartbeat(connection: Connection, facts: HeartbeatFacts) -> str | None:
-    """Store what a heartbeat says; a blank name becomes the hostname. Return the name, None when the record is gone."""
-    values: dict[str, Any] = {
-        "last_heartbeat_ms": facts.at_ms,
-        "first_seen_ms": func.coalesce(environments.c.first_seen_ms, facts.at_ms),
-    }
-    for field in ("version", "protocol", "remote_address"):
-        value = getattr(facts, field)
-        if value is not None:
-            values[field] = value
-    for field in ("machine", "metrics"):
-        value = getattr(facts, field)
-        if value is not None:
-            values[field] = msgspec.json.encode(value).decode()
-    here = environments.c.id == facts.environment_id
-    connection.execute(update(environments).where(here).values(**values))
-    name: str | None = connection.execute(select(environments.c.name).where(here)).scalar_one_or_none()
-    if name is None and facts.hostname:
-        name = _free_name(connection, facts.hostname, facts.environment_id)
-        connection.execute(update(environments).where(here).values(name=name))
-    return name
-
-
-def record_heartbeats(connection: Connection, facts: list[HeartbeatFacts]) -> None:
-    """Store many heartbeats that bring nothing but the time and the load."""
-    connection.execute(
-        update(environments)
-        .where(environments.c.id == bindparam("environment"))
-        .values(last_heartbeat_ms=bindparam("at_ms"), metrics=func.coalesce(bindparam("load"), environments.c.metrics)),
-        [
-            {
-                "environment": one.environment_id,
-                "at_ms": one.at_ms,
-                "load": msgspec.json.encode(one.metrics).decode() if one.metrics is not None else None,
-            }
-            for one in facts
-        ],
-    )
-
-
-def _free_name(connection: Connection, hostname: str, environment_id: str) -> str:
-    """Return ``hostname``, or with the last eight letters of the id appended where that is in use (S10)."""
-    hostname = hostname[:128]
-    taken = connection.execute(select(environments.c.id).where(environments.c.name == hostname)).first()
-    if taken is None:
-        return hostname
-    return f"{hostname[:119]}-{environment_id[-8:]}"
-
-
-def record_disconnect(connection: Connection, environment_id: str, *, at_ms: int, reason: str) -> None:
-    """Store when and why the runner's connection ended."""
-    connection.execute(
-        update(environments)
-        .where(environments.c.id == environment_id)
-        .values(disconnected_ms=at_ms, disconnect_reason=reason)
-    )
 
 
 def set_drain(
