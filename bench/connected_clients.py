@@ -81,7 +81,7 @@ class Runner:
             finally:
                 wire.drop()
             self.schedule.connection_ended(welcomed=wire.welcomed, lasted_s=loop.time() - began_s)
-            await asyncio.sleep(max(self.schedule.next_delay_s(), wire.retry_after_s))
+            await asyncio.sleep(self.schedule.next_delay_s(retry_after_s=wire.retry_after_s))
 
     def begin(self, task: dict[str, Any]) -> None:
         task_id, started = task["task_id"], self.fleet.started
@@ -152,8 +152,7 @@ class Wire(asyncio.Protocol):
             for line in head.split(b"\r\n"):
                 name, _, value = line.partition(b":")
                 if name.lower() == b"retry-after":
-                    # Spread as our runner spreads it.
-                    self.retry_after_s = float(value) * random.uniform(1, 2)
+                    self.retry_after_s = float(value)
             self.transport.close()
             return False
         self.buffer = rest

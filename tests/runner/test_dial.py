@@ -114,6 +114,23 @@ async def test_other_answers(tmp_path, authority, status, words) -> None:
     assert len(stub.attempts) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        pytest.param(b"17", 17.0, id="seconds"),
+        pytest.param(b"Fri, 31 Dec 1999 23:59:59 GMT", 0.0, id="a date"),
+        pytest.param(b"-5", 0.0, id="negative"),
+        pytest.param(b"1" * 400, 0.0, id="absurd"),
+    ],
+)
+async def test_how_long_an_overloaded_platform_wants_to_be_left_alone(tmp_path, authority, value, seconds) -> None:
+    """Retry-After is taken where it is a number of seconds; anything else asks for nothing."""
+    async with open_stub(TOKEN) as stub:
+        stub.refusal, stub.refusal_headers = 503, [(b"Retry-After", value)]
+        failure = await fails(parse_hub_url(stub.url), client_context(tmp_path, authority))
+    assert failure.retry_after_s == seconds
+
+
 async def test_nobody_there(tmp_path, authority) -> None:
     """A refused connection names address and port and where to look."""
     with trio.socket.socket() as held:

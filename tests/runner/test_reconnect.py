@@ -31,6 +31,16 @@ def test_jitter_is_full() -> None:
     assert max(delays) > 297
 
 
+def test_asked_to_wait() -> None:
+    """A runner stays away for as long as it was asked to, not all runners for equally long, and never above the cap."""
+    schedule = ReconnectSchedule(random.Random(7).random)
+    delays = [schedule.next_delay_s(retry_after_s=40) for _ in range(5)]
+    assert min(delays) >= 40
+    assert max(delays) <= 60
+    assert len(set(delays)) == 5
+    assert schedule.next_delay_s(retry_after_s=10**9) == 300
+
+
 @pytest.mark.parametrize(
     ("welcomed", "lasted_s", "next_s"),
     [

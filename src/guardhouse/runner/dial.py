@@ -4,6 +4,7 @@ No redirect is followed and no address but the configured one is dialled. The to
 TLS handshake has succeeded. Knows nothing of messages. Runs in the runner.
 """
 
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -65,7 +66,7 @@ class ConnectFailed(PeerError):  # noqa: N818 - it says what happened, as PeerEr
 
     ``status`` is the HTTP status where there was one. ``knows_bearer``: the answer said (WWW-Authenticate) that the
     platform reads the Authorization header, so putting the token elsewhere cannot help. ``challenge``: what it wants
-    signed with the runner's key.
+    signed with the runner's key. ``retry_after_s``: how long it asked to be left alone; 0 where it did not.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class ConnectFailed(PeerError):  # noqa: N818 - it says what happened, as PeerEr
         status: int | None = None,
         knows_bearer: bool = False,
         challenge: str | None = None,
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(message, code=f"connect_{fault}")
+        self.retry_after_s = retry_after_s
         self.challenge = challenge
         self.fault = fault
         self.status = status
@@ -367,4 +370,13 @@ def _rejected(rejection: trio_websocket.ConnectionRejected, url: HubUrl) -> Conn
         words = f"cannot take connections now (status {status}); look at the hub's log"
     else:
         words = f"does not upgrade to WebSocket (status {status}); check --url"
-    return ConnectFailed(f"failed to connect: {url} {words}", fault=Fault.UPGRADE, status=status)
+    retry_after_s = _retry_after_s(headers.get(b"retry-after", b""))
+    return ConnectFailed(
+        f"failed to connect: {url} {words}", fault=Fault.UPGRADE, status=status, retry_after_s=retry_after_s
+    )
+
+
+def _retry_after_s(value: bytes) -> float:
+    """Return the seconds of a ``Retry-After`` (RFC 9110 section 10.2.3), 0 for a date: two clocks need not agree."""
+    # At most nine digits: the schedule heeds minutes only, and a stranger's text must not become a huge number.
+    return float(value) if re.fullmatch(rb"[0-9]{1,9}", value.strip()) else 0.0

@@ -28,11 +28,16 @@ class ReconnectSchedule:
         # 2**9 s is past the cap already; the bound keeps the number small after years of failures.
         return min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2.0 ** min(self._failures, 16))
 
-    def next_delay_s(self) -> float:
-        """Return how long to wait before the next attempt and count the failure that led here."""
+    def next_delay_s(self, *, retry_after_s: float = 0.0) -> float:
+        """Return how long to wait before the next attempt and count the failure that led here.
+
+        Args:
+            retry_after_s: how long the platform asked to be left alone (``Retry-After``). A proxy tells all runners
+                the same, so runners spread over half as long again; more than `RECONNECT_MAX_S` is not heeded.
+        """
         delay_s = self._random() * self.cap_s
         self._failures += 1
-        return delay_s
+        return max(delay_s, min(RECONNECT_MAX_S, retry_after_s * (1 + self._random() / 2)))
 
     def connection_ended(self, *, welcomed: bool, lasted_s: float) -> None:
         """Start again from the first delay when the connection was a real one."""

@@ -117,6 +117,7 @@ async def connect_for_ever(
         started_s = trio.current_time()
         at_once = False
         link.was_welcomed = False
+        retry_after_s = 0.0
         try:
             log.debug("connecting", url=str(config.url), form=attempts.form)
             await dial(
@@ -130,6 +131,7 @@ async def connect_for_ever(
             at_once = attempts.ended(welcomed=link.was_welcomed)
         except ConnectFailed as failure:
             at_once = attempts.failed(failure)
+            retry_after_s = failure.retry_after_s
             if not at_once:
                 log.warning(str(failure), fault=failure.fault)
         except PeerError as error:
@@ -141,7 +143,7 @@ async def connect_for_ever(
         if at_once:
             log.info("trying the plain protocol")
             continue
-        delay_s = max(schedule.next_delay_s(), link.reconnect_after_s or 0.0)
+        delay_s = max(schedule.next_delay_s(retry_after_s=retry_after_s), link.reconnect_after_s or 0.0)
         log.info("reconnecting", in_s=round(delay_s, 1))
         await trio.sleep(delay_s)
 

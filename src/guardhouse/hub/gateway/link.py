@@ -220,10 +220,10 @@ class RunnerLink:
         """Ping the runner."""
         return await self._probe.is_alive(within_s=within_s)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, *, reconnect_after_s: float | None = None) -> None:
         """End the connection; said to the runner when it listens."""
         if self._close is None:
-            self._session.say_goodbye(reason=reason)
+            self._session.say_goodbye(reason=reason, reconnect_after_s=reconnect_after_s)
             self._end_with(GOING_AWAY, reason)
 
     # The connection's life.

@@ -3,6 +3,7 @@
 Knows nothing of frames. Runs in the hub.
 """
 
+import random
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,8 @@ TAKEOVER_PROBE_S: Final = 3.0
 # Heartbeats are kept in memory and written together: after a crash the last one may be so much older.
 HEARTBEAT_FLUSH_S: Final = 10.0
 KNOWN_MAX: Final = 20_000
+# A third of what one hub lets in (bench/README.md, "connected"): the rest is for the work that waited meanwhile.
+RETURNS_PER_S: Final = 100.0
 PRESENCE_KEPT: Final = 4_096
 
 
@@ -49,8 +52,8 @@ class Link(Runner, Protocol):
     async def is_alive(self, *, within_s: float) -> bool:
         """Ping it."""
 
-    def close(self, reason: str) -> None:
-        """End it."""
+    def close(self, reason: str, *, reconnect_after_s: float | None = None) -> None:
+        """End it; its runner may come back after ``reconnect_after_s`` at the earliest."""
 
     def tell(self, decision: ApprovalDecision) -> None:
         """Queue what people said to a question of its runner."""
@@ -228,9 +231,10 @@ class Links:
             link.close(reason)
 
     def close_all(self, *, reason: str) -> None:
-        """End every connection: the hub stops."""
+        """End every connection: the hub stops. Many runners are told to come back one after the other."""
+        window_s = len(self._links) / RETURNS_PER_S
         for link in list(self._links.values()):
-            link.close(reason)
+            link.close(reason, reconnect_after_s=random.random() * window_s)  # noqa: S311 - spreads, hides nothing
 
     # Heartbeats.
 
