@@ -20,11 +20,12 @@ import trio
 
 def seed(state_dir: Path, count: int) -> list[str]:
     """Make the store with ``count`` environments in it and return their tokens."""
+    from guardhouse.hub import schema
     from guardhouse.hub.config import HubConfig
     from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
+    from guardhouse.hub.schema import ACCOUNT_ID
     from guardhouse.hub.server import initialise, open_database
     from guardhouse.hub.state_dir import StateDir
-    from guardhouse.hub.store import environments, tokens
 
     config = HubConfig(state_dir=state_dir)
     initialise(config).close()
@@ -32,32 +33,22 @@ def seed(state_dir: Path, count: int) -> list[str]:
     sealer = Sealer(state.sealing_key(is_in_use=True))
     made = [mint_token(RUNNER_TOKEN_PREFIX) for _ in range(count)]
 
+    at_ms, rows = int(time.time() * 1000), list[tuple[dict[str, Any], dict[str, Any]]]()
+    for number, token in enumerate(made):
+        environment_id, token_id = mint_id("env"), mint_id("rtk")
+        common = {"created_ms": at_ms, "created_by": "hub"}
+        environment = {"id": environment_id, "name": f"host-{number:06}", "kind": "byoc", "account_id": ACCOUNT_ID}
+        environment |= {"tags": json.dumps(["bench", f"rack-{number % 40}"]), **common}
+        sealed = sealer.seal(token, owner=f"{environment_id}/{token_id}")
+        its_token = {"id": token_id, "environment_id": environment_id, "digest": token_digest(token), "sealed": sealed}
+        rows.append((environment, {**its_token, "hint": token_hint(token), **common}))
+
     def insert(connection: Any) -> None:
-        for number, token in enumerate(made):
-            environment_id, token_id, at_ms = mint_id("env"), mint_id("rtk"), int(time.time() * 1000)
-            environments.insert_environment(
-                connection,
-                environment_id=environment_id,
-                name=f"host-{number:06}",
-                team_id=None,
-                tags=("bench", f"rack-{number % 40}"),
-                created_ms=at_ms,
-                created_by="hub",
-            )
-            tokens.insert_runner_token(
-                connection,
-                tokens.RunnerTokenRecord(
-                    id=token_id,
-                    environment_id=environment_id,
-                    digest=token_digest(token),
-                    sealed=sealer.seal(token, owner=f"{environment_id}/{token_id}"),
-                    hint=token_hint(token),
-                    created_ms=at_ms,
-                    created_by="hub",
-                    expires_ms=None,
-                    last_used_ms=None,
-                ),
-            )
+        # All at once: by the store's own functions, one by one, ten thousand take half a minute.
+        connection.execute(schema.environments.insert(), [environment for environment, _ in rows])
+        tags = [{"environment_id": row["id"], "tag": tag} for row, _ in rows for tag in json.loads(row["tags"])]
+        connection.execute(schema.environment_tags.insert(), tags)
+        connection.execute(schema.runner_tokens.insert(), [token for _, token in rows])
 
     async def write() -> None:
         database = open_database(config, state)

@@ -65,7 +65,7 @@ async def list_environments(call: Call) -> Reply:
     query: schemas.EnvironmentQuery = call.query
     found: list[EnvironmentRecord] = []
     after = query.cursor
-    # A status is decided row by row: where most have it a page's worth of rows has the page, where few do, many are read.
+    # A status is decided row by row: where most have it a page's worth of rows will do, where few do, many are read.
     scanned = query.limit + 1
     while True:
         wanted = query.limit + 1 - len(found) if query.status is None else min(scanned, _SCAN_ROWS)
