@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from guardhouse.hub.managed.decide import (
     refuse_wake,
 )
 from guardhouse.hub.managed.directory import SandboxDirectory
+from guardhouse.hub.managed.freezer import Freezer, _own_group, find_freezer, thaw_process
 from guardhouse.hub.managed.host import ManagedHost
 from guardhouse.hub.managed.profile import policy_text, profile_text
 from guardhouse.hub.managed.settings import Domain, ManagedSettings
@@ -112,6 +115,56 @@ def test_measuring_follows_no_links(tmp_path):
     assert directory.measure(files_max=100) == (0, 0)
 
 
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_freezer(tmp_path, version):
+    """A group's processes, and what they start, stop and go on; a runner that a killed hub froze can be ended."""
+    found, why = find_freezer(tmp_path)
+    if found is not None:
+        found.close()
+    own = _own_group(Path("/proc/self"), version)
+    if found is None or own is None:
+        pytest.skip(f"no freezer of cgroup v{version} is to be had here: {why}")
+    freezer = Freezer(own / found.base.name, version)
+    group = freezer.group("env_x.1")
+    group.make()
+    loop = 'echo $$ > "$0" && echo in && while :; do read -r line < /proc/self/stat; echo "$line" > "$1"; done'
+    words = ["/bin/bash", "-c", loop, str(group.procs_file), str(tmp_path / "beat")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"in\n"
+            group.freeze()
+            assert group.is_frozen()
+            before = _cpu_ticks(process.pid)
+            time.sleep(0.2)
+            assert _cpu_ticks(process.pid) == before, "it runs on"
+            group.thaw()
+            with_limit = time.monotonic() + 30
+            while _cpu_ticks(process.pid) <= before and time.monotonic() < with_limit:
+                time.sleep(0.02)
+            assert _cpu_ticks(process.pid) > before, "it does not go on"
+            group.freeze()
+            thaw_process(process.pid, name="env_y")
+            assert group.is_frozen(), "another sandbox's name thaws nothing"
+            process.kill()
+            thaw_process(process.pid, name="env_x")
+            assert process.wait(30) == -9
+        finally:
+            process.kill()
+            group.thaw()
+    freezer.close()
+    assert not freezer.base.exists()
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 @pytest.fixture
 def sandboxes() -> Any:
     directory = Path(tempfile.mkdtemp(prefix="guardhouse-managed-"))
@@ -181,12 +234,25 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
             await host.look(environment)
             return (await show())["state"] == "frozen"
 
-        host.settings = replace(sandboxes, idle_s=0.01)
-        await hub.until(gone_on)
-        assert environment not in host._children
-        host.settings = sandboxes
-        thawed = await run(session, "cat file")
-        assert (await output(thawed), thawed["session_notice"]) == ("kept\n", None)
+        # Idle, its whole tree is stopped where it is, and the next task finds the very same runner; where there is no
+        # freezer, or too many are frozen already, the runner is ended and another comes. The files are the same.
+        for frozen in (8, 0):
+            child = host._children[environment]
+            host.settings = replace(sandboxes, idle_s=0.01, frozen=frozen)
+            await hub.until(gone_on)
+            stays = frozen > 0 and host.freezer is not None
+            assert (environment in host._children) is stays
+            assert (await http.get("/api/v1/managed-sandbox")).json()["frozen"] == stays
+            if stays:
+                assert child._group.is_frozen()
+                assert child._process.pid in child._group.processes()
+                assert {_state(pid) for pid in child._group.processes()} <= {"D", "S", "t"}
+            host.settings = sandboxes
+            thawed = await run(session, "cat file")
+            assert (await output(thawed), thawed["session_notice"]) == ("kept\n", None)
+            assert (host._children[environment] is child) is stays
+        events = (await http.get("/api/v1/audit", params={"action": "sandbox.freeze"})).json()["events"]
+        assert [event["detail"]["in_memory"] for event in events] == [False, host.freezer is not None]
 
         # Over its quota its tasks are ended, over twice of it it is emptied, and that is said.
         body = {

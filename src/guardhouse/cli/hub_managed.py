@@ -28,6 +28,7 @@ def managed_options(option: Callable[..., Callable[[Any], Any]]) -> Callable[[An
         option("--managed-files", type=click.IntRange(1), default=100_000, help="Files that each may hold."),
         option("--managed-tasks", type=click.IntRange(1), default=32, help="Tasks that run or wait in each."),
         option("--managed-running", type=click.IntRange(1), default=8, help="Sandboxes that run at a time."),
+        option("--managed-frozen", type=click.IntRange(0), default=8, help="Frozen ones that stay in memory; 0: none."),
         option("--managed-count", type=click.IntRange(1), default=50, help="Sandboxes in all, frozen ones too."),
         option("--managed-total", type=click.IntRange(1), default=20_480, metavar="MIB", help="What all may hold."),
     )
@@ -51,6 +52,7 @@ def managed_settings(
     managed_files: int,
     managed_tasks: int,
     managed_running: int,
+    managed_frozen: int,
     managed_count: int,
     managed_total: int,
 ) -> ManagedSettings:
@@ -69,6 +71,7 @@ def managed_settings(
         files=managed_files,
         tasks=managed_tasks,
         running=managed_running,
+        frozen=managed_frozen,
         sandboxes=managed_count,
         total_bytes=managed_total * _MEBIBYTE,
     )

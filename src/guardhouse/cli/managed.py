@@ -34,7 +34,7 @@ def show(client: HubClient, *, as_json: bool) -> None:
 def allow(client: HubClient, *, domains: tuple[str, ...], none: bool, as_json: bool) -> None:
     """Let managed sandboxes reach these names only: pkg.example.org '*.example.com:80,443'; 443 without a port.
 
-    It holds for each sandbox from its next start on.
+    It holds for each sandbox from its next start or thaw on.
     """
     if bool(domains) == none:
         raise click.UsageError("name domains, or say --none")
@@ -62,6 +62,7 @@ def _print(found: dict[str, Any], *, as_json: bool) -> None:
             ("available", "yes" if found["available"] else f"no: {found['reason']}"),
             ("may reach", " ".join(domains) or "nothing"),
             ("running", f"{found['running']} of {found['running_max']}"),
+            ("frozen in memory", _freezing(found)),
             ("sandboxes", f"{found['sandboxes']} of {found['sandboxes_max']}"),
             ("hold", f"{found['size_bytes']} of {found['total_max']} bytes"),
             ("each may hold", f"{found['size_max']} bytes in {found['files_max']} files"),
@@ -69,3 +70,9 @@ def _print(found: dict[str, Any], *, as_json: bool) -> None:
             ("reclaimed after", f"{found['reclaim_s']} s"),
         ]
     )
+
+
+def _freezing(found: dict[str, Any]) -> str:
+    if found["freezer"] is None:
+        return f"none; idle ones are ended: {found['freezer_reason']}"
+    return f"{found['frozen']} of {found['frozen_max']}, by {found['freezer']}"

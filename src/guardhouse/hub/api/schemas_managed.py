@@ -35,7 +35,8 @@ class ManagedUpdate(Input, frozen=True):
 class ManagedSandboxes(Output, frozen=True):
     """The managed sandboxes of this hub: whether there can be a new one, what they may reach and hold.
 
-    ``reason`` says why there can be none now. Sizes are in bytes.
+    ``reason`` says why there can be none now. ``freezer`` is ``cgroup v1`` or ``cgroup v2``, with which idle ones are
+    frozen; where it is null their runner is ended, and ``freezer_reason`` says why. Sizes are in bytes.
     """
 
     available: bool
@@ -48,6 +49,10 @@ class ManagedSandboxes(Output, frozen=True):
     tasks_max: int | None
     running: int
     running_max: int | None
+    frozen: int
+    frozen_max: int | None
+    freezer: str | None
+    freezer_reason: str | None
     sandboxes: int
     sandboxes_max: int | None
     size_bytes: int

@@ -16,7 +16,7 @@ class Step(StrEnum):
     """What is done with a sandbox."""
 
     KEEP = "leave it alone"
-    FREEZE = "end its runner, keep its files"
+    FREEZE = "stop its runner, keep its files"
     STOP_TASKS = "cancel its tasks: it holds more than it may"
     WIPE = "delete its files: it holds twice what it may"
     RECLAIM = "delete its files: nobody used it for long"

@@ -1,7 +1,8 @@
 """Every managed sandbox of this hub: made, woken, frozen, held to its quota, reclaimed and removed.
 
 What is to be done is decided in `guardhouse.hub.managed.decide`; this module does it. Frozen means that the runner's
-process is ended: commands never outlive their task, so nothing but the files is there to keep. Runs in the hub.
+whole tree is stopped in the kernel's freezer. Where there is none, or too many are frozen already, the runner is ended:
+commands never outlive their task, so nothing but the files is there to keep. Runs in the hub.
 """
 
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.links import Links
 from guardhouse.hub.managed.decide import Occupancy, Step, Use, decide_step, explain_loss, refuse_new, refuse_wake
 from guardhouse.hub.managed.directory import SandboxDirectory, prepare_directory
+from guardhouse.hub.managed.freezer import Freezer, find_freezer
 from guardhouse.hub.managed.process import RunnerChild, end_leftover
 from guardhouse.hub.managed.profile import policy_text, profile_text
 from guardhouse.hub.managed.settings import Domain, ManagedSettings
@@ -43,6 +45,8 @@ LOOK_EVERY_S: Final = 2.0
 # A runner that ends by itself while tasks wait for it is started again after this, doubling up to the most.
 BACK_OFF_S: Final = 1.0
 BACK_OFF_MAX_S: Final = 60.0
+# The connection of a runner that was frozen is given up at once; it makes another when it is thawed.
+LET_GO_S: Final = 10.0
 
 
 class ManagedHost:
@@ -71,6 +75,9 @@ class ManagedHost:
         self._children: dict[str, RunnerChild] = {}
         self._locks: dict[str, trio.Lock] = {}
         self._starting = 0
+        self._starts = 0
+        self._freezer: Freezer | None = None
+        self.no_freezer = "the hub is starting"
         self._restarts: dict[str, tuple[int, float]] = {}
 
     async def open(self, nursery: trio.Nursery, *, url: str) -> None:
@@ -84,6 +91,10 @@ class ManagedHost:
         """
         await trio.to_thread.run_sync(prepare_directory, self.settings.directory)
         self._nursery, self.url = nursery, url
+        find = partial(find_freezer, self.settings.directory)
+        self._freezer, self.no_freezer = await trio.to_thread.run_sync(find)
+        if self._freezer is None:
+            _log.info("managed_sandboxes_without_freezer", reason=self.no_freezer)
         self.domains = await self._database.read(store.list_domains)
         for record in await self._database.read(store.list_sandboxes):
             if await trio.to_thread.run_sync(end_leftover, self._directory(record.environment_id)):
@@ -91,6 +102,8 @@ class ManagedHost:
             self._records[record.environment_id] = record
             if record.state == "running":
                 await self._store(record.environment_id, state="frozen")
+        if self._freezer is not None:
+            await trio.to_thread.run_sync(self._freezer.sweep)
 
     # Looking.
 
@@ -107,9 +120,19 @@ class ManagedHost:
         """Return how many sandboxes there are and what they hold."""
         return Occupancy(
             sandboxes=len(self._records),
-            running=len(self._children) + self._starting,
+            running=sum(not child.is_frozen for child in self._children.values()) + self._starting,
             size_bytes=sum(record.size_bytes for record in self._records.values()),
         )
+
+    @property
+    def frozen(self) -> int:
+        """How many sandboxes are frozen in memory."""
+        return sum(child.is_frozen for child in self._children.values())
+
+    @property
+    def freezer(self) -> str | None:
+        """What sandboxes are frozen with; None where their runners are ended instead, and `no_freezer` says why."""
+        return None if self._freezer is None else f"cgroup v{self._freezer.version}"
 
     def refusal(self, actor: Principal) -> str | None:
         """Return why there can be no new sandbox now, whoever asks; None when there can."""
@@ -224,7 +247,13 @@ class ManagedHost:
     async def _wake_up(self, record: SandboxRecord) -> None:
         environment_id = record.environment_id
         child = self._children.get(environment_id)
-        if child is not None and child.is_running:
+        if child is not None and child.is_frozen:
+            if await self._thaw(child):
+                await self._store(environment_id, state="running")
+                self._tell("sandbox.wake", record, was=record.state, thawed=True)
+                return
+            await self._end_child(environment_id)
+        elif child is not None and child.is_running:
             # It runs and does not answer: a connection that was cut comes back by itself, or it is started anew.
             if await self._until_ready(child):
                 return
@@ -239,6 +268,51 @@ class ManagedHost:
         await self._start(environment_id, secret)
         await self._store(environment_id, state="running")
         self._tell("sandbox.wake", record, was=record.state)
+
+    async def _thaw(self, child: RunnerChild) -> bool:
+        """Let a frozen runner go on; return False where another must be started, as with another allow-list.
+
+        Raises:
+            ApiError: too many run.
+        """
+        refusal = refuse_wake(self.occupancy(), self.settings)
+        if refusal is not None:
+            raise _unavailable(refusal)
+        if child.domains != self.domains:
+            return False
+        try:
+            await child.thaw()
+        except OSError as error:
+            _log.warning("managed_sandbox_not_thawed", environment_id=child.environment_id, error=str(error))
+            return False
+        return await self._until_ready(child)
+
+    async def _freeze(self, environment_id: str) -> bool:
+        """Stop a runner where it is; return False where it was ended instead."""
+        child = self._children[environment_id]
+        frozen = [one for one in self._children.values() if one.is_frozen]
+        if child.can_freeze and child.domains == self.domains and self.settings.frozen:
+            for one in frozen[: max(0, len(frozen) + 1 - self.settings.frozen)]:
+                await self._end_child(one.environment_id)
+            try:
+                await child.freeze()
+            except OSError as error:
+                _log.warning("managed_sandbox_not_frozen", environment_id=environment_id, error=str(error))
+            else:
+                # The last in the order of being frozen.
+                self._children[environment_id] = self._children.pop(environment_id)
+                await self._let_go(environment_id)
+                return True
+        await self._end_child(environment_id)
+        return False
+
+    async def _let_go(self, environment_id: str) -> None:
+        """Give up the connection of a frozen runner, which answers nothing."""
+        self._links.close(environment_id, reason="its sandbox is frozen")
+        with trio.move_on_after(LET_GO_S):
+            # Of a link's end nothing tells.
+            while self._links.find(environment_id) is not None:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
     def _takes_tasks(self, environment_id: str) -> bool:
         link = self._links.find(environment_id)
@@ -255,16 +329,21 @@ class ManagedHost:
         if nursery is None:
             raise _unavailable("the hub is starting")
         self._starting += 1
+        self._starts += 1
+        domains = self.domains
+        group = self._freezer.group(f"{environment_id}.{self._starts}") if self._freezer is not None else None
         try:
             await trio.to_thread.run_sync(
                 partial(
                     directory.lay_out,
-                    policy=policy_text(self.domains),
-                    profile=profile_text(self.domains),
+                    policy=policy_text(domains),
+                    profile=profile_text(domains),
                     token=secret,
                 )
             )
-            child = await RunnerChild.start(environment_id, directory, self.settings, url=self.url)
+            child = await RunnerChild.start(
+                environment_id, directory, self.settings, url=self.url, domains=domains, group=group
+            )
         except (OSError, SetupError) as error:
             directory.forget_token()
             raise _unavailable(f"its runner cannot be started: {error}") from error
@@ -346,7 +425,10 @@ class ManagedHost:
             self._links.forget_known()
 
     async def set_domains(self, domains: tuple[Domain, ...], *, actor: str, address: str | None) -> None:
-        """Store what sandboxes may reach; those that run keep what they were started with until they are frozen."""
+        """Store what sandboxes may reach; those that run keep what they were started with until they are frozen.
+
+        One that is frozen is started anew when it wakes.
+        """
         at_ms = now_ms()
 
         def change(connection: Connection) -> None:
@@ -400,6 +482,8 @@ class ManagedHost:
         environment_id = record.environment_id
         tasks = self._board.load(environment_id)
         child = self._children.get(environment_id)
+        if child is not None and child.is_frozen:
+            child = None
         if child is not None:
             measure = partial(self._directory(environment_id).measure, files_max=2 * self.settings.files + 1)
             size, files = await trio.to_thread.run_sync(measure)
@@ -422,9 +506,9 @@ class ManagedHost:
         step = decide_step(use, self.settings)
         match step:
             case Step.FREEZE:
-                await self._end_child(environment_id)
+                in_memory = await self._freeze(environment_id)
                 await self._store(environment_id, state="frozen")
-                self._tell("sandbox.freeze", record)
+                self._tell("sandbox.freeze", record, in_memory=in_memory)
             case Step.STOP_TASKS:
                 await self._stop_tasks(environment_id, record)
             case Step.WIPE | Step.RECLAIM:
@@ -497,6 +581,12 @@ class ManagedHost:
         async with trio.open_nursery() as nursery:
             for environment_id in list(self._children):
                 nursery.start_soon(self._end_child, environment_id)
+
+    async def tidy(self) -> None:
+        """Remove the groups of runners that have ended, after `close` and everything that it waited for."""
+        if self._freezer is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._freezer.close)
 
 
 def _unavailable(why: str) -> ApiError:

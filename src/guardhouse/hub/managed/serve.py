@@ -55,6 +55,7 @@ async def serve_managed(
                 await host.close()
             stop.set()
             nursery.cancel_scope.cancel()
+    await host.tidy()
 
 
 class _Gateway:

@@ -27,11 +27,13 @@ class ManagedSettings:
     Attributes:
         directory: holds a directory for each sandbox; another than the hub's state.
         run_as: as root, the account that runners and commands of sandboxes run as; None leaves it to the runner.
-        idle_s: without a task for so long, a sandbox is frozen: its runner is ended, its files stay.
+        idle_s: without a task for so long, a sandbox is frozen: its runner is stopped where it is, or ended, its files
+            stay.
         reclaim_s: frozen for so long, its files are deleted.
         size_bytes, files: of one workspace. Over it commands are ended; over twice the files go.
         tasks: that may run or wait in one sandbox; a quarter of them run side by side.
         running: sandboxes whose runner runs at the same time.
+        frozen: sandboxes whose runner stays in memory while they are frozen; beyond it the longest frozen is ended.
         sandboxes, total_bytes: in all, the frozen ones too; beyond it there is no new one.
         start_s: how long a runner may take to come online.
     """
@@ -44,6 +46,7 @@ class ManagedSettings:
     files: int = 100_000
     tasks: int = 32
     running: int = 8
+    frozen: int = 8
     sandboxes: int = 50
     total_bytes: int = 20 * GIBIBYTE
     start_s: float = 60.0
@@ -52,5 +55,7 @@ class ManagedSettings:
         for name in ("idle_s", "reclaim_s", "size_bytes", "files", "tasks", "running", "sandboxes", "total_bytes"):
             if getattr(self, name) <= 0:
                 raise SetupError(f"managed sandboxes: {name} must be more than 0, got {getattr(self, name)}")
+        if self.frozen < 0:
+            raise SetupError(f"managed sandboxes: frozen must be at least 0, got {self.frozen}")
         if not self.directory.is_absolute():
             raise SetupError(f"managed sandboxes: {str(self.directory)!r} is not an absolute path")
