@@ -311,7 +311,7 @@ class ManagedHost:
         self._links.close(environment_id, reason="its sandbox is frozen")
         with trio.move_on_after(LET_GO_S):
             # Of a link's end nothing tells.
-            while self._links.find(environment_id) is not None:  # noqa: ASYNC110
+            while self._links.find(environment_id) is not None:  # noqa: ASYNC110 - no event for it
                 await trio.sleep(0.02)
 
     def _takes_tasks(self, environment_id: str) -> bool:
