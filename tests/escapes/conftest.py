@@ -1,6 +1,7 @@
 """What the attacks need: a launcher by profile and start, targets on the host, and the outside for twins."""
 
 import contextlib
+import ctypes
 import json
 import os
 import pickle
@@ -179,6 +180,9 @@ def _make_targets(arena: Arena) -> None:
     arena.targets["abstract"] = f"guardhouse-escapes-{os.getpid()}"
     abstract.bind("\0" + arena.targets["abstract"])
     abstract.listen()
+    datagram = arena.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    arena.targets["abstract_datagram"] = f"guardhouse-escapes-datagram-{os.getpid()}"
+    datagram.bind("\0" + arena.targets["abstract_datagram"])
     host_socket = arena.stack.enter_context(socket.socket(socket.AF_UNIX))
     place = Path("/run" if is_root() else arena.directory) / f"guardhouse-escapes-{os.getpid()}.sock"
     host_socket.bind(str(place))
@@ -195,9 +199,24 @@ def _make_targets(arena: Arena) -> None:
         if is_root():
             os.chown(folder, account, account)
             os.chown(file, account, account)
+    _make_shared_memory(arena)
     arena.targets["secret"] = str(secret / "secret")
     arena.targets["host_file"] = str(beside / "secret")
     arena.targets["marker"] = str(beside / "marker")
+
+
+def _make_shared_memory(arena: Arena) -> None:
+    """A file in the host's /dev/shm and a System V segment, open to everybody."""
+    file = Path(f"/dev/shm/guardhouse-escapes-{os.getpid()}")
+    file.write_text("shared memory of the host\n")
+    file.chmod(0o666)
+    arena.stack.callback(file.unlink, missing_ok=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    key = 0x67000000 | os.getpid()
+    segment = libc.shmget(key, 4096, 0o1666)
+    assert segment >= 0, os.strerror(ctypes.get_errno())
+    arena.stack.callback(libc.shmctl, segment, 0, None)
+    arena.targets["shm_file"], arena.targets["shm_key"] = str(file), str(key)
 
 
 @pytest.fixture(scope="session")

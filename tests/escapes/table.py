@@ -4,9 +4,9 @@ An attack is the body of a Python function; `attacker.py` stands before it. It r
 with one of ``refused``: an errno, or ``SIGSYS`` when the kernel kills it. The twin shows that the attack would have
 been able to succeed: the same body outside (as root, harmless by its arguments), or a neighbouring permitted act
 inside. Placeholders: ``{victim}`` a host process of the command's own account, ``{host_socket}`` a listening unix
-socket of the host, ``{abstract}`` an abstract one, ``{port}`` a listening TCP port on the host's loopback,
+socket of the host, ``{abstract}`` an abstract one, ``{abstract_datagram}`` one for datagrams, ``{port}`` a listening TCP port on the host's loopback,
 ``{secret}`` a file of the account in the host's /tmp, ``{host_file}`` one beside the system's own, ``{marker}`` a name
-beside that one that does not exist yet.
+beside that one that does not exist yet, ``{shm_file}`` and ``{shm_key}`` shared memory of the account.
 """
 
 # ruff: noqa: E501 - a row is one line of thought; broken script text reads worse

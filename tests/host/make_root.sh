@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 tree=$(cd "$here/../.." && pwd)
 root=$1
 cache=${GUARDHOUSE_HOST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/guardhouse-host}
-packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,python3,python3-seccomp,util-linux,procps,iproute2,kmod,udev,bash,ca-certificates,openssl
+packages=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,python3,python3-seccomp,util-linux,procps,iproute2,kmod,udev,bash,ca-certificates,openssl,polkitd,pkexec,cron
 
 command -v mmdebstrap >/dev/null || { echo "make_root.sh: mmdebstrap is missing: apt-get install --no-install-recommends mmdebstrap" >&2; exit 125; }
 python=$tree/.venv/bin/python

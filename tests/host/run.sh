@@ -30,7 +30,7 @@ run_one() { # run_one MODE: boot it with its jobs
     case $mode in
       uml) own=(doctor profiles landlock_absent cgroup_v2 cgroup_none) ;;
       uml-systemd) own=(doctor delegation) ;;
-      nspawn) own=(doctor units) ;;
+      nspawn) own=(doctor units services) ;;
       qemu) own=(doctor profiles delegation) ;;
     esac
   fi
