@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from guardhouse.kernel import files as kernel
 from guardhouse.workspace.descent import Descent
@@ -18,6 +19,7 @@ from guardhouse.workspace.walk import Walk, Walked
 
 __all__ = ["check_tree_rules", "move_path", "remove_path", "remove_tree"]
 
+_NAMES_AT_ONCE = 256
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -123,21 +125,26 @@ def remove_tree(parent: Workspace, name: bytes, *, tick: Callable[[], None] = la
 
 def _unlink_files(fd: int, tick: Callable[[], None]) -> tuple[list[bytes], int]:
     """Unlink everything in ``fd`` that is no directory; return the directories and how many entries are gone."""
-    directories: list[bytes] = []
     gone = 0
-    for number, text in enumerate(os.listdir(fd)):
-        name = os.fsencode(text)
-        if not number % 256:
-            tick()
-        try:
-            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                directories.append(name)
-                continue
-            os.unlink(name, dir_fd=fd)
-            gone += 1
-        except FileNotFoundError:
-            continue
-    return directories, gone
+    while True:
+        directories: list[bytes] = []
+        before = gone
+        # A part at a time: the names of ten million files fill the memory that the worker has.
+        with os.scandir(fd) as scanning:
+            while names := [os.fsencode(entry.name) for entry in islice(scanning, _NAMES_AT_ONCE)]:
+                tick()
+                for name in names:
+                    try:
+                        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                            directories.append(name)
+                            continue
+                        os.unlink(name, dir_fd=fd)
+                        gone += 1
+                    except FileNotFoundError:
+                        continue
+        # Some file systems pass over a name when others vanish while they are listed.
+        if gone - before < _NAMES_AT_ONCE:
+            return directories, gone
 
 
 def check_tree_rules(parent: Workspace, name: bytes, found: os.stat_result) -> None:

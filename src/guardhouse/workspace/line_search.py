@@ -27,6 +27,8 @@ _COUNTED_BYTES: Final = 1024 * 1024
 _EAGER_BYTES: Final = 2 * 1024 * 1024
 # From so many matches in a block on, a plain text is looked for without RE2, whose every call costs 3 µs.
 _MANY: Final = 16
+# Of lines that may yet be shown before a match in the next block: a thousand of 1,000 characters.
+_KEPT_BYTES: Final = 1024 * 1024
 # Where ripgrep and git look for the NUL byte that tells a binary file.
 _BINARY_HEAD_BYTES: Final = 8_192
 # A text that means only itself to RE2; up to this much text is cheaper to look through for it than to hand to RE2.
@@ -147,6 +149,7 @@ def matching_lines(
     size: int,
     head: bytes,
     context: int = 0,
+    wants_context: Callable[[], bool] = lambda: True,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Line]:
     """Yield the matching lines of the open regular file ``fd``, of ``size`` bytes as it says, in order, each line once.
@@ -156,7 +159,9 @@ def matching_lines(
         pattern: of `compile_pattern`.
         size: in bytes; a file that lies, or grows, is read to its end all the same.
         head: of `read_small`.
-        context: lines shown before and after each match.
+        context: lines shown before and after each match. Before a match they reach back over a block of the file and,
+            where it began in the last one, 1 MiB.
+        wants_context: asked before each line; once it says no, matches alone follow.
         tick: called now and then; may raise to stop.
 
     Raises:
@@ -166,7 +171,7 @@ def matching_lines(
     """
     if not head and size < _BLOCK_BYTES:
         return  # there was nothing to read
-    lines = _WithContext(pattern.regex, context, tick) if context else _Plain(pattern, fd, tick)
+    lines = _WithContext(pattern.regex, context, wants_context, tick) if context else _Plain(pattern, fd, tick)
     if not head or len(head) != size:
         yield from _in_blocks(fd, head, lines, tick)
         return
@@ -271,8 +276,9 @@ class _Plain:
 class _WithContext:
     """A search that shows lines around a match: the last lines of a block are kept for the next."""
 
-    def __init__(self, regex: Any, context: int, tick: Callable[[], None]) -> None:
+    def __init__(self, regex: Any, context: int, wants_context: Callable[[], bool], tick: Callable[[], None]) -> None:
         self._regex = regex
+        self._wants_context = wants_context
         self._tick = tick
         self._context = context
         self._number = 1  # of the block's first line
@@ -296,10 +302,12 @@ class _WithContext:
             while self._after and shown < start:
                 number, counted = number + data.count(b"\n", counted, shown), shown
                 line, shown = _line_at(data, shown, len(data))
-                self._after -= 1
+                self._after = self._after - 1 if self._wants_context() else 0
                 yield Line(number, line, is_context=True)
             if found is None:
                 break
+            if not self._wants_context():
+                self._context = 0
             for before in _starts_before(data, shown, start, self._context):
                 number, counted = number + data.count(b"\n", counted, before), before
                 yield Line(number, _line_at(data, before, len(data))[0], is_context=True)
@@ -309,9 +317,18 @@ class _WithContext:
             at = shown
             self._after = self._context
         self._number = number + data.count(b"\n", counted)
-        kept = next(iter(_starts_before(data, 0, len(data), self._context)), len(data))
+        kept = self._kept_from(data)
         self._kept = data[kept:]
         self._kept_shown = min(max(shown - kept, 0), len(self._kept))
+
+    def _kept_from(self, data: bytes) -> int:
+        """Return where the last lines begin that the next block may show: whole ones, in `_KEPT_BYTES` at most."""
+        start = len(data)
+        for at in reversed(_starts_before(data, 0, len(data), self._context)):
+            if len(data) - at > _KEPT_BYTES:
+                break
+            start = at
+        return start
 
 
 def _line_at(data: bytes | bytearray, start: int, end: int) -> tuple[bytes, int]:

@@ -25,6 +25,8 @@ __all__ = ["Hit", "Searched", "search_files"]
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 # Beyond the bound lines are only counted; this many are enough to say "a great many".
 _COUNTED_MAX: Final = 1_000_000
+# What a line costs beside its own bytes: a million empty ones around a match would be a million objects.
+_HIT_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,8 @@ class _Budget:
     matches: int
     content_bytes: int
 
-    @property
-    def is_spent(self) -> bool:
-        return self.matches <= 0 or self.content_bytes <= 0
+    def has_room(self) -> bool:
+        return self.matches > 0 and self.content_bytes > 0
 
 
 def _is_file(workspace: Workspace, path: bytes) -> bool:
@@ -202,7 +203,10 @@ class _OneFile:
             if len(head) == size and self.pattern.is_absent(head):
                 self.tick()
                 return
-            lines = matching_lines(fd, self.pattern, size=size, head=head, context=self.context, tick=self.tick)
+            lines = matching_lines(
+                fd, self.pattern, size=size, head=head, context=self.context, wants_context=self.budget.has_room,
+                tick=self.tick,
+            )  # fmt: skip
             _collect(lines, path, searched, self.budget)
         except BinaryFile:
             searched.binary_skipped += 1
@@ -212,7 +216,7 @@ class _OneFile:
 
 def _collect(lines: Iterator[Line], path: bytes, searched: Searched, budget: _Budget) -> None:
     for line in lines:
-        if budget.is_spent:
+        if not budget.has_room():
             searched.left_out += not line.is_context
             if searched.left_out >= _COUNTED_MAX:
                 searched.counting_stopped = True
@@ -220,7 +224,7 @@ def _collect(lines: Iterator[Line], path: bytes, searched: Searched, budget: _Bu
             continue
         content = _cut(line.content)
         budget.matches -= not line.is_context
-        budget.content_bytes -= len(path) + len(content)
+        budget.content_bytes -= len(path) + len(content) + _HIT_BYTES
         searched.hits.append(Hit(path, Line(line.number, content, line.is_context)))
 
 

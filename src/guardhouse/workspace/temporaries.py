@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from guardhouse.workspace.change import remove_path, remove_tree
@@ -22,7 +23,7 @@ from guardhouse.workspace.errors import WorkspaceRefusal, refusal_of
 from guardhouse.workspace.handle import Workspace, open_beneath
 from guardhouse.workspace.place import Place, open_directory, open_place
 from guardhouse.workspace.replace import one_at_a_time, settle_swap
-from guardhouse.workspace.temporary_name import TEMPORARY_PREFIX, parse_swap_name
+from guardhouse.workspace.temporary_name import TEMPORARY_PREFIX, is_temporary, parse_swap_name
 from guardhouse.workspace.walk import Walk
 
 __all__ = ["Swept", "Temporaries", "remove_leftovers"]
@@ -30,6 +31,9 @@ __all__ = ["Swept", "Temporaries", "remove_leftovers"]
 _RECORDS: Final = b".work/tmp"
 _LENGTH: Final = struct.Struct(">I")
 _RECORD_MAX_BYTES: Final = 2 * 1024 * 1024
+# A command can put as much there as it likes: a start is not to take long, and the next one takes the rest.
+_RECORDS_AT_ONCE: Final = 1_000
+_NAMES_IN_RECORD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,9 @@ class Temporaries:
         except WorkspaceRefusal:
             return found
         try:
-            for text in os.listdir(dir_fd):
-                name = os.fsencode(text)
+            with os.scandir(dir_fd) as scanning:
+                names = [os.fsencode(entry.name) for entry in islice(scanning, _RECORDS_AT_ONCE)]
+            for name in names:
                 if name.startswith(b"worker-") and name != self._record_name:
                     found += self._sweep_record(dir_fd, name)
         finally:
@@ -128,9 +133,9 @@ class Temporaries:
         kept: tuple[bytes, ...] = ()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in _recorded(os.read(fd, _RECORD_MAX_BYTES)):
+            for path in islice(_recorded(os.read(fd, _RECORD_MAX_BYTES)), _NAMES_IN_RECORD):
                 # The record lies in the workspace, so a command may have written it: only names of ours are cleared.
-                if path.rpartition(b"/")[2].startswith(TEMPORARY_PREFIX):
+                if is_temporary(path.rpartition(b"/")[2]):
                     kept += _clear(self._workspace, path).kept
             os.unlink(name, dir_fd=dir_fd)
         except OSError:  # locked by a worker that lives, or no record of ours
@@ -161,7 +166,7 @@ def remove_leftovers(
     stale = [
         walked.entry.path
         for walked in walk.entries()
-        if walked.name.startswith(TEMPORARY_PREFIX)
+        if is_temporary(walked.name)
         and (
             parse_swap_name(walked.name) is not None
             or (walked.entry.kind in (Kind.FILE, Kind.DIRECTORY) and walked.entry.mtime_ns / 1e9 < before_s)

@@ -12,12 +12,13 @@ import re
 import stat
 from typing import Final, NamedTuple
 
-__all__ = ["TEMPORARY_PREFIX", "SwapName", "identity_of", "kept_name", "parse_swap_name", "swap_name"]
+__all__ = ["TEMPORARY_PREFIX", "SwapName", "identity_of", "is_temporary", "kept_name", "parse_swap_name", "swap_name"]
 
 TEMPORARY_PREFIX: Final = b".guardhouse-tmp-"
 _UNKNOWN: Final = b"0" * 16
 # With all that stands before it 140 bytes at most: less than any file system's bound on a name (eCryptfs: 143).
 _NAME_KEPT_BYTES: Final = 72
+_PLAIN: Final = re.compile(re.escape(TEMPORARY_PREFIX) + rb"[0-9a-f]{16}")
 _SWAP: Final = re.compile(
     re.escape(TEMPORARY_PREFIX) + rb"(?P<random>[0-9a-f]{16})-(?P<ours>[0-9a-f]{16})-(?P<found>[0-9a-f]{16})-"
     rb"(?P<name>.{1,72})",
@@ -39,6 +40,11 @@ class SwapName(NamedTuple):
     ours: bytes
     found: bytes | None
     name: bytes
+
+
+def is_temporary(name: bytes) -> bool:
+    """Say whether ``name`` is one that we give; somebody's file that only begins like one is not."""
+    return _PLAIN.fullmatch(name) is not None or _SWAP.fullmatch(name) is not None
 
 
 def identity_of(found: os.stat_result) -> bytes:

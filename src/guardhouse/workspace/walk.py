@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from stat import S_ISREG
 from typing import Final, NamedTuple
@@ -25,6 +26,10 @@ _CHILD_FLAGS: Final = _TOP_FLAGS | os.O_NOFOLLOW
 _PROBLEMS_KEPT: Final = 100
 _PROBLEM_PATHS_MAX_BYTES: Final = 256 * 1024
 _CHUNK: Final = 256
+# What is known of a directory's entries at once, some 900 bytes of each; of a larger one a part at a time.
+_AT_ONCE: Final = 65_536
+# Names of one directory, 200 bytes each, that are put in order at all; the worker has 512 MiB.
+_ENTRIES_MAX: Final = 1_000_000
 _text_name: Final = attrgetter("name")
 
 
@@ -101,12 +106,29 @@ _NOTHING: Final = _Contents([], [], [], [])
 
 @dataclass(slots=True)
 class _Frame:
-    """A directory that a walk is in: what it holds, how far it is read, its path from the top, the handle on it."""
+    """A directory that a walk is in.
+
+    Attributes:
+        contents: what it holds, of a large one the part that is being read.
+        below: its path from the top.
+        parent: the handle on it.
+        at: how far `contents` is read.
+        rest: what follows `contents`, not looked at yet; last first.
+        rest_fd: a descriptor of the directory for as long as there is a rest, this frame's own; -1 otherwise.
+    """
 
     contents: _Contents
     below: bytes
     parent: Workspace
     at: int = 0
+    rest: list["os.DirEntry[str]"] = field(default_factory=list)
+    rest_fd: int = -1
+
+    def close(self) -> None:
+        """Close the descriptor for the rest."""
+        if self.rest_fd >= 0:
+            os.close(self.rest_fd)
+            self.rest_fd = -1
 
 
 @dataclass(slots=True)
@@ -164,9 +186,10 @@ class Walk:
         self._prefix = b"" if self.start in (b".", b"") else self.start.rstrip(b"/") + b"/"
         top = self._open_top()
         descent = Descent(top)
+        # One frame for each directory on the way down.
+        frames: list[_Frame] = []
         try:
-            # One frame for each directory on the way down.
-            frames = [_Frame(self._read(top, b""), b"", self.workspace.at(top, self._top_place))]
+            frames.append(self._frame(top, b"", self.workspace.at(top, self._top_place)))
             while frames:
                 frame = frames[-1]
                 goes_down = self.max_depth is None or len(frames) < self.max_depth
@@ -174,8 +197,9 @@ class Walk:
                 if run.names:
                     yield run
                 if child is None:
-                    frames.pop()
-                    self._go_back(frames, descent)
+                    if not self._read_on(frame):
+                        frames.pop()
+                        self._go_back(frames, descent)
                     continue
                 if not self.enter(run.prefix + child):
                     continue
@@ -187,8 +211,10 @@ class Walk:
                     self._note(below, str(refusal))
                     continue
                 descent.push(len(frames), fd)
-                frames.append(_Frame(self._read(fd, below), below, self.workspace.at(fd, self._place_of(below))))
+                frames.append(self._frame(fd, below, self.workspace.at(fd, self._place_of(below))))
         finally:
+            for frame in frames:
+                frame.close()
             descent.close()
             os.close(top)
 
@@ -213,7 +239,7 @@ class Walk:
                 fd = descent.directory(len(frames) - 1, frame.below)
             except OSError as error:
                 self._note(frame.below, str(refusal_of(error, self._prefix + frame.below)))
-                frames.pop()
+                frames.pop().close()
                 continue
             frame.parent = self.workspace.at(fd, self._place_of(frame.below))
             return
@@ -225,19 +251,45 @@ class Walk:
         self._top_place = opened.place
         return opened.fd
 
-    def _read(self, fd: int, below: bytes) -> _Contents:
-        """Return the entries of the directory ``fd`` in byte order, without what a rule keeps from being read."""
+    def _frame(self, fd: int, below: bytes, parent: Workspace) -> _Frame:
+        """Return the frame for the directory ``fd``, its entries in byte order, without what a rule keeps from being
+        read.
+        """
+        frame = _Frame(_NOTHING, below, parent)
         try:
-            with os.scandir(fd) as scanning:
-                scanned = list(scanning)
+            scanned = _scanned(fd)
+            if len(scanned) > _AT_ONCE:
+                # An entry is looked at through the very descriptor it was read from, and a walk may close its own.
+                frame.rest_fd = os.dup(fd)
+                scanned = _scanned(frame.rest_fd)
         except OSError as error:
+            frame.close()
             self._note(below, str(refusal_of(error, self._prefix + below or b".")))
-            return _NOTHING
-        if not scanned:
-            return _NOTHING
+            return frame
+        if len(scanned) > _ENTRIES_MAX:
+            self._note(below, f"more than {_ENTRIES_MAX} entries in one directory; the others are not seen")
+            scanned.pop()
         # Characters and bytes are in one order, but for names that are not UTF-8.
         is_plain = all(map(str.isascii, map(_text_name, scanned)))
-        scanned.sort(key=_text_name if is_plain else _byte_name)
+        scanned.sort(key=_text_name if is_plain else _byte_name, reverse=len(scanned) > _AT_ONCE)
+        if frame.rest_fd >= 0:
+            frame.rest = scanned
+            self._read_on(frame)
+        elif scanned:
+            frame.contents = self._look_at(scanned, below)
+        return frame
+
+    def _read_on(self, frame: _Frame) -> bool:
+        """Take the next part of the rest as the frame's contents; False, and nothing is left open, without a rest."""
+        if not frame.rest:
+            frame.close()
+            return False
+        part = frame.rest[: -_AT_ONCE - 1 : -1]
+        del frame.rest[-_AT_ONCE:]
+        frame.contents, frame.at = self._look_at(part, frame.below), 0
+        return True
+
+    def _look_at(self, scanned: list["os.DirEntry[str]"], below: bytes) -> _Contents:
         contents = _Contents([], [], [], [])
         for start in range(0, len(scanned), _CHUNK):
             self.tick()
@@ -286,6 +338,11 @@ class Walk:
         self._problem_bytes += len(path)
         if len(self.problems) < _PROBLEMS_KEPT and self._problem_bytes <= _PROBLEM_PATHS_MAX_BYTES:
             self.problems.append(Problem(path, reason))
+
+
+def _scanned(fd: int) -> list["os.DirEntry[str]"]:
+    with os.scandir(fd) as scanning:
+        return list(islice(scanning, _ENTRIES_MAX + 1))
 
 
 def _byte_name(entry: "os.DirEntry[str]") -> bytes:

@@ -150,13 +150,19 @@ def edit_file(
             f"text occurs {count} times in {shown(relative)}; give more of the lines around it, or ask for all",
             code=Code.CONFLICT,
         )
-    after = before.replace(old, new)
+    # Reckoned first: a letter replaced a million times by a page would not fit into any memory.
+    size, most = len(before) + count * (len(new) - len(old)), max(max_bytes, WRITE_MAX_BYTES)
+    if size > most:
+        raise WorkspaceRefusal(
+            f"{shown(relative)} would have {size} bytes with {count} replacements: one edit makes {most} at most",
+            code=Code.TOO_LARGE,
+        )
     written = write_file(
         workspace,
         relative,
-        after,
+        before.replace(old, new),
         if_checksum=checksum,
-        max_bytes=max(max_bytes, WRITE_MAX_BYTES),
+        max_bytes=most,
         temporaries=temporaries,
         admit=admit,
     )
