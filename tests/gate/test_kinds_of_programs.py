@@ -96,9 +96,10 @@ def test_java(deny_gate: Gate, bare_wall: Gate) -> None:
 
 def test_go(deny_gate: Gate, bare_wall: Gate, tmp_path: Path) -> None:
     """Goroutines on many threads fork and exec at once. Long form: a program of our own; short: the tool itself."""
-    tool = shutil.which("go")
+    # Where its own packages install it, and where distributions do.
+    tool = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin:/usr/lib/go/bin")
     if tool is None:
-        pytest.skip("go is not installed here")
+        pytest.skip("go is not installed here (Debian: golang-go)")
     if not os.environ.get("GUARDHOUSE_LONG_TESTS"):
         # Itself a Go program, with a runtime of many threads.
         assert same(f"{tool} version", deny_gate, bare_wall).startswith("go version")

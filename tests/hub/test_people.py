@@ -141,12 +141,12 @@ async def test_another_page_cannot_sign_its_visitor_in(hub):
 async def test_the_cookie_is_rotated_and_the_old_value_ends(hub, monkeypatch):
     """After its time the answer brings a new value; the old one serves what is on its way, then nothing."""
     cookies = await become_owner(hub)
-    monkeypatch.setattr(authorize, "SIGN_IN_ROTATE_MS", 0)
-    monkeypatch.setattr(authorize, "SIGN_IN_GRACE_MS", 60_000)
+    monkeypatch.setattr(authorize.credentials, "SIGN_IN_ROTATE_MS", 0)
+    monkeypatch.setattr(authorize.credentials, "SIGN_IN_GRACE_MS", 60_000)
     async with httpx2.AsyncClient(base_url=hub.url) as http:
         reply = await http.get("/api/v1/self", cookies=cookies)
         renewed = {reply.headers["set-cookie"].partition("=")[0]: reply.headers["set-cookie"].partition("=")[2][:52]}
-    monkeypatch.setattr(authorize, "SIGN_IN_ROTATE_MS", 10**9)
+    monkeypatch.setattr(authorize.credentials, "SIGN_IN_ROTATE_MS", 10**9)
     assert renewed != dict(cookies)
     for known in (cookies, renewed):
         async with httpx2.AsyncClient(base_url=hub.url, cookies=known) as http:

@@ -108,19 +108,21 @@ def install_skill(
     archive = read_archive(archive_data)
     if archive.manifest.name != skill_name:
         raise SkillRefused(f"SKILL.md says that its name is {archive.manifest.name!r}, asked was {skill_name!r}")
-    temporaries = temporaries or Temporaries(workspace)
-    with open_place(workspace, path, make_parents=True, protect=protect) as place:
+    with (
+        Temporaries.lent(temporaries, workspace) as names,
+        open_place(workspace, path, make_parents=True, protect=protect) as place,
+    ):
         _check_replaceable(place, path)
         if place.found is not None:
             check_tree_rules(place.workspace, place.name, place.found)
         admit_growth(archive.total_size, len(archive.entries), path)
-        beside = temporaries.name_in(place.path.rpartition(b"/")[0] or b".")
+        beside = names.name_in(place.path.rpartition(b"/")[0] or b".")
         try:
             os.mkdir(beside, 0o755, dir_fd=place.dir_fd)
             try:
                 _unpack(place, beside, archive, archive_data, tick)
                 kernel.sync_file_system(place.dir_fd)
-                _swap(place, path, beside, temporaries)
+                _swap(place, path, beside, names)
             finally:
                 _remove_beside(place, beside)
             os.fsync(place.dir_fd)

@@ -11,7 +11,7 @@ import secrets
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -92,6 +92,19 @@ class Temporaries:
         finally:
             os.close(dir_fd)
         return found
+
+    @classmethod
+    @contextmanager
+    def lent(cls, temporaries: "Temporaries | None", workspace: Workspace) -> Iterator["Temporaries"]:
+        """Yield ``temporaries``, or where the caller has none, some of its own for this one change."""
+        if temporaries is not None:
+            yield temporaries
+            return
+        own = cls(workspace)
+        try:
+            yield own
+        finally:
+            own.close()
 
     def close(self) -> None:
         """Take back the record; nothing is unfinished now."""

@@ -157,14 +157,15 @@ def _finish(
             code=Code.CHECKSUM,
         )
     size = os.fstat(fd).st_size
-    with open_place(workspace, relative, make_parents=True, through_links=True) as place:
+    with (
+        Temporaries.lent(temporaries, workspace) as names,
+        open_place(workspace, relative, make_parents=True, through_links=True) as place,
+    ):
         with one_at_a_time(place.dir_fd) if if_checksum is not None else nullcontext():
             check_replaceable(place, relative, if_checksum)
             admit(place, size)
             # Copied, not renamed: the place may be on another file system, and a temporary name beside it always works.
-            notes = put_content(
-                place, _parts(fd, tick), relative, temporaries or Temporaries(workspace), if_checksum=if_checksum
-            )
+            notes = put_content(place, _parts(fd, tick), relative, names, if_checksum=if_checksum)
         return Written(place.path, size, digest.hexdigest(), place.found is None, notes)
 
 

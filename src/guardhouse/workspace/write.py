@@ -88,7 +88,10 @@ def write_file(
             f"content of {len(content)} bytes for {shown(relative)} is too large: one write takes {max_bytes}",
             code=Code.TOO_LARGE,
         )
-    with open_place(workspace, relative, make_parents=True, through_links=True) as place:
+    with (
+        Temporaries.lent(temporaries, workspace) as names,
+        open_place(workspace, relative, make_parents=True, through_links=True) as place,
+    ):
         with one_at_a_time(place.dir_fd) if if_checksum is not None else nullcontext():
             check_replaceable(place, relative, if_checksum)
             admit(place, len(content))
@@ -96,7 +99,7 @@ def write_file(
                 place,
                 [memoryview(content)],
                 relative,
-                temporaries or Temporaries(workspace),
+                names,
                 sync=sync,
                 if_checksum=if_checksum,
             )
