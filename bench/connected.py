@@ -302,9 +302,10 @@ class Measurement:
         before = await fleet.counts()
         meanwhile: list[float] = []
         async with self.client() as http:
+            is_over = trio.Event()
 
             async def ask_meanwhile() -> None:
-                while True:
+                while not is_over.is_set():
                     began = time.perf_counter()
                     if await self.ask(http) == "succeeded":
                         meanwhile.append(time.perf_counter() - began)
@@ -316,8 +317,7 @@ class Measurement:
                 nursery.start_soon(ask_meanwhile)
                 took_s = await fleet.until_connected(self.runners, began_s=began_s)
                 peak_kib = self.hub.memory_kib("VmHWM")
-                await trio.sleep(1)
-                nursery.cancel_scope.cancel()
+                is_over.set()
         after = await fleet.counts()
         self.found["restart"] = {
             "answers_after_s": round(self.hub.started_s, 1),
@@ -340,7 +340,8 @@ class Measurement:
             stored = await trio.to_thread.run_sync(stored_tasks, self.state_dir)
             started = await fleet.record()
             unended = [task_id for task_id, _, _, ends in stored if not ends]
-            if not unended or time.perf_counter() > deadline_s:
+            waited_for = unended if self.options.ends == "all" else started.keys() & set(unended)
+            if not waited_for or time.perf_counter() > deadline_s:
                 break
             await trio.sleep(1)
         ids = {task_id for task_id, *_ in stored}
@@ -372,6 +373,7 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=2, help="seconds over which the first dials are spread")
     parser.add_argument("--tasks", type=int, default=200, help="tasks of each kind of dispatch")
     parser.add_argument("--ends-wait", type=float, default=150, help="seconds to wait for the last ends")
+    parser.add_argument("--ends", choices=("all", "started"), default="all", help="whose ends are waited for")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--json", action="store_true", help="one line")
     options = parser.parse_args()

@@ -27,8 +27,9 @@ from urllib.parse import urlsplit
 from guardhouse.runner.reconnect import ReconnectSchedule
 
 HEARTBEAT_S = 54.0
-# Our runner's own: connect, handshake and upgrade together.
-UPGRADE_WITHIN_S = 35.0
+# Our runner's own: TCP and TLS together, and the upgrade.
+CONNECT_WITHIN_S = 25.0
+UPGRADE_WITHIN_S = 10.0
 RESEND_S = 60.0
 
 
@@ -64,7 +65,7 @@ class Runner:
             began_s = loop.time()
             wire = Wire(self)
             try:
-                async with asyncio.timeout(UPGRADE_WITHIN_S):
+                async with asyncio.timeout(CONNECT_WITHIN_S):
                     self.fleet.dials += 1
                     await loop.create_connection(
                         lambda wire=wire: wire,
@@ -74,6 +75,7 @@ class Runner:
                         server_hostname="localhost" if self.fleet.context else None,
                         local_addr=(self.fleet.source, 0),
                     )
+                async with asyncio.timeout(UPGRADE_WITHIN_S):
                     await wire.upgraded.wait()
                 await wire.over.wait()
             except OSError:  # TimeoutError is one

@@ -33,7 +33,10 @@ HANDSHAKE_TIMEOUT_S: Final = 8.0
 # Well below the 60 s after which either side gives an idle WebSocket up (WIRE_PROTOCOL "Transport").
 PING_INTERVAL_S: Final = 20.0
 GRACEFUL_TIMEOUT_S: Final = 5.0
-_BACKLOG: Final = 1024
+# Connections that the kernel holds until they are accepted; at most net.core.somaxconn (4,096 since Linux 5.4).
+# After a restart thousands of runners dial within seconds: beyond it SYNs are dropped, and repeated after 1, 3 and
+# 7 s, in which nothing is done for them. More would wait longer than a runner waits for its upgrade.
+_BACKLOG: Final = 4096
 
 
 @dataclass(frozen=True)

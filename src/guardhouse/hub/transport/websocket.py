@@ -135,11 +135,12 @@ class BoundedWebSocket(WSStream):
                 await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _send_pings(self) -> None:
+        # Not at once: a connection that has just been made is alive, and thousands are made together after a restart.
         interval_s = self.config.websocket_ping_interval or float("inf")
         while not self._over.is_set():
-            await self.ping()
             with trio.move_on_after(interval_s):
                 await self._over.wait()
+            await self.ping()
 
     async def _fail(self, code: CloseReason, reason: str) -> None:
         """Say why, stop listening, and let the application end."""
