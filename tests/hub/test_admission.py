@@ -1,6 +1,7 @@
 """Many runners at once: who waits, who is told to come back later, and what that costs the store."""
 
 import json
+import socket
 from functools import partial
 
 import pytest
@@ -126,3 +127,36 @@ async def test_a_stopping_hub_spreads_the_return_of_its_runners(hub, monkeypatch
         hub.hub.services.links.close_all(reason="stopping")
         goodbye = await runner.expect("hub.goodbye")
     assert 0 <= goodbye["reconnect_after_s"] <= 10
+
+
+def answer_of(sock):
+    """Return the first bytes of an answer; none where the connection was closed, with a request unread or not."""
+    try:
+        return sock.recv(100)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("tls", [pytest.param(False, id="plain"), pytest.param(True, id="tls")])
+async def test_a_runner_that_gave_up_while_it_waited_costs_nothing(start_hub, monkeypatch, tls):
+    """An upgrade whose sender hung up before it was accepted is not served; a plain request's half-open one is."""
+    async with start_hub(tls=tls) as hub:
+        token = (await hub.environment())["token"]
+        asked = []
+        monkeypatch.setattr(hub.hub.services.admission, "read", asked.append)
+        address = hub.hub.listener.socket.getsockname()
+        upgrade = (
+            f"GET /api/v1/runner/ws?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        # No turn of the event loop, which the hub shares, until all of it has been done: the hub finds it like this.
+        gone, half_open = socket.create_connection(address), socket.create_connection(address)
+        gone.sendall(upgrade.encode())
+        gone.shutdown(socket.SHUT_WR)
+        half_open.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        half_open.shutdown(socket.SHUT_WR)
+        with gone, half_open, trio.fail_after(30):
+            assert await trio.to_thread.run_sync(answer_of, gone) == b""
+            answer = await trio.to_thread.run_sync(answer_of, half_open)
+        assert answer.startswith(b"HTTP/1.1 200") is not tls
+        assert asked == []

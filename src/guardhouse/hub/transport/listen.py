@@ -33,10 +33,10 @@ HANDSHAKE_TIMEOUT_S: Final = 8.0
 # Well below the 60 s after which either side gives an idle WebSocket up (WIRE_PROTOCOL "Transport").
 PING_INTERVAL_S: Final = 20.0
 GRACEFUL_TIMEOUT_S: Final = 5.0
-# Connections that the kernel holds until they are accepted; at most net.core.somaxconn (4,096 since Linux 5.4).
-# After a restart thousands of runners dial within seconds: beyond it SYNs are dropped, and repeated after 1, 3 and
-# 7 s, in which nothing is done for them. More would wait longer than a runner waits for its upgrade.
-_BACKLOG: Final = 4096
+# Connections that the kernel holds until they are accepted. When thousands of runners dial within seconds, SYNs beyond
+# it are dropped and repeated after 1, 3 and 7 s, which costs the hub nothing. With 4,096 a busy hub of 100 upgrades a
+# second worked for minutes on nothing but connections whose runner had given up after its 10 s (bench/README.md).
+_BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True)
