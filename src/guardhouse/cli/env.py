@@ -9,6 +9,7 @@ from guardhouse.cli.client import HubClient, hub_options, print_json
 from guardhouse.cli.env_join import join_token
 from guardhouse.cli.env_lifecycle import drain, guide, undrain
 from guardhouse.cli.env_policy import policy
+from guardhouse.cli.paging import read_pages
 from guardhouse.cli.tables import print_facts, print_table
 
 __all__ = ["env"]
@@ -53,15 +54,8 @@ def list_(
     client: HubClient, *, status: str | None, tag: str | None, scope: str | None, text: str | None, as_json: bool
 ) -> None:
     """List environments by name."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        query = {"status": status, "tag": tag, "scope": scope, "text": text, "cursor": cursor, "limit": 500}
-        page = client.request("GET", "/api/v1/environments", query=query)
-        found += page["environments"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    query = {"status": status, "tag": tag, "scope": scope, "text": text}
+    found, _ = read_pages(client, "/api/v1/environments", "environments", query=query)
     if as_json:
         print_json({"environments": found})
         return

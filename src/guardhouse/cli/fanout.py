@@ -12,6 +12,7 @@ import click
 
 from guardhouse.cli.client import ClientError, HubClient, HubUnreachable, hub_options, print_json
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.paging import read_pages, say_more
 from guardhouse.cli.tables import plain_text, print_facts, print_table
 
 __all__ = ["fanout"]
@@ -197,17 +198,10 @@ def _print(client: HubClient, fanout_id: str, *, as_json: bool) -> dict[str, Any
 @hub_options
 def list_(client: HubClient, *, state: str | None, limit: int, as_json: bool) -> None:
     """List fan-outs, newest first."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while len(found) < limit:
-        query = {"state": state, "cursor": cursor, "limit": min(500, limit - len(found))}
-        page = client.request("GET", _PATH, query=query)
-        found += page["fanouts"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    query = {"state": state}
+    found, more = read_pages(client, _PATH, "fanouts", query=query, limit=limit)
     if as_json:
-        print_json({"fanouts": found, "more": cursor is not None})
+        print_json({"fanouts": found, "more": more})
         return
     rows = [
         (
@@ -221,8 +215,8 @@ def list_(client: HubClient, *, state: str | None, limit: int, as_json: bool) ->
         for one in found
     ]
     print_table(("fan-out", "state", "ok", "failed", "created", "command"), rows, flexible=5)
-    if cursor is not None:
-        click.echo(f"there are more; --limit {limit * 10} shows them", err=True)
+    if more:
+        say_more(limit)
 
 
 @fanout.command()

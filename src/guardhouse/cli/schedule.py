@@ -2,13 +2,13 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import quote
 
 import click
 
 from guardhouse.cli.client import ClientError, HubClient, hub_options, print_json
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.paging import read_pages, say_more
 from guardhouse.cli.tables import print_facts, print_table
 
 __all__ = ["SCHEDULES_PATH", "parse_at", "schedule"]
@@ -60,30 +60,18 @@ def schedule() -> None:
 @hub_options
 def list_(client: HubClient, *, environment: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List schedules, the latest start first."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while len(found) < limit:
-        query = {
-            "environment": environment,
-            "state": state,
-            "cursor": cursor,
-            "limit": min(500, limit - len(found)),
-        }
-        page = client.request("GET", SCHEDULES_PATH, query=query)
-        found += page["schedules"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    query = {"environment": environment, "state": state}
+    found, more = read_pages(client, SCHEDULES_PATH, "schedules", query=query, limit=limit)
     if as_json:
-        print_json({"schedules": found, "more": cursor is not None})
+        print_json({"schedules": found, "more": more})
         return
     rows = [
         (one["id"], one["state"], one["run_at"], one["environment_name"], one["task_id"], one["command"])
         for one in found
     ]
     print_table(("schedule", "state", "at", "environment", "task", "command"), rows, flexible=5)
-    if cursor is not None:
-        click.echo(f"there are more; --limit {limit * 10} shows them", err=True)
+    if more:
+        say_more(limit)
 
 
 @schedule.command()

@@ -12,6 +12,7 @@ import click
 from guardhouse.cli.client import ClientError, HubClient, hub_options, print_json
 from guardhouse.cli.exec import command_options, run_command
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.paging import read_pages, say_more
 from guardhouse.cli.tables import plain_text, print_facts, print_table
 
 __all__ = ["session"]
@@ -102,29 +103,15 @@ def list_(
     as_json: bool,
 ) -> None:
     """List sessions, newest first."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while len(found) < limit:
-        query = {
-            "text": text,
-            "scope": scope,
-            "environment": environment,
-            "mine": mine,
-            "cursor": cursor,
-            "limit": min(500, limit - len(found)),
-        }
-        page = client.request("GET", "/api/v1/sessions", query=query)
-        found += page["sessions"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    query = {"text": text, "scope": scope, "environment": environment, "mine": mine}
+    found, more = read_pages(client, "/api/v1/sessions", "sessions", query=query, limit=limit)
     if as_json:
-        print_json({"sessions": found, "more": cursor is not None})
+        print_json({"sessions": found, "more": more})
         return
     rows = [(one["id"], one["state"], _where(one), _scope(one), one["active_ago"], one["title"]) for one in found]
     print_table(("session", "state", "environment", "scope", "active", "title"), rows, flexible=5)
-    if cursor is not None:
-        click.echo(f"there are more; --limit {limit * 10} shows them", err=True)
+    if more:
+        say_more(limit)
 
 
 @session.command()

@@ -11,6 +11,7 @@ import click
 
 from guardhouse.cli.client import ClientError, HubClient, decode_reply, hub_options, print_json
 from guardhouse.cli.exit_codes import ExitCode
+from guardhouse.cli.paging import read_pages
 from guardhouse.cli.skill_pack import pack_directory
 from guardhouse.cli.tables import plain_text, print_facts, print_table
 from guardhouse.limits import SKILL_ARCHIVE_MAX_BYTES
@@ -116,14 +117,7 @@ def _bindings(environments: tuple[str, ...], tags: tuple[str, ...], *, automatic
 @hub_options
 def list_(client: HubClient, *, as_json: bool) -> None:
     """List skills, by name."""
-    skills: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = client.request("GET", _PATH, query={"limit": 500, "cursor": cursor})
-        skills += page["skills"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    skills, _ = read_pages(client, _PATH, "skills")
     if as_json:
         print_json({"skills": skills})
         return
@@ -156,14 +150,7 @@ def _bound(found: dict[str, Any]) -> str:
 def show(client: HubClient, *, skill: str, as_json: bool) -> None:
     """Show one skill, and how it stands in each environment."""
     found = client.request("GET", _path(skill))
-    copies: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = client.request("GET", _path(skill, "/environments"), query={"limit": 500, "cursor": cursor})
-        copies += page["copies"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    copies, _ = read_pages(client, _path(skill, "/environments"), "copies")
     if as_json:
         print_json({**found, "copies": copies})
         return

@@ -12,6 +12,7 @@ from guardhouse.cli.client import ClientError, HubClient, hub_options, print_jso
 from guardhouse.cli.exec_tree import tree_lines
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.follow import exit_status, follow_output
+from guardhouse.cli.paging import read_pages, say_more
 from guardhouse.cli.tables import print_facts, print_table
 from guardhouse.cli.terminal import HarmlessOutput
 
@@ -154,30 +155,21 @@ def list_(
     as_json: bool,
 ) -> None:
     """List tasks, newest first."""
-    found: list[dict[str, Any]] = []
-    cursor = None
-    while len(found) < limit:
-        query = {
-            "environment": environment,
-            "state": state,
-            "text": text,
-            "executed": executed,
-            "operation": operation,
-            "session_id": session_id,
-            "origin": origin,
-            "asked_by": asked_by,
-            "since": since,
-            "until": until,
-            "cursor": cursor,
-            "limit": min(500, limit - len(found)),
-        }
-        page = client.request("GET", "/api/v1/tasks", query=query)
-        found += page["tasks"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    query = {
+        "environment": environment,
+        "state": state,
+        "text": text,
+        "executed": executed,
+        "operation": operation,
+        "session_id": session_id,
+        "origin": origin,
+        "asked_by": asked_by,
+        "since": since,
+        "until": until,
+    }
+    found, more = read_pages(client, "/api/v1/tasks", "tasks", query=query, limit=limit)
     if as_json:
-        print_json({"tasks": found, "more": cursor is not None})
+        print_json({"tasks": found, "more": more})
         return
     rows = [
         (
@@ -191,8 +183,8 @@ def list_(
         for one in found
     ]
     print_table(("task", "state", "exit", "environment", "created", "command"), rows, flexible=5)
-    if cursor is not None:
-        click.echo(f"there are more; --limit {limit * 10} shows them", err=True)
+    if more:
+        say_more(limit)
 
 
 @task.command()

@@ -8,13 +8,13 @@ from sqlalchemy import Connection
 
 from guardhouse.errors import InvariantError
 from guardhouse.hub.api import schemas_approvals as schemas
-from guardhouse.hub.api.concern import environment_not_found
+from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.api.environments import find_environment
+from guardhouse.hub.api.environment_filter import environment_id_of
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.approvals.desk import Decided, Decider
 from guardhouse.hub.clock import iso_time, now_ms
-from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
+from guardhouse.hub.concerns import reach_of
 from guardhouse.hub.store import approvals as store
 from guardhouse.hub.store import audit
 from guardhouse.hub.store.approvals import ApprovalRecord, GrantRecord
@@ -63,23 +63,14 @@ def approval_view(record: ApprovalRecord, *, whole: bool) -> schemas.Approval:
 async def list_approvals(call: Call) -> Reply:
     """Answer one page of approvals, newest first."""
     query: schemas.ApprovalQuery = call.query
-    environment_id = None
-    if query.environment is not None:
-        environment_id = query.environment
-        if not environment_id.startswith("env_"):
-            found = await find_environment(call, query.environment)
-            try:
-                check_sees(call.actor, found)
-            except NotVisible as error:
-                raise environment_not_found(query.environment) from error
-            environment_id = found.id
+    environment_id = await environment_id_of(call, query.environment)
     records = await call.services.database.read(
         partial(
             store.list_approvals,
             state=query.state,
             environment_id=environment_id,
             task_id=query.task,
-            before=_parse_cursor(query.cursor),
+            before=parse_cursor(query.cursor),
             limit=query.limit + 1,
             reach=reach_of(call.actor),
         )
@@ -89,18 +80,9 @@ async def list_approvals(call: Call) -> Reply:
     return Reply(
         schemas.ApprovalList(
             approvals=[approval_view(record, whole=False) for record in page],
-            next_cursor=f"{page[-1].asked_ms}.{page[-1].id}" if more else None,
+            next_cursor=render_cursor(page[-1].asked_ms, page[-1].id) if more else None,
         )
     )
-
-
-def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    at, _, approval_id = cursor.partition(".")
-    if not (at.isascii() and at.isdigit() and len(at) <= 15 and approval_id):
-        raise ApiError(400, "invalid_query", f"cursor {cursor!r} is none of ours", hint="use next_cursor as it came")
-    return int(at), approval_id
 
 
 def _the_approval(call: Call) -> ApprovalRecord:

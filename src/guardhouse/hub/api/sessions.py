@@ -8,11 +8,12 @@ from sqlalchemy import Connection
 from guardhouse.hub.api import schemas_sessions as schemas
 from guardhouse.hub.api import views
 from guardhouse.hub.api.concern import environment_not_found
+from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.api.environments import find_environment
+from guardhouse.hub.api.environment_filter import environment_id_of
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import iso_time, now_ms, relative_time
-from guardhouse.hub.concerns import NotVisible, check_runs, check_sees, reach_of
+from guardhouse.hub.concerns import NotVisible, check_runs, reach_of
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.sessions.choice import NothingToChoose, environment_gone, explain_unavailable
 from guardhouse.hub.sessions.export import export_session
@@ -226,14 +227,7 @@ async def create_session(call: Call) -> Reply:
 async def list_sessions(call: Call) -> Reply:
     """Answer one page of sessions, newest first."""
     query: schemas.SessionQuery = call.query
-    environment_id = query.environment
-    if environment_id is not None and not environment_id.startswith("env_"):
-        found = await find_environment(call, environment_id)
-        try:
-            check_sees(call.actor, found)
-        except NotVisible as error:
-            raise environment_not_found(environment_id) from error
-        environment_id = found.id
+    environment_id = await environment_id_of(call, query.environment)
     actor = call.actor
     records = await call.services.database.read(
         partial(
@@ -247,7 +241,7 @@ async def list_sessions(call: Call) -> Reply:
             sees=store.sees_conditions(
                 reach_of(actor), caller=actor.id, person_id=actor.person.id if actor.person is not None else None
             ),
-            before=_parse_cursor(query.cursor),
+            before=parse_cursor(query.cursor),
             limit=query.limit + 1,
         )
     )
@@ -255,18 +249,9 @@ async def list_sessions(call: Call) -> Reply:
     return Reply(
         schemas.SessionList(
             sessions=await _views(call, page),
-            next_cursor=f"{page[-1].created_ms}.{page[-1].id}" if len(records) > query.limit else None,
+            next_cursor=render_cursor(page[-1].created_ms, page[-1].id) if len(records) > query.limit else None,
         )
     )
-
-
-def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    at, _, last_id = cursor.partition(".")
-    if not (at.isascii() and at.isdigit() and len(at) <= 15 and last_id):
-        raise ApiError(400, "invalid_query", f"cursor {cursor!r} is none of ours", hint="use next_cursor as it came")
-    return int(at), last_id
 
 
 async def show_session(call: Call) -> Reply:
@@ -358,7 +343,7 @@ async def show_history(call: Call) -> Reply:
         partial(
             session_history.list_steps,
             session_id=found.id,
-            after=_parse_cursor(query.cursor),
+            after=parse_cursor(query.cursor),
             limit=query.limit + 1,
             whole=False,
         )

@@ -12,10 +12,10 @@ from guardhouse.hub.api import schemas, views
 from guardhouse.hub.api.concern import environment_not_found, mcp_server_not_found, task_not_found
 from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.api.environments import find_environment
+from guardhouse.hub.api.environment_filter import environment_id_of
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.clock import parse_time
-from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
+from guardhouse.hub.concerns import NotVisible, reach_of
 from guardhouse.hub.mcp_servers import MCP_OPERATIONS
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord
@@ -114,16 +114,7 @@ async def _wait(call: Call, record: TaskRecord, wait_s: float) -> TaskRecord:
 async def list_tasks(call: Call) -> Reply:
     """Answer one page of tasks, newest first."""
     query: schemas.TaskQuery = call.query
-    environment_id = None
-    if query.environment is not None:
-        environment_id = query.environment
-        if not environment_id.startswith("env_"):
-            found = await find_environment(call, query.environment)
-            try:
-                check_sees(call.actor, found)
-            except NotVisible as error:
-                raise environment_not_found(query.environment) from error
-            environment_id = found.id
+    environment_id = await environment_id_of(call, query.environment)
     records = await call.services.database.read(
         partial(
             store.list_tasks,
