@@ -464,23 +464,29 @@ async def test_words_of_a_machine_stay_inside_their_marks(hub) -> None:
 async def test_no_form_without_the_right_to_decide(hub) -> None:
     """A client that would say yes to anything is not asked where its token may not decide."""
     created = await hub.environment()
-    secret = await token(hub, "env:read", "tasks:run", "tasks:read", "approvals:read")
 
     async def yes(_context: Any, _params: Any) -> ElicitResult:
         raise AssertionError("it was asked")
 
     async with (
         connect_v1(hub.url, created["token"]) as runner,
-        agent(hub, secret, elicitation_callback=yes) as client,
         trio.open_nursery() as nursery,
     ):
         await hub.until_online()
+        asked: list[str] = []
 
         async def answer() -> None:
             task = await runner.expect("task.request")
             await runner.send("task.accepted", {"task_id": task["task_id"]})
-            await question(runner, task["task_id"], "apq_2", command="touch x")
+            asked.append(task["task_id"])
+            await question(runner, task["task_id"], f"apq_{len(asked)}", command="touch x")
 
-        nursery.start_soon(answer)
-        found = await client.call_tool("run_command", {"environment": "web-1", "command": "touch x", "wait_s": 30})
-        assert found.structured_content["status"] == "approval_required"
+        reads = ("env:read", "tasks:run", "tasks:read", "approvals:read")
+        # The one may decide nothing; the other may, but not what it asked for itself.
+        for number, scopes in enumerate([reads, (*reads, "approvals:decide")]):
+            secret = await token(hub, *scopes, name=f"agent-{number}")
+            nursery.start_soon(answer)
+            async with agent(hub, secret, elicitation_callback=yes) as client:
+                call = {"environment": "web-1", "command": f"touch x{number}", "wait_s": 30}
+                found = await client.call_tool("run_command", call)
+            assert found.structured_content["status"] == "approval_required"

@@ -6,6 +6,7 @@ hub's rules (nobody's own request, two persons) stand. Knows no tool.
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from mcp.server.elicitation import render_elicitation_schema
@@ -14,9 +15,19 @@ from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, Inpu
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field, ValidationError
 
+from guardhouse.mcp_server.caller import Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 
-__all__ = ["HeldCalls", "Verdict", "ask_through_client", "can_ask", "decide", "find_pending", "read_answer"]
+__all__ = [
+    "HeldCalls",
+    "Verdict",
+    "ask_through_client",
+    "can_ask",
+    "decide",
+    "find_pending",
+    "read_answer",
+    "try_to_decide",
+]
 
 _FOR_HOURS: Final = 4
 _ASK: Final = "approval"
@@ -41,10 +52,16 @@ async def find_pending(hub: HubApi, task_id: str) -> dict[str, Any] | None:
     return page["approvals"][0] if page["approvals"] else None
 
 
-def can_ask(context: Context[Any, Any], scopes: frozenset[str]) -> bool:
-    """Whether the person behind the client may decide, and the client can show a form."""
+def can_ask(context: Context[Any, Any], caller: Caller, approval: Mapping[str, Any]) -> bool:
+    """Whether the person behind the client may decide this, and the client can show a form.
+
+    A token that is no admin's decides nothing that it asked for itself, so nobody is asked in vain.
+    """
     capabilities = context.client_capabilities
-    return bool(scopes & {"approvals:decide", "admin"}) and capabilities is not None and bool(capabilities.elicitation)
+    if capabilities is None or not capabilities.elicitation:
+        return False
+    is_own = approval["requester"] == caller.id
+    return "admin" in caller.scopes or ("approvals:decide" in caller.scopes and not is_own)
 
 
 async def ask_through_client(
@@ -96,6 +113,17 @@ async def decide(hub: HubApi, approval_id: str, verdict: Verdict) -> None:
     if verdict.decision != "approve once":
         body |= {"scope": "rule", "for_s": _FOR_HOURS * 3_600}
     await hub.post(f"/api/v1/approvals/{approval_id}/approve", body)
+
+
+async def try_to_decide(hub: HubApi, approval_id: str, verdict: Verdict) -> str | None:
+    """Tell the hub; return why its rules do not let the caller decide this, None where it is decided."""
+    try:
+        await decide(hub, approval_id, verdict)
+    except HubRefused as error:
+        if error.status != 403:
+            raise
+        return f"the answer of the form does not count: {error}; {error.hint}"
+    return None
 
 
 def _question(approval: dict[str, Any]) -> str:

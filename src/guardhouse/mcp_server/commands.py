@@ -4,13 +4,13 @@ Remembers nothing between calls but which task a call started that waits for a p
 """
 
 import secrets
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import trio
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, InputRequiredResult
 
-from guardhouse.mcp_server.approvals import HeldCalls, ask_through_client, can_ask, decide, read_answer
+from guardhouse.mcp_server.approvals import HeldCalls, ask_through_client, can_ask, read_answer, try_to_decide
 from guardhouse.mcp_server.calls import answer, caller_of, error_answer, where_of_task
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, Excerpt, fence, take_excerpt
 from guardhouse.mcp_server.hub_api import HubApi
@@ -25,6 +25,14 @@ _FIRST_WAIT_S: Final = 2.0
 _READ_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
+class Answered(NamedTuple):
+    """What became of a form's answer: whose it was, and why it does not count, if it does not."""
+
+    task_id: str
+    approval_id: str
+    refused: str | None
+
+
 class Commands:
     """Runs commands for the tools; remembers only which task a held call started."""
 
@@ -32,15 +40,14 @@ class Commands:
         self._public_url = public_url
         self._held = HeldCalls()
 
-    async def take_answer(self, hub: HubApi, context: Context[Any, Any]) -> str | None:
-        """Pass on the answer that a repeated request carries, if it carries one; return its task."""
+    async def take_answer(self, hub: HubApi, context: Context[Any, Any]) -> Answered | None:
+        """Pass on the answer that a repeated request carries, if it carries one, and return what became of it."""
         answered = read_answer(context)
         if answered is None:
             return None
         task_id, approval_id, verdict = answered
-        if verdict is not None:
-            await decide(hub, approval_id, verdict)
-        return task_id
+        refused = None if verdict is None else await try_to_decide(hub, approval_id, verdict)
+        return Answered(task_id, approval_id, refused)
 
     async def run(
         self,
@@ -55,7 +62,8 @@ class Commands:
     ) -> CallToolResult | InputRequiredResult:
         """Start a command, or go on with the one that the same call started before, and answer for it."""
         caller = caller_of(context)
-        before = await self.take_answer(hub, context)
+        answered = await self.take_answer(hub, context)
+        before = None if answered is None else answered.task_id
         if before is None and idempotency_key is None:
             before = self._held.take(caller.id, target.key, args)
         if before is not None:
@@ -69,7 +77,7 @@ class Commands:
         notice = task.get("session_notice")
         where = await where_of_task(hub, task)
         answer_ = await self.follow(
-            hub, context, task, where, wait_s=wait_s, budget_tokens=budget_tokens, notice=notice
+            hub, context, task, where, wait_s=wait_s, budget_tokens=budget_tokens, notice=notice, answered=answered
         )
         if (
             isinstance(answer_, CallToolResult)
@@ -88,30 +96,41 @@ class Commands:
         wait_s: float,
         budget_tokens: int,
         notice: str | None = None,
+        answered: Answered | None = None,
     ) -> CallToolResult | InputRequiredResult:
         """Wait for a command and whoever has to agree to it; return what there is to say after ``wait_s``.
 
-        ``notice`` is what the hub said of the session when the command was started.
+        ``notice`` is what the hub said of the session when the command was started, ``answered`` what became of the
+        answer that this very request brought: nobody is asked the same again.
         """
         end_s = trio.current_time() + wait_s
         dismissed: set[str] = set()
+        if answered is not None:
+            dismissed.add(answered.approval_id)
+            notice = answered.refused or notice
         while True:
             left_s = max(0.0, end_s - trio.current_time())
             task, approval = await wait_for(hub, task, wait_s=left_s, context=context)
-            if approval is None or approval["id"] in dismissed:
+            if approval is None:
                 return await show_command(hub, task, where, budget_tokens, notice=notice)
             verdict = None
-            if can_ask(context, caller_of(context).scopes):
+            if approval["id"] not in dismissed and can_ask(context, caller_of(context), approval):
                 asked = await ask_through_client(context, approval)
                 if isinstance(asked, InputRequiredResult):
                     return asked
                 verdict = asked
-            if verdict is None:
+            refused = None if verdict is None else await try_to_decide(hub, approval["id"], verdict)
+            if verdict is None or refused is not None:
                 return await show_command(
-                    hub, task, where, budget_tokens, notice=notice, approval=approval, public_url=self._public_url
+                    hub,
+                    task,
+                    where,
+                    budget_tokens,
+                    notice=refused or notice,
+                    approval=approval,
+                    public_url=self._public_url,
                 )
             dismissed.add(approval["id"])
-            await decide(hub, approval["id"], verdict)
 
 
 async def show_command(

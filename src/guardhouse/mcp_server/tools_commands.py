@@ -127,10 +127,12 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
     ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Wait for a task that still runs and answer as run_command does."""
         async with desk.open(context) as hub:
-            await commands.take_answer(hub, context)
+            answered = await commands.take_answer(hub, context)
             task = await hub.task(task_id)
             where = await where_of_task(hub, task)
-            return await commands.follow(hub, context, task, where, wait_s=wait_s, budget_tokens=max_output_tokens)
+            return await commands.follow(
+                hub, context, task, where, wait_s=wait_s, budget_tokens=max_output_tokens, answered=answered
+            )
 
     @server.tool(
         annotations=ToolAnnotations(

@@ -30,14 +30,14 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         *,
         title: Annotated[str, Field(description="what the work is about", max_length=128)] = "",
         where: Annotated[
-            Literal["auto", "managed", "named"],
+            Literal["auto", "managed", "named"] | None,
             Field(
                 description="auto: the least busy machine that has the tags, else a managed sandbox; managed: a fresh"
-                " sandbox of the session's own; named: the environment"
+                " sandbox of the session's own; named: the environment. Without it named where one is, else auto"
             ),
-        ] = "auto",
+        ] = None,
         tags: Annotated[list[str] | None, Field(description="that auto is to match", max_length=64)] = None,
-        environment: Annotated[str | None, Field(description="id or name, with where=named", max_length=128)] = None,
+        environment: Annotated[str | None, Field(description="the one it is to be: id or name", max_length=128)] = None,
         session_id: Annotated[
             str | None, Field(description="show this session instead of opening one", max_length=64)
         ] = None,
@@ -47,12 +47,17 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
             if session_id is not None:
                 found = await hub.session(session_id)
             else:
-                if (where == "named") != (environment is not None):
-                    return error_answer("invalid_arguments", "where=named names an environment, the others none")
-                choice: dict[str, Any] = {"kind": where}
-                if where == "named":
+                kind = where or ("auto" if environment is None else "named")
+                if (kind == "named") != (environment is not None):
+                    return error_answer(
+                        "invalid_arguments",
+                        "where=named names an environment, the others none",
+                        hint="leave where out, and name the environment or do not",
+                    )
+                choice: dict[str, Any] = {"kind": kind}
+                if kind == "named":
                     choice["environment"] = environment
-                if where == "auto":
+                if kind == "auto":
                     choice["tags"] = tags or []
                 found = await hub.post("/api/v1/sessions", {"title": title or None, "environment": choice})
         bound = found["bound_environment"]
