@@ -41,10 +41,16 @@ def children_of(pid: int) -> list[int]:
 
 
 def keeper_of(pid: int) -> int:
-    (keeper,) = [
-        child for child in children_of(pid) if Path(f"/proc/{child}/comm").read_text().strip() == "guardhouse-keep"
-    ]
+    (keeper,) = [child for child in children_of(pid) if name_of(child) == "guardhouse-keep"]
     return keeper
+
+
+def name_of(pid: int) -> str:
+    """Return a process's name; empty once it has ended, as a launcher that was replaced may at any moment."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def environment_of(pid: int) -> str:
@@ -94,6 +100,22 @@ async def test_a_bad_policy_changes_nothing_and_says_why(runner, directory) -> N
     (directory / "policy.yaml").unlink()
     hang_up(process)
     await process.logged("cannot read")
+    assert not (await peer.run("forbidden thing"))["success"]
+    # What waits for ever, is no file, or once ended the keeper; the next good one is taken all the same.
+    os.mkfifo(directory / "policy.yaml")
+    hang_up(process)
+    await process.logged("is no regular file")
+    (directory / "policy.yaml").unlink()
+    (directory / "policy.yaml").mkdir()
+    hang_up(process)
+    await process.logged("is a directory")
+    (directory / "policy.yaml").rmdir()
+    count = f"at_most: {'9' * 5000}"
+    (directory / "policy.yaml").write_text(
+        f"permission:\n  bash:\n  - {{argv: {{program: x, operands: any, {count}}}, then: allow}}\n"
+    )
+    hang_up(process)
+    await process.logged("a number of operands")
     assert not (await peer.run("forbidden thing"))["success"]
     (directory / "policy.yaml").write_text(OTHER)
     hang_up(process)
