@@ -304,16 +304,25 @@ class Measurement:
         async with self.client() as http:
             is_over = trio.Event()
 
+            async def ask_until_answered(command: str, *, key: str, wait_s: float) -> str:
+                # The kernel may reset connections while more come than are accepted: then with the same key again.
+                while True:
+                    try:
+                        return await self.ask(http, command=command, key=key, wait_s=wait_s)
+                    except httpx2.TransportError:
+                        await trio.sleep(random.uniform(0, 2))
+
             async def ask_meanwhile() -> None:
                 while not is_over.is_set():
                     began = time.perf_counter()
-                    if await self.ask(http) == "succeeded":
+                    state = await ask_until_answered("true", key=f"meanwhile-{random.randrange(1 << 48)}", wait_s=60)
+                    if state == "succeeded":
                         meanwhile.append(time.perf_counter() - began)
                     await trio.sleep(0.5)
 
             async with trio.open_nursery() as nursery:
                 for key, command in self.unanswered.items():
-                    nursery.start_soon(partial(self.ask, http, command=command, wait_s=0, key=key))
+                    nursery.start_soon(partial(ask_until_answered, command, key=key, wait_s=0))
                 nursery.start_soon(ask_meanwhile)
                 took_s = await fleet.until_connected(self.runners, began_s=began_s)
                 peak_kib = self.hub.memory_kib("VmHWM")

@@ -500,6 +500,9 @@ def run(config: HubConfig, *, announce: Callable[[str, str | None], None]) -> in
     # What was loaded by now is never garbage; looking through it again and again takes tens of milliseconds each time.
     gc.collect()
     gc.freeze()
+    # Thousands of runners that come at once leave millions of objects that stay. By Python's own thresholds (700, 10,
+    # 10) they are looked through some twenty times while they come, in the end for 2 s (bench/README.md, "connected").
+    gc.set_threshold(10_000, 10, 20)
     try:
         return trio.run(_run, config, announce)
     except BaseExceptionGroup as group:
