@@ -155,3 +155,14 @@ def test_a_file_that_cannot_be_honoured_is_refused(tmp_path, old, new, message):
     with pytest.raises(ProfileError, match=message) as caught:
         read_library(directory)
     assert "processes/init.yaml" in caught.value.place
+
+
+def test_no_crash_starts_a_handler_of_the_host(library):
+    """Whatever meets hostile input has a core limit of one byte: at 0 the kernel starts what core_pattern pipes to."""
+    shipped = [load_profile(name, directory=DIRECTORY, library=library) for name in list_profiles(DIRECTORY)]
+    limits = {profile.name: profile.limits for profile in shipped if profile.name != "base"}
+    # The runner cannot be dumped at all (prctl(2) PR_SET_DUMPABLE, set before it reads its token).
+    limits["monitor"] = process("monitor").limits
+    assert {name: (found["core"].soft, found["core"].hard) for name, found in limits.items()} == dict.fromkeys(
+        limits, (1, 1)
+    )
