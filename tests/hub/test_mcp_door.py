@@ -490,3 +490,64 @@ async def test_no_form_without_the_right_to_decide(hub) -> None:
                 call = {"environment": "web-1", "command": f"touch x{number}", "wait_s": 30}
                 found = await client.call_tool("run_command", call)
             assert found.structured_content["status"] == "approval_required"
+
+
+async def test_the_tasks_extension(hub) -> None:
+    """A client that declares it gets a handle, polls it to the result, and cancels by it; another client gets none.
+
+    Who may not see a task is told that there is none; who has not declared the extension, that it is needed.
+    """
+    created = await hub.environment()
+    declared = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    await hub.environment("web-2")
+    body = {"name": "stranger", "scopes": ["tasks:read", "tasks:run"], "environments": ["web-2"]}
+    stranger = (await hub.http.post("/api/v1/tokens", json=body)).json()["secret"]
+
+    async def ask(method: str, params: Any, *, capabilities: Any = None, secret: str | None = None) -> Any:
+        message = modern(method, params, capabilities=declared if capabilities is None else capabilities)
+        if secret:
+            message["headers"] |= {"authorization": f"Bearer {secret}"}
+            async with httpx2.AsyncClient(base_url=hub.url, timeout=60) as http:
+                return (await http.post("/mcp", **message)).json()
+        return (await hub.http.post("/mcp", **message)).json()
+
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        call = {"name": "run_command", "arguments": {"environment": "web-1", "command": "make", "wait_s": 0}}
+        offered = (await ask("server/discover", {}))["result"]["capabilities"]["extensions"]
+        assert "io.modelcontextprotocol/tasks" in offered
+
+        begun = (await ask("tools/call", call))["result"]
+        assert (begun["resultType"], begun["status"], begun["ttlMs"]) == ("task", "working", None)
+        handle = {"taskId": begun["taskId"]}
+        assert (await runner.expect("task.request"))["task_id"] == begun["taskId"]
+        await runner.send("task.accepted", {"task_id": begun["taskId"]})
+        working = (await ask("tasks/get", handle))["result"]
+        assert (working["resultType"], working["status"]) == ("complete", "working")
+        await question(runner, begun["taskId"], "apq_9")
+
+        async def is_held() -> bool:
+            return "a person has to agree" in (await ask("tasks/get", handle))["result"]["statusMessage"]
+
+        await hub.until(is_held)
+        assert (await ask("tasks/update", {**handle, "inputResponses": {}}))["result"]["resultType"] == "complete"
+        assert (await ask("tasks/get", handle, capabilities={}))["error"]["code"] == -32021
+        for bad in ({"taskId": "tsk_none"}, handle):
+            assert (await ask("tasks/get", bad, secret=stranger if bad is handle else None))["error"]["code"] == -32602
+        assert (await ask("tasks/cancel", handle, secret=stranger))["error"]["code"] == -32602
+        await runner.output(begun["taskId"], b"made\n")
+        await runner.result(begun["taskId"], stdout_bytes=5, stderr_bytes=0)
+        await hub.result(begun["taskId"])
+        done = (await ask("tasks/get", handle))["result"]
+        assert done["status"] == "completed"
+        assert done["result"]["structuredContent"]["stdout"] == "made\n"
+
+        # One that declares nothing has the answer that it knows; one that can follow none, too.
+        plain = (await ask("tools/call", call, capabilities={}))["result"]
+        assert plain["structuredContent"]["status"] == "running"
+        cancelled = {"taskId": plain["structuredContent"]["task_id"]}
+        assert (await ask("tasks/cancel", cancelled))["result"]["resultType"] == "complete"
+        assert (await runner.expect("task.cancel"))["task_id"] == cancelled["taskId"]
+        await runner.result(cancelled["taskId"], success=False, exit_code=143, cancelled=True, error="cancelled")
+        await hub.result(cancelled["taskId"])
+        assert (await ask("tasks/get", cancelled))["result"]["status"] in ("cancelled", "completed")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
+from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel
@@ -35,27 +36,28 @@ class Desk:
         self._app = app
 
     @asynccontextmanager
-    async def open(self, context: Context[Any, Any]) -> AsyncIterator[HubApi]:
+    async def open(self, context: Context[Any, Any] | ServerRequestContext[Any, Any]) -> AsyncIterator[HubApi]:
         """Yield the hub as this caller sees it."""
-        request = context.request_context.request
+        asked = context.request_context if isinstance(context, Context) else context
+        request = asked.request
         if not isinstance(request, Request):
             raise HubRefused(
                 "unauthenticated", "this call did not come over HTTP, so nobody can be asked who it is from"
             )
         agent = request.headers.get("user-agent", "unknown")[:100]
-        api = HubApi(self._app, request, via=f"mcp ({agent})", traceparent=_traceparent(context, request))
+        api = HubApi(self._app, request, via=f"mcp ({agent})", traceparent=_traceparent(asked, request))
         try:
             yield api
         finally:
             await api.aclose()
 
 
-def _traceparent(context: Context[Any, Any], request: Request) -> str | None:
+def _traceparent(asked: ServerRequestContext[Any, Any], request: Request) -> str | None:
     """Return the caller's span: of this very message where it names one, else of the HTTP request that brought it.
 
     A value that no HTTP header could carry is none.
     """
-    named = (context.request_context.meta or {}).get("traceparent")
+    named = (asked.meta or {}).get("traceparent")
     if isinstance(named, str) and named.isascii() and named.isprintable():
         return named
     return request.headers.get("traceparent")

@@ -12,6 +12,7 @@ from guardhouse import __version__
 from guardhouse.mcp_server import resources, tools_commands, tools_environments, tools_files, tools_sessions
 from guardhouse.mcp_server.caller import CALLER, TOOL_SCOPES, Caller
 from guardhouse.mcp_server.calls import Desk, error_answer
+from guardhouse.mcp_server.tasks_extension import TasksExtension
 from guardhouse.policy import Policy
 
 __all__ = ["build_server"]
@@ -41,15 +42,16 @@ def build_server(app: ASGIApp, *, read_only: Policy, public_url: str) -> MCPServ
         read_only: the rules that run_readonly_command holds to.
         public_url: where people reach the hub, for links in answers.
     """
+    desk = Desk(app)
     server: MCPServer[Any] = MCPServer(
         "guardhouse",
         title="Guardhouse",
         version=__version__,
         instructions=INSTRUCTIONS,
         middleware=[_only_what_the_token_may],
+        extensions=[TasksExtension(desk)],
         log_level="WARNING",
     )
-    desk = Desk(app)
     tools_environments.register(server, desk)
     tools_sessions.register(server, desk)
     tools_commands.register(server, desk, read_only=read_only, public_url=public_url.rstrip("/"))
