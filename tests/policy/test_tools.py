@@ -121,6 +121,17 @@ def test_a_tab_inside_a_text_is_formatted() -> None:
     assert format_policy(text, name="p.yaml") == '# three\nabout: "one\\ttwo"\npermission:\n  bash: []\n'
 
 
+@pytest.mark.parametrize("char", ["\u200d", "\u2028", "\x85", "\u202e", "\U000e0001", "\n", '"', "\\", "\ue000"])
+def test_what_a_screen_does_not_show_is_written_as_an_escape(char: str) -> None:
+    """Beside a character beyond the first plane too, as in emoji of families: what is written loads, the same."""
+    word = f"\U0001f468{char}\U0001f469 *"
+    document = json.dumps({"permission": {"bash": [{"match": word, "then": "deny"}, [f"b{word}", "deny"]]}})
+    formatted = format_policy(document, name="p.json")
+    assert [rule.match for rule in load_policy(formatted, name="p").rules()] == [word, f"b{word}"]
+    short = format_policy(json.dumps({f"a{word}": "deny"}), name="p.json")
+    assert [rule.match for rule in load_policy(short, name="p").rules()] == [f"a{word}"]
+
+
 def test_learning_proposes_the_least() -> None:
     """Exact commands for few, the common beginning for many, nothing for what runs anything."""
     policy = policy_from_pairs([["*", "deny"]])

@@ -5,7 +5,6 @@ stay above what they stand above; a comment behind a value moves to the line abo
 what was read: both are loaded and their digests compared. Pure.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -16,7 +15,7 @@ from guardhouse.errors import InvariantError
 from guardhouse.policy.document import load_policy
 from guardhouse.policy.model import ACTIONS, PolicyError
 from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
-from guardhouse.policy.yaml_text import LOADER, parse_yaml_text
+from guardhouse.policy.yaml_text import LOADER, parse_yaml_text, render_text, without_pairs
 
 __all__ = ["format_policy"]
 
@@ -39,7 +38,7 @@ def format_policy(text: str, *, name: str) -> str:
     node = parse_yaml_text(text, name=name)
     if node is None:
         raise PolicyError("the document is empty", place=name)
-    formatted = _Writer(_comments(text)).write(node)
+    formatted = _Writer(_comments(without_pairs(text))).write(node)
     after = load_policy(formatted, name=name, includes=lambda _: nothing, with_examples=False)
     if after.digest != before.digest:
         raise InvariantError(f"{name}: formatting would change what the policy says")
@@ -112,7 +111,7 @@ class _Writer:
         if isinstance(node, MappingNode):
             for key, value in node.items:
                 self._flush(key, indent)
-                self._lines.append(f"{margin}{json.dumps(key.value, ensure_ascii=False)}: {_flow(value)}")
+                self._lines.append(f"{margin}{render_text(key.value)}: {_flow(value)}")
             return
         for item in node.items if isinstance(node, SequenceNode) else ():
             self._flush(item, indent)
@@ -164,7 +163,7 @@ def _scalar(value: str) -> str:
         return value
     if value.isascii() and value.isdigit():
         return value
-    return json.dumps(value, ensure_ascii=not value.isprintable())
+    return render_text(value)
 
 
 def _is_pairs(node: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from guardhouse.policy.gate_one import decide
 from guardhouse.policy.knowledge import why_starts_others
 from guardhouse.policy.model import Policy, PolicyError
+from guardhouse.policy.yaml_text import render_text
 from guardhouse.values import Verdict
 
 __all__ = ["Proposal", "parse_asked", "propose_rules", "render_proposals"]
@@ -117,13 +118,13 @@ def render_proposals(proposals: Iterable[Proposal]) -> str:
     lines = ["permission:", "  bash:"]
     for proposal in proposals:
         if proposal.refused_because is not None:
-            lines.append(f"    # not proposed: {json.dumps(proposal.pattern)}: {proposal.refused_because}")
+            lines.append(f"    # not proposed: {render_text(proposal.pattern)}: {proposal.refused_because}")
             continue
         times = "once" if proposal.seen == 1 else f"{proposal.seen} times"
         lines += [
-            f"    - match: {json.dumps(proposal.pattern)}",
+            f"    - match: {render_text(proposal.pattern)}",
             "      then: allow",
             f"      because: asked for {times}; say here why it may run",
-            f"      examples: {{allow: [{', '.join(json.dumps(example) for example in proposal.examples)}]}}",
+            f"      examples: {{allow: [{', '.join(render_text(example) for example in proposal.examples)}]}}",
         ]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ from guardhouse.limits import POLICY_DOCUMENT_MAX_CHARS, POLICY_DOCUMENT_MAX_DEP
 from guardhouse.policy.model import PolicyError
 from guardhouse.policy.nodes import MappingNode, Node, SequenceNode, TextNode
 
-__all__ = ["LOADER", "parse_yaml_text"]
+__all__ = ["LOADER", "parse_yaml_text", "render_text", "without_pairs"]
 
 # The C parser writes "" for a plain scalar's style, the Python one None.
 _QUOTED: Final = frozenset({"'", '"', "|", ">"})
@@ -49,12 +49,26 @@ def parse_yaml_text(text: str, *, name: str) -> Node | None:
         raise PolicyError(_hidden(hidden[0]), place=_place_at(name, text, hidden.start()))
     reader = _Reader(name)
     try:
-        return reader.read_document(iter(yaml.parse(_without_pairs(text), Loader=LOADER)))
+        return reader.read_document(iter(yaml.parse(without_pairs(text), Loader=LOADER)))
     except yaml.MarkedYAMLError as error:
         place = _place(name, error.problem_mark) if error.problem_mark else name
         raise PolicyError(f"not YAML: {error.problem}{_likely_cause(text, error)}", place=place) from None
     except yaml.YAMLError as error:
         raise PolicyError(f"not YAML: {str(error).splitlines()[0]}", place=name) from None
+
+
+def render_text(value: str) -> str:
+    r"""Return a text in double quotes that `parse_yaml_text` reads back as it is.
+
+    What a screen may not show is escaped (``\u2028``, beyond the first plane ``\U000e0001``, which YAML has and JSON's
+    pairs it has not), everything else stands as it is.
+    """
+    written = json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else _escape(ord(char)) for char in written)
+
+
+def _escape(number: int) -> str:
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def _place(name: str, mark: Any) -> str:
@@ -166,7 +180,7 @@ class _Reader:
             raise PolicyError(f"more than {POLICY_DOCUMENT_MAX_NODES} YAML nodes", place=self._at(event))
 
 
-def _without_pairs(text: str) -> str:
+def without_pairs(text: str) -> str:
     r"""Write JSON's ``\ud83d\ude00`` as the one character that it means, which YAML has no such pair for.
 
     Only where the whole text is JSON: in YAML's single quotes a backslash is a backslash.
