@@ -55,6 +55,33 @@ def test_wrapped_base64() -> None:
     assert len(redacted) < 24
 
 
+def _lines(text: bytes, width: int, end: bytes) -> bytes:
+    return end.join(text[at : at + width] for at in range(0, len(text), width)) + end
+
+
+@pytest.mark.parametrize("width", [16, 60, 64, 76])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_value_inside_a_wrapped_encoding(width: int, end: bytes) -> None:
+    """Wherever a value stands in a file that is written as base64 or hexadecimal in lines, it goes."""
+    for before in range(0, 80, 3):
+        body = b"x" * before + VALUE + b"y" * 40
+        for encoded in (base64.b64encode(body), body.hex().encode()):
+            written = _lines(encoded, width, end)
+            redacted = REDACTOR.redact(written)
+            assert b"[redacted: pin]" in redacted
+            stream = REDACTOR.stream()
+            cut = b"".join(stream.feed(written[at : at + 7]) for at in range(0, len(written), 7)) + stream.flush()
+            assert cut == redacted
+
+
+def test_what_only_begins_like_a_wrapped_value_stays() -> None:
+    """Lines that differ from the value in one character, or are shorter than any program writes, leave as they are."""
+    encoded = base64.b64encode(VALUE + b"yyy")
+    other = encoded[:20] + (b"A" if encoded[20:21] != b"A" else b"B") + encoded[21:]
+    for text in (_lines(other, 16, b"\n"), _lines(encoded, 2, b"\n"), encoded[:-8].replace(encoded[8:9], b"\n\n", 1)):
+        assert REDACTOR.redact(text) == text
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

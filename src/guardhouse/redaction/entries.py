@@ -24,6 +24,11 @@ _COUNTED_MAX: Final = 8
 _MAX_MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 
+# Of a value that may be broken into lines: so much of its beginning is looked for, and no lines shorter than this.
+_WRAPPED_ANCHOR_BYTES: Final = 8
+_WRAPPED_LINE_MIN: Final = 16
+
+
 class More(Enum):
     """The type of `MORE`: an answer needs bytes that have not come yet."""
 
@@ -121,6 +126,57 @@ class Literal:
     def extend(self, data: bytes, end: int, *, is_final: bool) -> tuple[int, bool | More]:  # noqa: ARG002 - as Pattern
         """A value ends where it ends."""
         return end, True
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedLiteral(Literal):
+    """One exact value of letters and digits that programs break into lines: base64(1) after 76, `xxd -p` after 60.
+
+    Where a line ends depends on what stands before the value, so it may end behind any of its characters.
+    """
+
+    @property
+    def anchors(self) -> tuple[bytes, ...]:
+        """The start of the value, with a line end behind each of its characters or behind none."""
+        start = self.value[:_WRAPPED_ANCHOR_BYTES]
+        broken = (start[:at] + end + start[at:] for end in (b"\n", b"\r\n") for at in range(1, len(start)))
+        return (start, *broken)
+
+    @property
+    def reach(self) -> int:
+        """How many bytes from the anchor can matter."""
+        return len(self.value) + 2 * self._breaks_max
+
+    @property
+    def search_expression(self) -> bytes:
+        """What RE2's set looks for: the beginning, in which a line may end."""
+        start = self.value[:_WRAPPED_ANCHOR_BYTES]
+        return b"(?:\r?\n)?".join(re2.escape(start[at : at + 1]) for at in range(len(start)))
+
+    @property
+    def _breaks_max(self) -> int:
+        return len(self.value) // _WRAPPED_LINE_MIN + 1
+
+    def look(self, data: bytes, at: int, *, is_final: bool) -> Match | More | None:
+        """Say whether the value stands at ``at``, in as many lines as it may."""
+        here, done = at, 0
+        for _ in range(self._breaks_max + 1):
+            line = data[here : here + len(self.value) - done]
+            ended = min((found for found in (line.find(b"\n"), line.find(b"\r")) if found >= 0), default=len(line))
+            if not self.value.startswith(line[:ended], done):
+                return None
+            here, done = here + ended, done + ended
+            if done == len(self.value):
+                return Match(at, here)
+            if here == len(data) or (data[here:] == b"\r"):
+                return None if is_final else MORE
+            if data.startswith(b"\r\n", here):
+                here += 2
+            elif data.startswith(b"\n", here):
+                here += 1
+            else:
+                return None
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 from guardhouse.limits import REDACTION_VALUE_MAX_BYTES, REDACTION_VALUE_MIN_BYTES, REDACTION_VALUES_MAX
-from guardhouse.redaction.entries import Literal
+from guardhouse.redaction.entries import Literal, WrappedLiteral
 from guardhouse.redaction.errors import RedactionError
 
 __all__ = ["check_kind", "literals_of", "parse_value_lines"]
@@ -18,8 +18,6 @@ _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # A shorter stretch of base64 would stand in ordinary data by chance: 8 characters are 48 bits.
 _ENCODED_MIN_BYTES: Final = 8
-# base64(1) and PEM writers break lines after so many characters.
-_BASE64_LINES: Final = (76, 64)
 
 
 def check_kind(kind: str, *, place: str) -> None:
@@ -74,6 +72,9 @@ def literals_of(values: Mapping[str, bytes], *, name: str) -> tuple[Literal, ...
             )
         for form in _forms(value):
             found.setdefault(form, Literal(key.lower(), form))
+        for form in _encoded(value):
+            if len(form) >= _ENCODED_MIN_BYTES:
+                found.setdefault(form, WrappedLiteral(key.lower(), form))
     return tuple(found.values())
 
 
@@ -95,7 +96,6 @@ def _forms(value: bytes) -> Iterable[bytes]:
             text.replace("'", "'\\''"),
         )
     } - {value}
-    yield from (form for form in _encoded(value) if len(form) >= _ENCODED_MIN_BYTES)
 
 
 def _encoded(value: bytes) -> Iterable[bytes]:
@@ -107,7 +107,3 @@ def _encoded(value: bytes) -> Iterable[bytes]:
         for before in range(3):
             whole = encode(bytes(before) + value)
             yield whole[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]
-    whole = base64.b64encode(value).rstrip(b"=")[: len(value) * 8 // 6]
-    for width in _BASE64_LINES:
-        if len(whole) > width:
-            yield b"\n".join(whole[at : at + width] for at in range(0, len(whole), width))
