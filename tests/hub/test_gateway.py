@@ -211,10 +211,10 @@ async def test_output_is_followed_as_it_comes(hub):
             for word in ("one", "two", "three"):
                 await runner.output(task["task_id"], word.encode(), offset=offset, seq=offset)
                 offset += len(word)
-                with trio.fail_after(5):
+                with trio.fail_after(30):
                     assert json.loads(await anext(lines))["data"] == word
             await runner.result(task["task_id"], stdout_bytes=offset, stderr_bytes=0)
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 assert json.loads(await anext(lines))["end"] is True
 
 

@@ -17,7 +17,7 @@ async def first_bytes(hub, data: bytes) -> bytes:
     stream = await trio.open_tcp_stream("127.0.0.1", port(hub))
     async with stream:
         await stream.send_all(data)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             return await stream.receive_some(65_536)
 
 
@@ -130,7 +130,7 @@ async def test_malformed_frames_are_closed_with_their_code(hub, frame, code):
         )
         await stream.send_all(request.encode())
         received = b""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while b"welcome" not in received:
                 received += await stream.receive_some(65_536)
             assert b"permessage-deflate" not in received

@@ -282,7 +282,7 @@ async def test_every_task_is_in_the_journal_before_it_starts(system, tmp_path) -
     assert list(recover((tmp_path / "journal").read_bytes()).interrupted) == ["t0"]
     system.launcher.commands[0].set()
     await system.result()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while list(recover((tmp_path / "journal").read_bytes()).over) != ["t0"]:  # noqa: ASYNC110 - a file
             await trio.sleep(0.01)
 
@@ -308,7 +308,7 @@ async def test_a_waiting_command_is_judged_by_the_policy_that_is_in_force_when_i
     for command in system.launcher.commands[:2]:
         command.set()
     await system.until_started(3)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await before.over()
     system.launcher.commands[2].set()
     results = {result["task_id"]: result for result in [await system.result() for _ in range(4)]}
@@ -329,5 +329,5 @@ async def test_a_replaced_policy_is_over_only_when_its_last_command_is(system) -
     assert waited.cancelled_caught
     system.launcher.commands[0].set()
     assert (await system.result())["success"]
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await before.over()

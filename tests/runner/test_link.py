@@ -142,7 +142,7 @@ async def test_output_waits_for_credit(nursery, link, events, autojump_clock) ->
     assert not sent.is_set()
     assert sum(len(m["payload"]["data"]) for m in connection.said if m["type"] == "task.output") == 1000
     connection.hear("task.output.ack", task_id="t1", stdout_offset=600, stderr_offset=0)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await sent.wait()
     nursery.cancel_scope.cancel()
 

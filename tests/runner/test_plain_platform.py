@@ -279,7 +279,8 @@ async def test_second_signal_ends_at_once() -> None:
         began_s = time.monotonic()
         runner.terminate()
         assert await runner.ended() == 130
-        assert time.monotonic() - began_s < 5
+        # Far below the drain of 30 s that the first signal began.
+        assert time.monotonic() - began_s < 20
         with trio.fail_after(30):
             while _sleeps(seconds):  # noqa: ASYNC110 - the launcher kills it once the runner is gone
                 await trio.sleep(0.05)

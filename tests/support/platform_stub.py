@@ -139,7 +139,7 @@ class PlatformStub:
     def url(self) -> str:
         return f"{'wss' if self.is_tls else 'ws'}://localhost:{self.port}/safari/worknode/ws"
 
-    async def peer(self, *, timeout_s: float = 30.0) -> Peer:
+    async def peer(self, *, timeout_s: float = 60.0) -> Peer:
         """The next runner that was let in."""
         with trio.fail_after(timeout_s):
             return await self._receive.receive()
