@@ -111,11 +111,11 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call] - PyYAML's stubs leave it out
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
             raise _refused("has a YAML alias; write the value out", line=_line_of(event.start_mark))
         self._depth += 1
         if self._depth > _DEPTH_MAX:
-            event = self.peek_event()  # type: ignore[no-untyped-call] - PyYAML's stubs leave it out
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
             raise _refused(f"is nested deeper than {_DEPTH_MAX}", line=_line_of(event.start_mark))
         try:
             return super().compose_node(parent, index)
