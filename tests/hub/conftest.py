@@ -26,7 +26,7 @@ from guardhouse.hub.database import Database
 from guardhouse.hub.server import RunningHub, open_hub
 
 # What asks most of the store: SQL, transactions, what a restart finds, the audit chain.
-ON_BOTH = {"test_api", "test_approvals", "test_decisions", "test_people", "test_persistence"}
+ON_BOTH = {"test_api", "test_approvals", "test_decisions", "test_people", "test_persistence", "test_skills"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

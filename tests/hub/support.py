@@ -31,13 +31,14 @@ async def invite(hub: Any, email: str, **more: Any) -> tuple[httpx2.Cookies, dic
 
 def make_skill(name: str = "demo", *, answer: str = "one", manifest: str | None = None, **files: str) -> bytes:
     """Return a skill's zip archive: SKILL.md, a script that says the answer, and ``files`` by path."""
+    front = f"---\nname: {name}\ndescription: answers\nversion: {answer}\n---\nRun it.\n"
+    script = f"#!/bin/sh\necho the answer is {answer}\n"
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        front = f"---\nname: {name}\ndescription: answers\nversion: {answer}\n---\nRun it.\n"
-        archive.writestr("SKILL.md", manifest or front)
-        info = zipfile.ZipInfo("run.sh")
-        info.create_system, info.external_attr = 3, 0o100755 << 16
-        archive.writestr(info, f"#!/bin/sh\necho the answer is {answer}\n")
-        for path, content in files.items():
-            archive.writestr(path, content)
+    with zipfile.ZipFile(made, "w") as archive:
+        for path, content in {"SKILL.md": manifest or front, "run.sh": script, **files}.items():
+            # Of 1980, so that the same skill is the same bytes at any time.
+            info = zipfile.ZipInfo(path)
+            info.create_system, info.external_attr = 3, (0o100755 if path == "run.sh" else 0o100644) << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content)
     return made.getvalue()

@@ -343,6 +343,7 @@ async def _serving(
         background.start_soon(services.board.run)
         background.start_soon(links.run)
         background.start_soon(services.admission.run)
+        background.start_soon(links.presence_log.run)
         background.start_soon(keeper.run)
         background.start_soon(_store_uses, services)
         if config.audit_syslog is not None:

@@ -13,6 +13,7 @@ from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.environment_filter import environment_id_of
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.approvals.desk import Decided, Decider
+from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import reach_of
 from guardhouse.hub.store import approvals as store
@@ -168,6 +169,7 @@ async def revoke_grant(call: Call) -> Reply:
                 place=ended.place,
                 scope=ended.scope,
                 verdict=ended.verdict,
+                policies=policies_of_report(call.services.links.reported_policy(ended.environment_id)),
             )
         return ended
 

@@ -73,6 +73,13 @@ class RunnerGateway:
                 await websocket.send_denial_response(answer)
                 return
             _log.warning("runner_refused", remote_address=address, status=refusal.status, reason=str(error))
+            self._services.links.presence_log.note_refused(
+                environment=error.environment_id if isinstance(error, AlreadyConnected) else None,
+                address=address,
+                status=refusal.status,
+                code=refusal.body.error.code,
+                reason=str(error),
+            )
             await websocket.send_denial_response(error_response(refusal))
             return
         try:
@@ -116,7 +123,7 @@ class RunnerGateway:
         environment = await services.admission.read(environment_id)
         if environment is None:
             raise AuthenticationFailed("runner token unknown, expired or revoked")
-        await services.links.check_free(environment.id)
+        await services.links.check_free(environment.id, address=address)
         return environment
 
     def _admit_key(self, proof: KeyProof, address: str | None) -> str:

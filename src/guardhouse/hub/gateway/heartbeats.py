@@ -40,6 +40,8 @@ class Heartbeats:
         # What was stored of the host the last time; compared with the next one.
         self._info: EnvironmentInfo | None = None
         self._version: str | None = None
+        # What it told last, on this connection or before; None where it never has.
+        self._known_version = environment.version
         # Unix ms; None before the first.
         self.last_ms: int | None = None
         self.vitals = Vitals()
@@ -80,6 +82,15 @@ class Heartbeats:
             self._info, self._version = info, version
         else:
             self._version = version
+        known_version, self._known_version = self._known_version, version
+        if known_version not in {None, version}:
+            self._links.presence_log.note(
+                "runner.version",
+                environment=self._environment.id,
+                address=self._remote_address,
+                before=known_version,
+                after=version,
+            )
         if is_first:
             self.place = _place(info)
             self._links.note_ready(self._environment.id)

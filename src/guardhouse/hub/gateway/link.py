@@ -231,6 +231,7 @@ class RunnerLink:
     async def run(self) -> None:
         """Serve the connection until it ends, and write down how it did."""
         self._log.info("runner_connected", protocol=self.protocol)
+        self._note("runner.connect", protocol=self.protocol)
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -247,6 +248,10 @@ class RunnerLink:
         finally:
             with trio.CancelScope(shield=True):
                 await self._finish()
+
+    def _note(self, action: str, **detail: Any) -> None:
+        """Put what became of the connection into the audit log, within the bounds of that."""
+        self._links.presence_log.note(action, environment=self._environment.id, address=self._remote_address, **detail)
 
     async def _begin(self) -> None:
         if not self._session.is_v1:
@@ -325,6 +330,7 @@ class RunnerLink:
                 self._warn(event.error)
             case WentOffline():
                 self._log.warning("runner_silent", seconds=limits.OFFLINE_AFTER_S)
+                self._note("runner.offline", silent_s=limits.OFFLINE_AFTER_S, policies=self.policies_in_force)
                 self._links.note_change(self._environment.id)
             case _:
                 self._log.debug("message_unused", type=type(event).__name__)
@@ -529,6 +535,12 @@ class RunnerLink:
         self._log.info("runner_disconnected", reason=self._end_reason)
         if not mine:
             return
+        self._note(
+            "runner.disconnect",
+            reason=self._end_reason[:512],
+            connected_s=(now_ms() - self._connected_ms) // 1000,
+            policies=self.policies_in_force,
+        )
         self._links.flush_heartbeats()
         try:
             await self._database.write(

@@ -13,8 +13,10 @@ import structlog
 import trio
 
 from guardhouse.errors import Refusal
+from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.policies import PolicyCourier
+from guardhouse.hub.gateway.presence_log import PresenceLog
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import environments, heartbeats
 from guardhouse.hub.store.environments import EnvironmentRecord
@@ -39,7 +41,11 @@ PRESENCE_KEPT: Final = 4_096
 
 
 class AlreadyConnected(Refusal):
-    """Another runner with this environment's token is connected and answers."""
+    """Another runner with the token of ``environment_id`` is connected and answers."""
+
+    def __init__(self, message: str, *, environment_id: str) -> None:
+        super().__init__(message)
+        self.environment_id = environment_id
 
 
 class Link(Runner, Protocol):
@@ -86,6 +92,7 @@ class Links:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.presence_log = PresenceLog(database)
         self._links: dict[str, Link] = {}
         self._claiming: dict[str, trio.Lock] = {}
         self._heartbeats: dict[str, HeartbeatFacts] = {}
@@ -145,11 +152,15 @@ class Links:
         self._known.clear()
         self._generation += 1
 
-    async def check_free(self, environment_id: str) -> None:
+    async def check_free(self, environment_id: str, *, address: str | None) -> None:
         """Make room for a new connection, or refuse it.
 
         A second runner with the same token would take tasks from the first, back and forth without end; so the one
         that answers a ping stays. One that does not (its host crashed, its network was cut) makes room at once.
+
+        Args:
+            environment_id: whose runner wants to connect.
+            address: where from.
 
         Raises:
             AlreadyConnected: the connected one answers.
@@ -163,8 +174,17 @@ class Links:
                 if await link.is_alive(within_s=TAKEOVER_PROBE_S):
                     raise AlreadyConnected(
                         f"a runner at {link.instance.remote_address} is connected with this environment's token and"
-                        " answers; stop it first, or create another environment for this host"
+                        " answers; stop it first, or create another environment for this host",
+                        environment_id=environment_id,
                     )
+                self.presence_log.note(
+                    "runner.replace",
+                    environment=environment_id,
+                    address=address,
+                    replaced_address=link.instance.remote_address,
+                    reason=f"the connected one gave no answer within {TAKEOVER_PROBE_S:g} s",
+                    policies=policies_of_report(link.policies.report),
+                )
                 link.close("it stopped answering and a new connection took its place")
                 if self._links.get(environment_id) is link:
                     del self._links[environment_id]
@@ -179,7 +199,10 @@ class Links:
             AlreadyConnected: another was quicker.
         """
         if environment_id in self._links:
-            raise AlreadyConnected("another runner with this environment's token connected at the same moment")
+            raise AlreadyConnected(
+                "another runner with this environment's token connected at the same moment",
+                environment_id=environment_id,
+            )
         self._links[environment_id] = link
         self._note_presence(environment_id, connected=True)
 
@@ -233,6 +256,7 @@ class Links:
     def close_all(self, *, reason: str) -> None:
         """End every connection: the hub stops. Many runners are told to come back one after the other."""
         window_s = len(self._links) / RETURNS_PER_S
+        self.presence_log.note_stop(runners=len(self._links))
         for link in list(self._links.values()):
             link.close(reason, reconnect_after_s=random.random() * window_s)  # noqa: S311 - spreads, hides nothing
 

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
+from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
@@ -135,6 +136,7 @@ class PolicyCourier:
             layer=layer.value,
             held=held,
             error=answer.error,
+            policies=policies_of_report(self.report),
         )
 
     async def _write(self, write: Callable[[Connection], None]) -> None:

@@ -19,6 +19,7 @@ from guardhouse.errors import GuardhouseError, InvariantError, Refusal
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.gateway.file_calls import ConnectionLost
 from guardhouse.hub.gateway.links import Link, Links
 from guardhouse.hub.skills.decide import SkillStep, decide_steps, skill_directory
 from guardhouse.hub.skills.registry import Skills
@@ -253,7 +254,10 @@ class SkillCourier:
             return
         wanted, copies = self._skills.wanted(environment), self._skills.copies(environment.id)
         for name in sorted(wanted.keys() | copies.keys()):
-            found = await self._read_checksum(link, name)
+            try:
+                found = await self._read_checksum(link, name)
+            except ConnectionLost:
+                break  # it does not say; what was answered before counts
             copy, version = copies.get(name), wanted.get(name)
             if found is None or (found == "" and copy is None):
                 continue
