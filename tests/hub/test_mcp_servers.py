@@ -170,3 +170,18 @@ async def test_bound_disabled_deleted_and_other_teams(hub):
         assert (await hub.http.delete("/api/v1/mcp-servers/theirs")).status_code == 204
         assert await call("theirs") == "mcp_server_not_found"
         assert len([one for one in runner.heard if one["type"] == "task.request"]) == 1
+
+
+async def test_names_and_bindings_that_are_not_taken(hub):
+    """An operation's name, in any letter case, is refused as a server's; a managed sandbox binds none."""
+    for name, status in (("Bash", 400), ("sync_skill", 400), ("bash-2", 201)):
+        reply = await hub.http.post("/api/v1/mcp-servers", json={**WIKI, "name": name})
+        assert reply.status_code == status, reply.text
+    made = await hub.environment()
+    environment_id = made["environment"]["id"]
+    await hub.hub.services.database.write(
+        lambda connection: connection.exec_driver_sql("UPDATE environments SET kind = 'cloud'") and None
+    )
+    hub.hub.services.links.forget_known()
+    reply = await hub.http.post("/api/v1/mcp-servers", json={**WIKI, "environment": environment_id})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "session_needed")

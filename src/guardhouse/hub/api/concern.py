@@ -37,7 +37,14 @@ from guardhouse.hub.store.environments import EnvironmentRecord
 if TYPE_CHECKING:
     from guardhouse.hub.api.door import Call
 
-__all__ = ["check_concern", "environment_not_found", "mcp_server_not_found", "skill_not_found", "task_not_found"]
+__all__ = [
+    "check_concern",
+    "check_is_no_sandbox",
+    "environment_not_found",
+    "mcp_server_not_found",
+    "skill_not_found",
+    "task_not_found",
+]
 
 
 def environment_not_found(reference: str) -> ApiError:

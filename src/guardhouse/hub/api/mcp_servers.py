@@ -10,7 +10,7 @@ import trio
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from guardhouse.hub.api.concern import environment_not_found, mcp_server_not_found
+from guardhouse.hub.api.concern import check_is_no_sandbox, environment_not_found, mcp_server_not_found
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.schemas_mcp_servers import (
@@ -31,6 +31,7 @@ from guardhouse.hub.store import mcp_servers as store
 from guardhouse.hub.store.mcp_servers import McpCheckRecord, McpServerRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.board import TaskRequested
+from guardhouse.wire.operations import OPERATIONS
 
 __all__ = [
     "create_mcp_server",
@@ -232,11 +233,14 @@ async def _environment_id(call: Call, reference: str | None) -> str | None:
         check_sees(call.actor, found)
     except NotVisible as error:
         raise environment_not_found(reference) from error
+    check_is_no_sandbox(found)
     return found.id
 
 
 def _check(record: McpServerRecord, secrets: McpSecrets) -> None:
-    """Refuse a record that no runner could use, or that has a secret where people read it."""
+    """Refuse a record that no runner could use, with an operation's name, or with a secret where people read it."""
+    if record.name_key in OPERATIONS:
+        raise _invalid(f"name {record.name!r} is that of an operation of every runner; choose another")
     if record.transport == "stdio":
         if not record.command or record.url or secrets.headers:
             raise _invalid("a stdio server has a command, and neither url nor headers")
