@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.escapes_files.test_paths import ZIP
 from tests.support.files import FilesWorker
 
 from guardhouse.kernel import files as kernel
@@ -253,3 +254,28 @@ def _write_again_and_again(root: Path, turn: int, stop: threading.Event, last: l
 def _kill_after(pid: int, delay_s: float) -> None:
     time.sleep(delay_s)
     os.kill(pid, signal.SIGKILL)
+
+
+def test_a_skill_never_takes_what_was_put_there_meanwhile(tmp_path: Path) -> None:
+    """A file that lands in the empty directory between the look and the exchange stays, and the skill is refused."""
+    (tmp_path / "skill").mkdir()
+    real = kernel.renameat2
+
+    def late(*arguments: Any, flags: int) -> None:
+        (tmp_path / "skill" / "mine").write_bytes(b"precious")
+        kernel.renameat2 = real
+        real(*arguments, flags=flags)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernel, "renameat2", late)
+        files = FilesWorker(tmp_path)
+    try:
+        with pytest.raises(WorkspaceRefusal):
+            files.sync_skill("demo", "skill", ZIP)
+        assert _contents(tmp_path / "skill") == {"mine": b"precious"}
+        assert sorted(os.listdir(tmp_path)) in (["skill"], [".work", "skill"])
+        os.unlink(tmp_path / "skill" / "mine")
+        files.sync_skill("demo", "skill", ZIP)
+        assert (tmp_path / "skill" / "SKILL.md").is_file()
+    finally:
+        files.close()
