@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -537,7 +538,9 @@ async def test_the_tasks_extension(hub) -> None:
         assert (await ask("tasks/cancel", handle, secret=stranger))["error"]["code"] == -32602
         await runner.output(begun["taskId"], b"made\n")
         await runner.result(begun["taskId"], stdout_bytes=5, stderr_bytes=0)
-        await hub.result(begun["taskId"])
+        ended = await hub.result(begun["taskId"])
+        took = datetime.fromisoformat(ended["finished_at"]) - datetime.fromisoformat(ended["accepted_at"])
+        assert ended["duration_s"] == took.total_seconds(), "from when it was taken on, not from its first output"
         done = (await ask("tasks/get", handle))["result"]
         assert done["status"] == "completed"
         assert done["result"]["structuredContent"]["stdout"] == "made\n"

@@ -79,7 +79,8 @@ def environment_view(
 def task_view(record: TaskRecord, *, whole: bool) -> schemas.Task:
     """Return a task; its args and result only when ``whole``."""
     ended = record.finished_ms
-    began = record.started_ms or record.accepted_ms or record.sent_ms
+    # "Started" is its first output; a command that is quiet at first runs from when it was taken on.
+    began = record.accepted_ms or record.sent_ms or record.started_ms
     return schemas.Task(
         id=record.id,
         environment_id=record.environment_id,
