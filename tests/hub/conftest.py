@@ -1,10 +1,13 @@
 """A real hub for each test: real Hypercorn, real TLS on loopback, SQLite on disk and a real PostgreSQL server.
 
-Every test runs on SQLite, those of the modules in `ON_BOTH` on PostgreSQL too. With GUARDHOUSE_TEST_STORE=postgresql
-all run on that, and none on SQLite.
+Every test that has a hub runs on both stores, but those of the modules in `ON_ONE`, on SQLite only. With
+GUARDHOUSE_TEST_STORE=postgresql all run on that, and none on SQLite. Both begin with the tables of a template, made
+once by the migrations: whoever tests those starts a hub without `start_hub`.
 """
 
 import os
+import secrets
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,15 +21,32 @@ import httpx2
 import pytest
 import trio
 import trustme
+from tests.hub.support import NO_TLS, Store
 from tests.support.postgresql import Cluster, find_programs, running_cluster
 
-from guardhouse.hub.backends import PostgresqlBackend
+from guardhouse.hub.backends import PostgresqlBackend, SqliteBackend
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.database import Database
 from guardhouse.hub.server import RunningHub, open_hub
 
-# What asks most of the store: SQL, transactions, what a restart finds, the audit chain.
-ON_BOTH = {"test_api", "test_approvals", "test_decisions", "test_people", "test_persistence", "test_skills"}
+# What another store cannot change the outcome of, each with the reason.
+ON_ONE = {
+    "test_approvals_with_runner": "what real runners do; test_approvals asks the store",
+    "test_asking_operations": "what real runners do; test_approvals asks the store",
+    "test_guesses": "what counts wrong tokens is in memory",
+    "test_managed": "what real sandboxes do, for half a minute",
+    "test_mcp_door": "what counts calls is in memory",
+    "test_openapi": "thousands of requests; the long form has GUARDHOUSE_TEST_STORE",
+    "test_rates": "what counts requests is in memory",
+    "test_skills_with_runner": "what real runners do; test_skills asks the store",
+    "test_transport": "what is said before there is a request",
+    # Of tests/cli_client, whose hub is the same: the command line sees REST only.
+    "test_commands": "REST only",
+    "test_copy": "REST only",
+    "test_login": "REST only",
+    "test_runs": "REST only",
+    "test_session": "REST only",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     stores = ["sqlite"]
     if os.environ.get("GUARDHOUSE_TEST_STORE") == "postgresql":
         stores = ["postgresql"]
-    elif module in ON_BOTH:
+    elif module not in ON_ONE and metafunc.module.__name__.startswith("tests.hub."):
         stores.append("postgresql")
     metafunc.parametrize("store_url", stores, indirect=True)
 
@@ -52,6 +72,14 @@ def cluster() -> Iterator[Cluster]:
         database.dispose()
         cluster.keep_as_template(template)
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with the hub's tables, as the migrations make them."""
+    file = tmp_path_factory.mktemp("template") / "hub.db"
+    Database(SqliteBackend(file)).dispose()
+    return file
 
 
 @pytest.fixture
@@ -74,6 +102,7 @@ class HubUnderTest:
     http: httpx2.AsyncClient
     state_dir: Path
     ssl_context: ssl.SSLContext | None
+    store: Store
 
     @property
     def url(self) -> str:
@@ -127,12 +156,18 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def start_hub(tmp_path: Path, authority: trustme.CA, store_url: str | None) -> Any:
+def start_hub(tmp_path: Path, authority: trustme.CA, store_url: str | None, sqlite_template: Path) -> Any:
     """Return a function that starts a hub on the same state directory, as often as a test likes."""
 
     @asynccontextmanager
     async def start(*, tls: bool = False, listen_port: int = 0, **settings: Any) -> AsyncIterator[HubUnderTest]:
         state_dir = tmp_path / "state"
+        if store_url is None and not state_dir.exists():
+            state_dir.mkdir(mode=0o700)
+            shutil.copyfile(sqlite_template, state_dir / "hub.db")
+            for name in ("sealing.key", "audit.key"):
+                (state_dir / name).touch(mode=0o600)
+                (state_dir / name).write_bytes(secrets.token_bytes(32))
         context = None
         if tls:
             issued = authority.issue_cert("localhost", "127.0.0.1")
@@ -146,9 +181,9 @@ def start_hub(tmp_path: Path, authority: trustme.CA, store_url: str | None) -> A
         async with open_hub(HubConfig(state_dir=state_dir, port=listen_port, **settings)) as hub:
             token = (state_dir / "owner.token").read_text().strip()
             headers = {"authorization": f"Bearer {token}"}
-            verify = context if context is not None else True
+            verify = context if context is not None else NO_TLS
             async with httpx2.AsyncClient(base_url=hub.url, headers=headers, verify=verify, timeout=60) as http:
-                yield HubUnderTest(hub, http, state_dir, context)
+                yield HubUnderTest(hub, http, state_dir, context, Store(state_dir, settings["database"]))
 
     return start
 

@@ -1,11 +1,12 @@
 """The audit chain: every tampering with the stored or exported log is found and named."""
 
 import json
+import re
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import trio
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
+from tests.hub.support import Store
 from tests.support.runner_stub import connect_v1
 
 from guardhouse.errors import SetupError
@@ -52,63 +54,68 @@ async def some_history(hub) -> None:
 
 @dataclass
 class History:
-    """What one hub left, made once for all tests of this file: its state directory, an export, its public key."""
+    """What one hub left, made once for all tests of this file: its store, an export, its public key."""
 
-    state_dir: Path
+    store: Store
     export: bytes
     public_key: str
 
 
-_made: dict[Path, History] = {}
+_made: dict[tuple[Path, bool], History] = {}
 
 
 @pytest.fixture
-async def history(start_hub, tmp_path_factory) -> History:
-    base = tmp_path_factory.getbasetemp()
-    if base not in _made:
+async def history(request, start_hub, store_url, tmp_path_factory) -> History:
+    key = (tmp_path_factory.getbasetemp(), store_url is not None)
+    if key not in _made:
         async with start_hub() as hub:
             await some_history(hub)
             export = (await hub.http.get("/api/v1/audit/export")).content
-            key = (await hub.http.get("/api/v1/audit/key")).json()["public_key"]
+            public_key = (await hub.http.get("/api/v1/audit/key")).json()["public_key"]
         kept = tmp_path_factory.mktemp("history")
         shutil.copytree(hub.state_dir, kept / "state")
-        _made[base] = History(kept / "state", export, key)
-    return _made[base]
+        url = store_url and request.getfixturevalue("cluster").new_database(like=store_url)
+        _made[key] = History(Store(kept / "state", url), export, public_key)
+    return _made[key]
 
 
 @pytest.fixture
-async def state_dir(history, tmp_path) -> Path:
-    """A copy of the directory of a hub that has stopped, with a signed chain of 15 to 20 records."""
-    shutil.copytree(history.state_dir, tmp_path / "copy")
-    return tmp_path / "copy"
+async def store(request, history, tmp_path) -> AsyncIterator[Store]:
+    """A copy of the store of a hub that has stopped, with a signed chain of 15 to 20 records."""
+    shutil.copytree(history.store.state_dir, tmp_path / "copy")
+    if history.store.url is None:
+        yield Store(tmp_path / "copy", None)
+        return
+    cluster = request.getfixturevalue("cluster")
+    url = cluster.new_database(like=history.store.url)
+    yield Store(tmp_path / "copy", url)
+    cluster.drop(url)
 
 
-def verified(state_dir: Path) -> Report:
-    source, key = read_store(state_dir)
+def verified(store: Store) -> Report:
+    source, key = read_store(store.state_dir, database_url=store.url)
     return verify(source, parse_public_key(key), is_pinned=False)
 
 
-def tamper(state_dir: Path, *statements: str) -> Report:
-    with sqlite3.connect(state_dir / "hub.db") as connection:
-        for statement in statements:
-            connection.execute(statement)
-    connection.close()
-    return verified(state_dir)
+def tamper(store: Store, *statements: str) -> Report:
+    for statement in statements:
+        store.execute(statement)
+    return verified(store)
 
 
 def said(report: Report) -> set[tuple[str, int | None]]:
     return {(one.kind, one.seq) for one in report.problems}
 
 
-async def test_an_untouched_chain_is_good_and_signed_to_its_end(state_dir):
+async def test_an_untouched_chain_is_good_and_signed_to_its_end(store):
     """The twin of all that follows: nothing is found in a log that nobody touched."""
-    report = verified(state_dir)
+    report = verified(store)
     assert report.problems == []
     assert report.records >= 12
     assert report.signed_to == report.last_seq == report.records
 
 
-async def test_a_changed_record_is_named(state_dir):
+async def test_a_changed_record_is_named(store):
     """Whoever changes any column of a record changes what its hash says."""
     for column, value in (
         ("actor", "'tok_other'"),
@@ -120,38 +127,38 @@ async def test_a_changed_record_is_named(state_dir):
         ("executed", "'ls'"),
         ("hash", "zeroblob(32)"),
     ):
-        with sqlite3.connect(state_dir / "hub.db") as connection:
-            before = connection.execute(f"SELECT {column} FROM audit_events WHERE seq = 5").fetchone()[0]
-        report = tamper(state_dir, f"UPDATE audit_events SET {column} = {value} WHERE seq = 5")
+        before = store.execute(f"SELECT {column} FROM audit_events WHERE seq = 5")[0][0]
+        if column == "hash" and store.url is not None:
+            value = "decode(repeat('00', 32), 'hex')"
+        report = tamper(store, f"UPDATE audit_events SET {column} = {value} WHERE seq = 5")
         assert ("changed", 5) in said(report), (column, report.problems)
-        with sqlite3.connect(state_dir / "hub.db") as connection:
-            connection.execute(f"UPDATE audit_events SET {column} = ? WHERE seq = 5", [before])
-    assert verified(state_dir).is_good
+        store.execute(f"UPDATE audit_events SET {column} = ? WHERE seq = 5", before)
+    assert verified(store).is_good
 
 
-async def test_a_lost_record_is_named(state_dir):
+async def test_a_lost_record_is_named(store):
     """A record deleted in the middle leaves its number."""
-    report = tamper(state_dir, "DELETE FROM audit_events WHERE seq IN (5, 6)")
+    report = tamper(store, "DELETE FROM audit_events WHERE seq IN (5, 6)")
     assert said(report) == {("lost", 5)}
     assert "records 5 to 6" in report.problems[0].text
 
 
-async def test_the_first_record_cannot_go_unnoticed(state_dir):
+async def test_the_first_record_cannot_go_unnoticed(store):
     """The chain begins with record 1."""
-    assert ("lost", 1) in said(tamper(state_dir, "DELETE FROM audit_events WHERE seq = 1"))
+    assert ("lost", 1) in said(tamper(store, "DELETE FROM audit_events WHERE seq = 1"))
 
 
-async def test_a_moved_record_is_named(state_dir):
+async def test_a_moved_record_is_named(store):
     """A record that was given another number is known by its hash."""
-    last = verified(state_dir).last_seq
-    report = tamper(state_dir, f"UPDATE audit_events SET seq = {last + 1} WHERE seq = 5")
+    last = verified(store).last_seq
+    report = tamper(store, f"UPDATE audit_events SET seq = {last + 1} WHERE seq = 5")
     assert {("lost", 5), ("moved", last + 1)} <= said(report)
 
 
-async def test_two_exchanged_records_are_named(state_dir):
+async def test_two_exchanged_records_are_named(store):
     """Two records that changed places are both moved."""
     report = tamper(
-        state_dir,
+        store,
         "UPDATE audit_events SET seq = -5 WHERE seq = 5",
         "UPDATE audit_events SET seq = 5 WHERE seq = 8",
         "UPDATE audit_events SET seq = 8 WHERE seq = -5",
@@ -159,72 +166,67 @@ async def test_two_exchanged_records_are_named(state_dir):
     assert {("moved", 5), ("moved", 8)} <= said(report)
 
 
-async def test_a_repeated_record_is_named(state_dir):
+async def test_a_repeated_record_is_named(store):
     """A copy of a record under a further number repeats it."""
-    last = verified(state_dir).last_seq
+    last = verified(store).last_seq
     columns = "account_id, at_ms, actor, action, target, address, environment, task, command, executed, detail, hash"
     report = tamper(
-        state_dir,
+        store,
         f"INSERT INTO audit_events (seq, {columns}) SELECT {last + 1}, {columns} FROM audit_events WHERE seq = 5",
     )
     assert ("repeated", last + 1) in said(report)
 
 
-async def test_a_cut_off_end_is_named(state_dir):
+async def test_a_cut_off_end_is_named(store):
     """Records deleted at the end are missed by the checkpoint that covers them."""
-    last = verified(state_dir).last_seq
-    report = tamper(state_dir, f"DELETE FROM audit_events WHERE seq > {last - 3}")
+    last = verified(store).last_seq
+    report = tamper(store, f"DELETE FROM audit_events WHERE seq > {last - 3}")
     assert ("truncated", last - 2) in said(report)
 
 
-async def test_a_cut_off_end_with_its_checkpoints_is_named(state_dir):
+async def test_a_cut_off_end_with_its_checkpoints_is_named(store):
     """Who also deletes the checkpoints is contradicted by the one in the state directory."""
-    last = verified(state_dir).last_seq
+    last = verified(store).last_seq
     report = tamper(
-        state_dir,
+        store,
         f"DELETE FROM audit_events WHERE seq > {last - 3}",
         f"DELETE FROM audit_checkpoints WHERE seq > {last - 3}",
     )
     assert {("truncated", last - 2), ("checkpoint", last)} <= said(report)
 
 
-def rewritten(state_dir: Path) -> None:
+def rewritten(store: Store) -> None:
     """Change record 5 and compute every hash after it anew, as somebody would who knows the form."""
-    with sqlite3.connect(state_dir / "hub.db") as connection:
-        connection.execute("UPDATE audit_events SET actor = 'tok_other' WHERE seq = 5")
-    connection.close()
-    source, _ = read_store(state_dir)
+    store.execute("UPDATE audit_events SET actor = 'tok_other' WHERE seq = 5")
+    source, _ = read_store(store.state_dir, database_url=store.url)
     hashes, previous = {}, GENESIS
     for record in source.records():
         previous = hashes[record.seq] = link_hash(previous, record.body())
-    with sqlite3.connect(state_dir / "hub.db") as connection:
-        for seq, value in hashes.items():
-            connection.execute("UPDATE audit_events SET hash = ? WHERE seq = ?", [value, seq])
-    connection.close()
+    for seq, value in hashes.items():
+        store.execute("UPDATE audit_events SET hash = ? WHERE seq = ?", value, seq)
 
 
-async def test_a_chain_written_anew_is_named(state_dir):
+async def test_a_chain_written_anew_is_named(store):
     """Who computes all hashes anew still lacks the key that signed them."""
-    rewritten(state_dir)
-    report = verified(state_dir)
+    rewritten(store)
+    report = verified(store)
     assert any(one.kind == "changed" and "not the one that the hub signed" in one.text for one in report.problems)
 
 
-async def test_a_forged_checkpoint_is_named(state_dir):
+async def test_a_forged_checkpoint_is_named(store):
     """A checkpoint signed with another key, or changed, is none."""
-    rewritten(state_dir)
-    source, _ = read_store(state_dir)
+    rewritten(store)
+    source, _ = read_store(store.state_dir, database_url=store.url)
     last = list(source.records())[-1]
     forged = AuditSigner(b"x" * 32).checkpoint(seq=last.seq, at_ms=1, hash_=last.hash, previous=None)
-    with sqlite3.connect(state_dir / "hub.db") as connection:
-        connection.execute("DELETE FROM audit_checkpoints")
-        connection.execute(
-            "INSERT INTO audit_checkpoints (seq, at_ms, hash, previous, key_id, signature) VALUES (?, 1, ?, '', ?, ?)",
-            [last.seq, last.hash, AuditSigner((state_dir / "audit.key").read_bytes()).key_id, forged.signature],
-        )
-    connection.close()
-    (state_dir / "audit.head").unlink()
-    assert any("false signature" in one.text for one in verified(state_dir).problems)
+    store.execute("DELETE FROM audit_checkpoints")
+    store.execute(
+        "INSERT INTO audit_checkpoints (seq, at_ms, hash, previous, key_id, signature) VALUES (?, 1, ?, ?, ?, ?)",
+        *(last.seq, last.hash, "", AuditSigner((store.state_dir / "audit.key").read_bytes()).key_id),
+        forged.signature,
+    )
+    (store.state_dir / "audit.head").unlink()
+    assert any("false signature" in one.text for one in verified(store).problems)
 
 
 async def test_a_lost_checkpoint_is_named(start_hub):
@@ -232,10 +234,9 @@ async def test_a_lost_checkpoint_is_named(start_hub):
     for _ in range(3):
         async with start_hub() as hub:
             await hub.environment(f"web-{hub.hub.services.started_ms}")
-    with sqlite3.connect(hub.state_dir / "hub.db") as connection:
-        seqs = [row[0] for row in connection.execute("SELECT seq FROM audit_checkpoints ORDER BY seq")]
+    seqs = [row[0] for row in hub.store.execute("SELECT seq FROM audit_checkpoints ORDER BY seq")]
     assert len(seqs) >= 4
-    report = tamper(hub.state_dir, f"DELETE FROM audit_checkpoints WHERE seq = {seqs[2]}")
+    report = tamper(hub.store, f"DELETE FROM audit_checkpoints WHERE seq = {seqs[2]}")
     assert ("checkpoint", seqs[3]) in said(report)
 
 
@@ -243,16 +244,16 @@ async def test_a_starting_hub_notices_what_was_cut_off(start_hub):
     """The hole stays visible: the numbers of the lost records are never used again."""
     async with start_hub() as hub:
         await hub.environment()
-    last = verified(hub.state_dir).last_seq
+    last = verified(hub.store).last_seq
     tamper(
-        hub.state_dir,
+        hub.store,
         f"DELETE FROM audit_events WHERE seq > {last - 1}",
         f"DELETE FROM audit_checkpoints WHERE seq > {last - 1}",
     )
     async with start_hub() as hub:
         events = (await hub.http.get("/api/v1/audit", params={"action": "audit.gap"})).json()["events"]
         assert events[0]["detail"]["signed_seq"] == last
-    report = verified(hub.state_dir)
+    report = verified(hub.store)
     assert said(report) == {("gap", last)}
 
 
@@ -338,7 +339,8 @@ async def test_the_command_verifies_and_finds(history, tmp_path):
 
     good = await run("--file", str(path), "--public-key", key)
     assert (good.returncode, "good" in good.stdout) == (0, True), good
-    assert (await run("--state-dir", str(history.state_dir))).returncode == 0
+    database = ["--database", history.store.url] if history.store.url else []
+    assert (await run("--state-dir", str(history.store.state_dir), *database)).returncode == 0
     other = AuditSigner(b"y" * 32).public_text
     assert (await run("--file", str(path), "--public-key", other)).returncode == 1
     path.write_bytes(path.read_bytes().replace(b"web-1", b"web-9"))
@@ -368,6 +370,24 @@ async def test_what_really_ran_is_found(hub):
     assert (ended["detail"]["state"], ended["detail"]["decision"]) == ("succeeded", {"verdict": "allow"})
 
 
+def test_every_action_is_in_the_manual():
+    """Whoever searches the log finds in docs/hub.md each word that the hub writes into it."""
+    words = set()
+    for path in Path("src/guardhouse/hub").rglob("*.py"):
+        words |= set(re.findall(r'action="([a-z_]+\.[a-z_.]+)"', path.read_text()))
+    manual = Path("docs/hub.md").read_text()
+    table = manual.partition("| action | when |")[2].partition("\n\n")[0]
+    shown = set()
+    for row in table.splitlines():
+        before = ""
+        for word in re.findall(r"`([a-z_.]+)`", row.partition("|")[2].partition("|")[0]):
+            # ".delete" after "team.member.add" is "team.member.delete".
+            before = before.rpartition(".")[0] + word if word.startswith(".") else word
+            shown.add(before)
+    assert len(words) > 40
+    assert words <= shown, sorted(words - shown)
+
+
 def test_canonical_form_is_one():
     """Order, blanks, floats and unpaired surrogates make no second form of one value."""
     assert canonical_json({"b": 1, "a": [1.5, "\ud800", ("x",)]}) == '{"a":["1.5","\\\\ud800",["x"]],"b":1}'
@@ -395,7 +415,7 @@ def test_records_of_before_are_chained_by_the_migration(tmp_path):
             )
     engine.dispose()
     initialise(HubConfig(state_dir=state)).close()
-    report = verified(state)
+    report = verified(Store(state, None))
     assert (report.problems, report.records) == ([], 3)
 
 
@@ -456,9 +476,8 @@ async def test_a_collector_that_was_away_gets_everything_once(start_hub):
                 await heard(newest)
 
                 async def stored(newest: int = newest, hub=hub) -> bool:
-                    with sqlite3.connect(hub.state_dir / "hub.db") as connection:
-                        row = connection.execute("SELECT seq FROM audit_positions").fetchone()
-                    return row is not None and row[0] >= newest
+                    rows = hub.store.execute("SELECT seq FROM audit_positions")
+                    return bool(rows) and rows[0][0] >= newest
 
                 await hub.until(stored, within_s=30)
         nursery.cancel_scope.cancel()

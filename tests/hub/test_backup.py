@@ -41,8 +41,8 @@ async def with_history(hub) -> tuple[dict, dict]:
         return created, await hub.result(started["id"])
 
 
-async def backed_up(hub, path, *, database=None, with_keys=True):
-    config = HubConfig(state_dir=hub.state_dir, database=database)
+async def backed_up(hub, path, *, with_keys=True):
+    config = HubConfig(state_dir=hub.state_dir, database=hub.store.url)
     return await trio.to_thread.run_sync(lambda: make_backup(config, path, with_keys=with_keys))
 
 
@@ -52,7 +52,7 @@ async def restored(path, state_dir, *, database=None, **more):
 
 
 async def test_a_backup_is_the_hub_again_on_either_database(start_hub, other_database, tmp_path):
-    """From SQLite to PostgreSQL and back: the same tasks, output, tokens and audit log, which verifies."""
+    """From either to PostgreSQL and on to SQLite: the same tasks, output, tokens and audit log, which verifies."""
     async with start_hub() as hub:
         created, task = await with_history(hub)
         made = await backed_up(hub, tmp_path / "first")
@@ -152,11 +152,11 @@ async def test_nothing_is_overwritten(start_hub, tmp_path):
         with pytest.raises(SetupError, match="a backup never overwrites"):
             await backed_up(hub, tmp_path / "backup")
         with pytest.raises(SetupError, match="another hub uses state directory"):
-            await restored(tmp_path / "backup", hub.state_dir)
-    before = (hub.state_dir / "hub.db").read_bytes()
+            await restored(tmp_path / "backup", hub.state_dir, database=hub.store.url)
+    before = hub.store.dump()
     with pytest.raises(SetupError, match="a restore never overwrites"):
-        await restored(tmp_path / "backup", hub.state_dir)
-    assert (hub.state_dir / "hub.db").read_bytes() == before
+        await restored(tmp_path / "backup", hub.state_dir, database=hub.store.url)
+    assert hub.store.dump() == before
     assert not list(tmp_path.glob(".backup.*"))
 
 
@@ -167,28 +167,32 @@ async def test_a_restore_to_an_earlier_state_stays_visible(start_hub, tmp_path):
         await hub.environment()
     for path in hub.state_dir.glob("hub.db*"):
         path.unlink()
-    await restored(tmp_path / "backup", hub.state_dir)
+    if hub.store.url is not None:
+        hub.store.execute("DROP SCHEMA public CASCADE")
+        hub.store.execute("CREATE SCHEMA public")
+    await restored(tmp_path / "backup", hub.state_dir, database=hub.store.url)
     async with start_hub() as hub:
         events = (await hub.http.get("/api/v1/audit", params={"action": "audit.gap"})).json()["events"]
         assert len(events) == 1
 
 
-async def test_the_commands(start_hub, tmp_path):
-    """One command each, with JSON for programs."""
+async def test_the_commands(start_hub, tmp_path, request):
+    """One command each, on either database, with JSON for programs; what is restored is a hub that serves."""
     async with start_hub() as hub:
         await hub.environment()
         words = [sys.executable, "-m", "guardhouse", "hub"]
-        where = ["--state-dir", str(hub.state_dir)]
+        where = ["--state-dir", str(hub.state_dir), *(["--database", hub.store.url] if hub.store.url else [])]
+        target = request.getfixturevalue("other_database") if hub.store.url else None
+        there = ["--state-dir", str(tmp_path / "new"), *(["--database", target] if target else [])]
         made = await trio.run_process(
             [*words, "backup", str(tmp_path / "b"), *where, "--with-keys", "--json"], capture_stdout=True
         )
         assert json.loads(made.stdout)["rows"]["environments"] == 1
-    found = await trio.run_process(
-        [*words, "restore", str(tmp_path / "b"), "--state-dir", str(tmp_path / "new"), "--json"], capture_stdout=True
-    )
+    found = await trio.run_process([*words, "restore", str(tmp_path / "b"), *there, "--json"], capture_stdout=True)
     assert json.loads(found.stdout)["audit"]["good"]
-    again = await trio.run_process(
-        [*words, "restore", str(tmp_path / "b"), "--state-dir", str(tmp_path / "new")], capture_stderr=True, check=False
-    )
+    config = HubConfig(state_dir=tmp_path / "new", database=target, port=0)
+    async with open_hub(config) as new, hub.http.__class__(base_url=new.url, headers=hub.http.headers) as http:
+        assert (await http.get("/api/v1/environments/web-1")).status_code == 200
+    again = await trio.run_process([*words, "restore", str(tmp_path / "b"), *there], capture_stderr=True, check=False)
     assert again.returncode == 125
     assert b"a restore never overwrites" in again.stderr

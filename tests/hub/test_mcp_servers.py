@@ -1,6 +1,5 @@
 """Records of MCP servers: used by name, their secrets sealed, masked, and seen by the runner alone."""
 
-import sqlite3
 from typing import Any
 
 import httpx2
@@ -74,11 +73,9 @@ async def test_the_store_has_no_secret_and_a_new_key_keeps_it(start_hub, tmp_pat
         await make(hub)
     for path in (tmp_path / "state").iterdir():
         assert SECRET.encode() not in path.read_bytes(), path.name
-    store_files = list((tmp_path / "state").glob("hub.db"))
-    if store_files:
-        with sqlite3.connect(store_files[0]) as connection:
-            assert connection.execute("SELECT count(*) FROM mcp_servers").fetchone() == (1,)
-    await trio.to_thread.run_sync(change_sealing_key, HubConfig(state_dir=tmp_path / "state"))
+    assert SECRET.encode() not in hub.store.dump()
+    assert hub.store.execute("SELECT count(*) FROM mcp_servers") == [(1,)]
+    await trio.to_thread.run_sync(change_sealing_key, HubConfig(state_dir=tmp_path / "state", database=hub.store.url))
     async with start_hub() as hub, connect_v1(hub.url, created["token"]) as runner:
         await hub.until_online()
         async with trio.open_nursery() as nursery:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+from functools import partial
 
 import pytest
 import trio
@@ -29,14 +30,17 @@ async def test_the_interface_is_what_its_document_says(hub, tmp_path, monkeypatc
     """Random requests, chains of them along the document's links, and in the long form the edges of every parameter."""
     # Its wrong tokens, a few for each route, are no guesses: past the limit every answer would be 429 and say nothing.
     monkeypatch.setattr("guardhouse.hub.guesses._BUCKET", 1_000_000.0)
-    # A token of its own: a chain that begins with the first of all tokens ends the owner's.
-    created = await hub.http.post("/api/v1/tokens", json={"name": "schemathesis", "scopes": ["admin"]})
-    token = created.json()["secret"]
+    # Tokens of their own: a chain that begins with the first of all tokens ends the owner's.
+    tokens = []
+    for _ in range(2):
+        created = await hub.http.post("/api/v1/tokens", json={"name": "schemathesis", "scopes": ["admin"]})
+        tokens.append(created.json()["secret"])
+    token, ended = tokens
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCHEMATHESIS")}
     failed: list[str] = []
 
-    async def run(phases: str) -> None:
-        directory = tmp_path / phases
+    async def run(name: str, phases: str, *chosen: str, token: str = token, is_whole: bool = True) -> None:
+        directory = tmp_path / name
         directory.mkdir()
         (directory / "schemathesis.toml").write_text("")
         words = [
@@ -45,10 +49,7 @@ async def test_the_interface_is_what_its_document_says(hub, tmp_path, monkeypatc
             *("--phases", phases, "--seed", str(SEED), "--checks", CHECKS, "--continue-on-failure"),
             # Counted, not timed: a budget of seconds would be spent before the first request on a busy machine.
             *(("--max-time", str(LONG_S)) if LONG_S else ("--max-examples", "2")),
-            # A stream of events goes on for minutes; tests/hub/test_events.py reads one. Who ends the token that asks
-            # has nothing more to say, and tests of its own.
-            *("--exclude-operation-id", "stream_events", "--exclude-operation-id", "end_own_token"),
-            *("--request-timeout", "30"),
+            *(*chosen, "--request-timeout", "30"),
             *("--no-shrink", "--generation-database", "none", "--no-color", "--warnings", "off"),
         ]
         found = await trio.run_process(
@@ -57,12 +58,21 @@ async def test_the_interface_is_what_its_document_says(hub, tmp_path, monkeypatc
         text = found.stdout.decode() + found.stderr.decode()
         (directory / "report.txt").write_text(text)
         tried = re.search(r"(\d+) generated", text)
-        if found.returncode != 0 or tried is None or int(tried[1]) < 15:
+        selected = re.search(r"(\d+) selected", text)
+        if found.returncode != 0 or tried is None or int(tried[1]) < (15 if is_whole else 1):
             failed.append(text[-20_000:])
+        if selected is None or int(selected[1]) != (len(ROUTES) - 2 if is_whole else 1):
+            failed.append(f"{name}: operations are left out\n{text[:2_000]}")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, "coverage,fuzzing" if LONG_S else "fuzzing")
-        nursery.start_soon(run, "stateful")
+        single = "coverage,fuzzing" if LONG_S else "fuzzing"
+        # A stream of events goes on for minutes; tests/hub/test_events.py reads one.
+        rest = ("--exclude-operation-id", "stream_events", "--exclude-operation-id", "end_own_token")
+        nursery.start_soon(run, "single", single, *rest)
+        nursery.start_soon(run, "stateful", "stateful", *rest)
+        # What ends the token that asks has one of its own.
+        only = partial(run, "own", single, "--include-operation-id", "end_own_token", token=ended, is_whole=False)
+        nursery.start_soon(only)
     assert not failed, "\n".join(failed)
     # A run whose token ended on the way would have tested the 401 only.
     alive = await hub.http.get("/api/v1/self", headers={"authorization": f"Bearer {token}"})

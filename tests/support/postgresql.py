@@ -99,20 +99,29 @@ class Cluster:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
-    def new_database(self, *, is_empty: bool = False) -> str:
-        """Make a database, with the hub's tables where a template is kept, and return its address."""
+    def new_database(self, *, is_empty: bool = False, like: str | None = None) -> str:
+        """Make a database and return its address.
+
+        It is a copy of the one at ``like``, which nobody is connected to; without it, it has the hub's tables where a
+        template is kept.
+        """
         self._count += 1
         name = f"hub_{self._count}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {'template1' if is_empty else self._template}")
+        template = "template1" if is_empty else self._template if like is None else _name(like)
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def keep_as_template(self, url: str) -> None:
         """Let the database at ``url``, which nobody is connected to, be what new ones are made from."""
-        self._template = url.partition("@/")[2].partition("?")[0]
+        self._template = _name(url)
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever still uses it."""
-        self.execute(f"DROP DATABASE {url.partition('@/')[2].partition('?')[0]} WITH (FORCE)")
+        self.execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
+
+
+def _name(url: str) -> str:
+    return url.partition("@/")[2].partition("?")[0]
 
 
 @contextmanager
