@@ -4,6 +4,8 @@ Each thing that must not work stands beside the same thing done right.
 """
 
 import httpx2
+import pytest
+import trio
 from tests.hub.support import PASSWORD, become_owner, invite
 
 from guardhouse.hub.people.devices import DEVICE_SIGN_IN_VALID_MS, DeviceSignIns, DeviceSignInUnknown
@@ -42,8 +44,16 @@ async def test_a_terminal_gets_its_token_once_when_somebody_approves(hub):
         typed = begun["user_code"].replace("-", " ").lower()
         shown = (await http.get(f"/api/v1/device-sign-ins/{typed}")).json()
         assert (shown["name"], shown["address"], shown["token_life_s"]) == ("login max@laptop", "127.0.0.1", 600)
-        assert (await http.post(f"/api/v1/device-sign-ins/{typed}/approve")).status_code == 204
-        assert (await http.post(f"/api/v1/device-sign-ins/{typed}/approve")).status_code == 404
+        answers: list[int] = []
+
+        async def approve() -> None:
+            answers.append((await http.post(f"/api/v1/device-sign-ins/{typed}/approve")).status_code)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(approve)
+        await approve()
+        assert sorted(answers) == [204, *[404] * 6]
     made = await collect(hub, begun["device_code"])
     assert made.status_code == 201, made.text
     assert made.json()["token"]["scopes"] == ["admin"]
@@ -175,3 +185,31 @@ def test_a_code_is_over_after_ten_minutes():
         raise AssertionError("it was still there")
     for _ in range(20):
         waiting.begin(**asked, now_ms=end_ms)
+
+
+def test_one_answer_at_a_time():
+    """Nobody else finds a terminal while an answer is recorded; left by an error, it waits again; over, it is gone."""
+    waiting = DeviceSignIns()
+    asked = {"name": "x", "scopes": None, "token_life_ms": 1, "source": "192.0.2.1", "address": "192.0.2.1"}
+    made, secret = waiting.begin(**asked, now_ms=0)
+
+    def fail() -> None:
+        with waiting.answering(made.user_code, now_ms=1):
+            with pytest.raises(DeviceSignInUnknown):
+                waiting.find(made.user_code, now_ms=1)
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    with waiting.answering(made.user_code, now_ms=2) as held:
+        waiting.answer(held, person_id="usr_1")
+    with pytest.raises(DeviceSignInUnknown):
+        waiting.find(made.user_code, now_ms=3)
+    assert waiting.collect(secret, now_ms=3).person_id == "usr_1"
+    late, _ = waiting.begin(**asked, now_ms=0)
+    with waiting.answering(late.user_code, now_ms=1) as held:
+        waiting.begin(**asked, now_ms=DEVICE_SIGN_IN_VALID_MS)
+        with pytest.raises(DeviceSignInUnknown, match="over"):
+            waiting.answer(held, person_id="usr_1")
+    with pytest.raises(DeviceSignInUnknown):
+        waiting.find(late.user_code, now_ms=1)

@@ -129,25 +129,24 @@ async def approve_device(call: Call) -> Reply:
     found = _find(call)
     if found.scopes is not None:
         check_grant(call.actor, frozenset(Scope(scope) for scope in found.scopes))
-    await _record_answer(call, found, action="device.approve")
-    _answer(call, found, person_id=call.actor.id)
-    return Reply(None, status=204)
+    return await _answer(call, found, action="device.approve", person_id=call.actor.id)
 
 
 async def deny_device(call: Call) -> Reply:
     """Refuse the terminal; it is told so. Needs a sign-in, not a token."""
-    found = _find(call)
-    await _record_answer(call, found, action="device.deny")
-    _answer(call, found, person_id=None)
-    return Reply(None, status=204)
+    return await _answer(call, _find(call), action="device.deny", person_id=None)
 
 
-def _answer(call: Call, found: DeviceSignIn, *, person_id: str | None) -> None:
+async def _answer(call: Call, found: DeviceSignIn, *, action: str, person_id: str | None) -> Reply:
+    """Record an answer, then let it count; a second one that comes meanwhile finds no terminal."""
+    waiting = call.services.device_sign_ins
     try:
-        call.services.device_sign_ins.answer(found.user_code, person_id=person_id, now_ms=now_ms())
+        with waiting.answering(found.user_code, now_ms=now_ms()) as held:
+            await _record_answer(call, held, action=action)
+            waiting.answer(held, person_id=person_id)
     except DeviceSignInUnknown as error:
-        # Somebody else was quicker while this answer was being recorded.
         raise ApiError(404, "device_not_found", str(error), hint="'guardhouse login' shows a new code") from error
+    return Reply(None, status=204)
 
 
 async def _record_answer(call: Call, found: DeviceSignIn, *, action: str) -> None:

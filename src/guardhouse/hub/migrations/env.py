@@ -2,7 +2,6 @@
 
 from alembic import context
 
-from guardhouse.hub import schema_resources, schema_runs, schema_skills  # noqa: F401 - their tables are part of METADATA
 from guardhouse.hub.schema import METADATA
 
 connection = context.config.attributes["connection"]

@@ -6,6 +6,8 @@ for random numbers: told the time. Runs in the hub.
 """
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -139,16 +141,34 @@ class DeviceSignIns:
             raise DeviceSignInUnknown("no terminal waits under this code: it is wrong, over or was used already")
         return found
 
-    def answer(self, user_code: str, *, person_id: str | None, now_ms: int) -> DeviceSignIn:
-        """Let ``person_id`` say yes, or with None say no, and return what is kept.
+    @contextmanager
+    def answering(self, user_code: str, *, now_ms: int) -> Iterator[DeviceSignIn]:
+        """Hold the one that waits under ``user_code``: nobody else finds it, so that one answer is recorded, not two.
+
+        The caller records its answer and then uses `answer`; left without that, it waits for an answer again.
 
         Raises:
             DeviceSignInUnknown: as `find`.
         """
         found = self.find(user_code, now_ms=now_ms)
-        answered = msgspec.structs.replace(found, person_id=person_id, is_denied=person_id is None)
-        self._keep(answered)
-        return answered
+        del self._by_code[found.user_code]
+        try:
+            yield found
+        finally:
+            if found.device_digest in self._by_digest:
+                self._by_code[found.user_code] = found.device_digest
+
+    def answer(self, found: DeviceSignIn, *, person_id: str | None) -> None:
+        """Let ``person_id`` say yes to one that is held, or with None say no.
+
+        Raises:
+            DeviceSignInUnknown: its time is over.
+        """
+        if found.device_digest not in self._by_digest:
+            raise DeviceSignInUnknown("this terminal's ten minutes are over")
+        self._by_digest[found.device_digest] = msgspec.structs.replace(
+            found, person_id=person_id, is_denied=person_id is None
+        )
 
     def collect(self, device_secret: str, *, now_ms: int) -> DeviceSignIn:
         """Return how the one with this secret stands; once somebody has answered, it is over with this.

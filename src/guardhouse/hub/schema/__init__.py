@@ -16,9 +16,12 @@ from guardhouse.hub.schema.environments import (
     runner_keys,
     runner_tokens,
 )
+from guardhouse.hub.schema.mcp_servers import mcp_server_checks, mcp_servers
 from guardhouse.hub.schema.metadata import ACCOUNT_ID, METADATA, accounts
 from guardhouse.hub.schema.people import api_tokens, one_time_links, people, sign_ins, team_members, teams
+from guardhouse.hub.schema.runs import fanout_children, fanouts, schedules
 from guardhouse.hub.schema.sessions import managed_domains, managed_sandboxes, sessions
+from guardhouse.hub.schema.skills import skill_archive_parts, skill_bindings, skill_copies, skill_versions, skills
 from guardhouse.hub.schema.tasks import task_output, tasks
 
 __all__ = [
@@ -33,18 +36,28 @@ __all__ = [
     "audit_positions",
     "environment_tags",
     "environments",
+    "fanout_children",
+    "fanouts",
     "hub_policies",
     "hub_policy_answers",
     "join_tokens",
     "managed_domains",
     "managed_sandboxes",
+    "mcp_server_checks",
+    "mcp_servers",
     "notifications",
     "one_time_links",
     "people",
     "runner_keys",
     "runner_tokens",
+    "schedules",
     "sessions",
     "sign_ins",
+    "skill_archive_parts",
+    "skill_bindings",
+    "skill_copies",
+    "skill_versions",
+    "skills",
     "store_holders",
     "task_output",
     "tasks",

@@ -10,8 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from guardhouse.hub.reach import Reach
-from guardhouse.hub.schema import ACCOUNT_ID, environment_tags, environments
-from guardhouse.hub.schema_runs import fanout_children, fanouts
+from guardhouse.hub.schema import ACCOUNT_ID, environment_tags, environments, fanout_children, fanouts
 from guardhouse.hub.store.environments import reach_conditions
 from guardhouse.hub.tasks.fanout_plan import ChildState, FanoutState
 

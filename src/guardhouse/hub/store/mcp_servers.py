@@ -6,8 +6,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from guardhouse.hub.schema import ACCOUNT_ID
-from guardhouse.hub.schema_resources import mcp_server_checks, mcp_servers
+from guardhouse.hub.schema import ACCOUNT_ID, mcp_server_checks, mcp_servers
 from guardhouse.hub.store.environments import NameTaken
 
 __all__ = [

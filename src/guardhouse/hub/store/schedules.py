@@ -6,8 +6,7 @@ import msgspec
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from guardhouse.hub.reach import Reach
-from guardhouse.hub.schema import ACCOUNT_ID, environments
-from guardhouse.hub.schema_runs import schedules
+from guardhouse.hub.schema import ACCOUNT_ID, environments, schedules
 from guardhouse.hub.store.environments import reach_conditions
 from guardhouse.hub.tasks.schedule_plan import ScheduleState
 

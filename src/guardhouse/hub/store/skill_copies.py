@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
-from guardhouse.hub.schema_skills import skill_copies
+from guardhouse.hub.schema import skill_copies
 
 __all__ = ["SkillCopyRecord", "delete_skill_copy", "list_skill_copies", "store_skill_copy"]
 

@@ -8,8 +8,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from guardhouse.errors import Refusal
-from guardhouse.hub.schema import ACCOUNT_ID
-from guardhouse.hub.schema_skills import skill_archive_parts, skill_bindings, skill_versions, skills
+from guardhouse.hub.schema import ACCOUNT_ID, skill_archive_parts, skill_bindings, skill_versions, skills
 from guardhouse.hub.store.environments import NameTaken
 
 __all__ = [

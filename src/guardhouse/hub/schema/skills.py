@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import UniqueConstraint as Unique
 
-from guardhouse.hub.schema import METADATA
+from guardhouse.hub.schema.metadata import METADATA
 
 __all__ = ["skill_archive_parts", "skill_bindings", "skill_copies", "skill_versions", "skills"]
 

@@ -6,7 +6,7 @@ Their conventions are those of `guardhouse.hub.schema`. Runs in the hub.
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, String, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
-from guardhouse.hub.schema import METADATA
+from guardhouse.hub.schema.metadata import METADATA
 
 __all__ = ["mcp_server_checks", "mcp_servers"]
 

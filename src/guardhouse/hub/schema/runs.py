@@ -17,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from guardhouse.hub.schema import METADATA
+from guardhouse.hub.schema.metadata import METADATA
 
 __all__ = ["fanout_children", "fanouts", "schedules"]
 
