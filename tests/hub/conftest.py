@@ -160,9 +160,12 @@ def start_hub(tmp_path: Path, authority: trustme.CA, store_url: str | None, sqli
     """Return a function that starts a hub on the same state directory, as often as a test likes."""
 
     @asynccontextmanager
-    async def start(*, tls: bool = False, listen_port: int = 0, **settings: Any) -> AsyncIterator[HubUnderTest]:
+    async def start(
+        *, tls: bool = False, listen_port: int = 0, is_new: bool = False, **settings: Any
+    ) -> AsyncIterator[HubUnderTest]:
+        # With ``is_new`` the hub makes its state directory and everything in it itself.
         state_dir = tmp_path / "state"
-        if store_url is None and not state_dir.exists():
+        if store_url is None and not is_new and not state_dir.exists():
             state_dir.mkdir(mode=0o700)
             shutil.copyfile(sqlite_template, state_dir / "hub.db")
             for name in ("sealing.key", "audit.key"):

@@ -64,19 +64,23 @@ async def test_those_who_wait_together_share_a_read(hub, counted_reads):
     assert len(counted_reads) <= 2
 
 
-async def test_an_environment_is_found_by_index(hub):
+async def test_an_environment_is_found_by_index(hub, store_url):
     """Neither by id nor by name are all environments read through, as every request and upgrade does it."""
+    explain = "EXPLAIN QUERY PLAN" if store_url is None else "EXPLAIN"
     database, plans = hub.hub.services.database, []
 
     def explained(connection, reference):
+        if store_url is not None:
+            # With a handful of rows PostgreSQL reads through them all unless that is made the last resort.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         statements = []
         event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2:4]))
         environments.find_environment(connection, reference)
         text, values = statements[0]
-        plans.extend(row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values))
+        plans.extend(row[-1] for row in connection.exec_driver_sql(f"{explain} {text}", values))
 
     await database.read(partial(explained, reference="web-1"))
-    assert not [step for step in plans if step.startswith("SCAN environments")], plans
+    assert not [step for step in plans if step.startswith(("SCAN environments", "Seq Scan on environments"))], plans
 
 
 async def test_repeated_heartbeats_are_written_together(start_hub, monkeypatch):

@@ -206,7 +206,7 @@ async def test_missing_key_beside_a_database_is_refused(start_hub, tmp_path):
 
 async def test_secrets_are_private_and_absent_from_the_database(start_hub, tmp_path):
     """Files are 0600 in a directory of 0700, and no token stands readable in the database or its log."""
-    async with start_hub() as hub:
+    async with start_hub(is_new=True) as hub:
         created = await hub.environment()
     state = tmp_path / "state"
     assert state.stat().st_mode & 0o777 == 0o700
