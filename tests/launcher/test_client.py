@@ -2,6 +2,7 @@
 
 import os
 
+import psutil
 import pytest
 import trio
 
@@ -109,3 +110,32 @@ async def test_launcher_death(client):
         await client.wait_died()
         with pytest.raises(LauncherDiedError):
             await client.launch(shell("true"), stdout_fd=2, stderr_fd=2)
+
+
+async def test_abandon(client):
+    """A command that nobody waits for any more is ended, and what it answers is dropped."""
+    command = await client.launch(shell("sleep 93.5"), stdout_fd=2, stderr_fd=2)
+    await command.abandon()
+    with trio.fail_after(30):
+        while is_running("93.5"):  # noqa: ASYNC110 - ended by the launcher
+            await trio.sleep(0.02)
+    assert (await output_of(client, shell("echo still here")))[0] == b"still here\n"
+
+
+async def test_abandon_where_the_launcher_is_gone(workspace):
+    """There is nothing left to end then, and its closed socket is not written to."""
+    async with LauncherClient(start_launcher(bundle(workspace))) as client:
+        command = await client.launch(shell("sleep 94.5"), stdout_fd=2, stderr_fd=2)
+        with trio.fail_after(30):
+            while not is_running("94.5"):  # noqa: ASYNC110 - started by the launcher
+                await trio.sleep(0.02)
+    await command.abandon()
+    with pytest.raises(LauncherDiedError):
+        await client.launch(shell("true"), stdout_fd=2, stderr_fd=2)
+    with trio.fail_after(30):
+        while is_running("94.5"):  # noqa: ASYNC110 - ended by the launcher
+            await trio.sleep(0.02)
+
+
+def is_running(word):
+    return any(word in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))

@@ -194,6 +194,9 @@ class LauncherClient:
                 yield
                 nursery.cancel_scope.cancel()
         finally:
+            # Whoever still waits to send something must not wait on a closed socket.
+            self._died.set()
+            trio.lowlevel.notify_closing(self._socket)
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._handle.close)
 
@@ -302,10 +305,14 @@ class LauncherClient:
         body = render_message(message)
         async with self._sending:
             while True:
+                if self._died.is_set():
+                    # Its socket may be closed already.
+                    raise LauncherDiedError
                 try:
                     channel.send(self._socket, body, descriptors)
                 except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._socket)
+                    with contextlib.suppress(trio.ClosedResourceError):
+                        await trio.lowlevel.wait_writable(self._socket)
                 except (BrokenPipeError, ConnectionResetError):
                     raise LauncherDiedError from None
                 else:
