@@ -1,0 +1,3 @@
+module guardhouse-bench/go_runner
+
+go 1.19
