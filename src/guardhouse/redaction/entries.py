@@ -1,7 +1,7 @@
 """What is looked for: a pattern of known secrets, or a literal value that the operator named. Pure.
 
-An entry is asked only where one of its anchors (short literal texts) stands, and looks at a bounded window from there.
-So its answer depends on the text alone and never on how the text was cut into chunks.
+An entry is asked only where one of its anchors (short literal texts; of a value its beginning) stands, and looks at a
+bounded window from there. So its answer depends on the text alone and never on how the text was cut into chunks.
 """
 
 import re
@@ -24,8 +24,7 @@ _COUNTED_MAX: Final = 8
 _MAX_MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 
-# Of a value that may be broken into lines: so much of its beginning is looked for, and no lines shorter than this.
-_WRAPPED_ANCHOR_BYTES: Final = 8
+# No lines shorter than this are looked for of a value that may be broken into lines.
 _WRAPPED_LINE_MIN: Final = 16
 
 
@@ -89,31 +88,14 @@ class Literal:
     kind: str
     value: bytes
 
-    @property
-    def anchors(self) -> tuple[bytes, ...]:
-        """The start of the value."""
-        return (self.value[:8],)
-
-    @property
-    def ignores_case(self) -> bool:
-        """A value is exact."""
-        return False
-
-    @property
-    def window(self) -> Window:
-        """A value may go over lines."""
-        return Window.TEXT
+    def __post_init__(self) -> None:
+        if not self.value or self.value[:1] in b"\r\n":
+            raise RedactionError("a value that is empty or begins with a line end", place=self.kind)
 
     @property
     def reach(self) -> int:
         """How many bytes from the anchor can matter."""
         return len(self.value)
-
-    @property
-    def search_expression(self) -> bytes:
-        """What RE2's set looks for."""
-        quoted: bytes = re2.escape(self.value)
-        return quoted
 
     def look(self, data: bytes, at: int, *, is_final: bool) -> Match | More | None:
         """Say whether the value stands at ``at``."""
@@ -136,22 +118,9 @@ class WrappedLiteral(Literal):
     """
 
     @property
-    def anchors(self) -> tuple[bytes, ...]:
-        """The start of the value, with a line end behind each of its characters or behind none."""
-        start = self.value[:_WRAPPED_ANCHOR_BYTES]
-        broken = (start[:at] + end + start[at:] for end in (b"\n", b"\r\n") for at in range(1, len(start)))
-        return (start, *broken)
-
-    @property
     def reach(self) -> int:
         """How many bytes from the anchor can matter."""
         return len(self.value) + 2 * self._breaks_max
-
-    @property
-    def search_expression(self) -> bytes:
-        """What RE2's set looks for: the beginning, in which a line may end."""
-        start = self.value[:_WRAPPED_ANCHOR_BYTES]
-        return b"(?:\r?\n)?".join(re2.escape(start[at : at + 1]) for at in range(len(start)))
 
     @property
     def _breaks_max(self) -> int:

@@ -8,17 +8,27 @@ held back, and only behind something that may become a secret; `flush` gives the
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from guardhouse.limits import REDACTION_WINDOW_BYTES
 from guardhouse.redaction.entries import MORE, Entry, Literal, Pattern, Window, longest_reach, marker
 from guardhouse.redaction.errors import RedactionError
-from guardhouse.redaction.index import EntryIndex
+from guardhouse.redaction.index import PatternIndex
+from guardhouse.redaction.literal_index import LiteralIndex
 
 __all__ = ["RedactionStream", "Redactor"]
 
 _CHUNK_BYTES: Final = 256 * 1024
 _NEAR_MAX: Final = 64
+
+
+class _Index(NamedTuple):
+    """Where entries could begin; numbers are positions in ``entries``."""
+
+    entries: tuple[Entry, ...]
+    patterns: PatternIndex
+    literals: LiteralIndex
+    patterns_reach: int
 
 
 class Redactor:
@@ -35,12 +45,16 @@ class Redactor:
                     raise RedactionError(
                         f"a part of the marker {marker(kind).decode()!r} itself; use a better value", place=entry.kind
                     )
-        self._index = EntryIndex(entries)
+        patterns = {number: entry for number, entry in enumerate(entries) if isinstance(entry, Pattern)}
+        literals = {number: entry for number, entry in enumerate(entries) if isinstance(entry, Literal)}
+        self._index = _Index(
+            tuple(entries), PatternIndex(patterns), LiteralIndex(literals), longest_reach(tuple(patterns.values()))
+        )
         self.hold_back_bytes = longest_reach(entries)
 
     def stream(self) -> "RedactionStream":
         """Return the state for one stream of bytes."""
-        return RedactionStream(self._index, self.hold_back_bytes)
+        return RedactionStream(self._index)
 
     def redact(self, data: bytes) -> bytes:
         """Return ``data`` with a marker in place of each secret; ``data`` itself when there is none."""
@@ -80,9 +94,8 @@ class _Span:
 class RedactionStream:
     """One stream of bytes. `feed` returns what may leave now, `flush` the rest."""
 
-    def __init__(self, index: EntryIndex, hold_back_bytes: int) -> None:
+    def __init__(self, index: _Index) -> None:
         self._index = index
-        self._hold_back_bytes = hold_back_bytes
         self._data = b""  # one byte of context in front, then what is not decided
         self._base = 0  # the offset of _data[0]
         self._next = 0  # the offset from which on anchors are not decided
@@ -155,14 +168,15 @@ class RedactionStream:
 
     def _events(self, data: bytes, first: int, *, is_final: bool) -> tuple[list[tuple[int, int]], int]:
         """Return the anchors to look at, in order, and where an anchor begins that is not whole yet."""
-        index = self._index
-        events = set(index.places(index.candidates(data), data, first))
+        patterns, literals = self._index.patterns, self._index.literals
+        events = set(patterns.places(patterns.candidates(data), data, first))
+        events.update(literals.places(data, first))
         if is_final:
             return sorted(events), len(data)
-        text_start = max(first, len(data) - self._hold_back_bytes)
+        text_start = max(first, len(data) - self._index.patterns_reach)
         line_start = max(first, len(data) - REDACTION_WINDOW_BYTES, data.rfind(b"\n") + 1)
-        events.update(index.open_places(data, line_start=line_start, text_start=text_start))
-        return sorted(events), max(first, index.unfinished_anchor(data))
+        events.update(patterns.open_places(data, line_start=line_start, text_start=text_start))
+        return sorted(events), max(first, min(patterns.unfinished(data), literals.unfinished(data)))
 
     def _decide(self, data: bytes, events: list[tuple[int, int]], stop: int, *, is_final: bool) -> int:
         """Look at each anchor in front of ``stop``; return where the first stands that cannot be decided yet."""
