@@ -48,6 +48,13 @@ def test_links(path: Path) -> None:
     assert not dead_links(path, path.read_text(encoding="utf-8"))
 
 
+def test_readme_leads_to_every_page() -> None:
+    """Whoever reads the README finds each page of docs/ from there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in sorted((ROOT / "docs").glob("*.md")) if f"](docs/{page.name})" not in text]
+    assert not missing
+
+
 def test_paths_named_in_documents_exist() -> None:
     """A file of this repository that a document, or the text of a module, names is there."""
     missing = sorted(
