@@ -24,9 +24,6 @@ CORPUS = Path(__file__).resolve().parents[1] / "corpus" / "policy_cases.jsonl"
 CASES = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
 CANARY = Path("/var/tmp/holdout/canary.txt")
 PORT = 8099
-# `observe` has the host's network on purpose, and the case's rule lets curl ask whatever follows its star: a wall
-# without a network holds it (`profile`), a policy under `observe` has to name the whole word.
-WITHOUT_NETWORK = {"p-network_egress-001"}
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +99,7 @@ def test_case(case: dict, world: list[bool]) -> None:
             subprocess.run(
                 [*become, "bash", "-c", case["setup"]], cwd=workspace, check=True, env={"PATH": "/usr/bin:/bin"}
             )
-        profile = ["--profile", "isolate"] if case["id"] in WITHOUT_NETWORK else []
-        options = ["--policy", policy, "--workspace", workspace, *profile, "--timeout", "30", "--json"]
+        options = ["--policy", policy, "--workspace", workspace, "--timeout", "30", "--json"]
         done = subprocess.run(
             [sys.executable, "-m", "guardhouse", "try", *options, "--", case["command"]],
             env={**os.environ, "RUNNER_API_KEY": "CANARY-ENV-5d2e"},

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from guardhouse.policy.decision import strictest
+from guardhouse.policy.destinations import Argument, why_connects_elsewhere
 from guardhouse.policy.language import SEPARATOR
 from guardhouse.policy.model import GATED, INHERIT, Children, Context, Policy, Rule
 from guardhouse.policy.narrowing import all_must_allow
@@ -93,6 +94,11 @@ def _decide_as(names: tuple[str, ...], arguments: tuple[str, ...], policy: Polic
         if position > match.position and spellings.hold(subject) and rule in book.later_rules(match.position, context):
             reason = f"{shown!r} is {rule.says()} with its options in other places"
             answer = _stricter(answer, ExecDecision(rule.action, rule, reason))
+    if match.winner.action is Verdict.ALLOW and match.winner.is_glob:
+        words = [Argument(argument) for argument in arguments]
+        elsewhere = why_connects_elsewhere(match.winner.match, names[0].rpartition("/")[2], words)
+        if elsewhere:
+            answer = _stricter(answer, ExecDecision(Verdict.DENY, match.winner, elsewhere))
     return answer
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from guardhouse.policy.decision import CommandDecision, Concern, Decision, strictest
 from guardhouse.policy.judge import Judge
-from guardhouse.policy.knowledge import why_loads_code
+from guardhouse.policy.knowledge import why_gates_miss
 from guardhouse.policy.model import Context, Policy, Rule
 from guardhouse.policy.narrowing import join_decisions
 from guardhouse.policy.rulebook import action_of, rulebook_of
@@ -252,7 +252,7 @@ def _judge_assignment(policy: Policy, assignment: Assignment, judge: Judge, cont
                 because=f"{text!r} matches the variable rule {match.winner.says()}",
                 rule=match.winner,
             )
-    why = why_loads_code(assignment.name)
+    why = why_gates_miss(assignment.name)
     if why is None:
         return None
     return Concern(kind="assignment", text=text, verdict=judge.unnamed(), span=assignment.span, because=why)

@@ -13,6 +13,7 @@ from typing import Final
 from guardhouse.limits import POLICY_UNKNOWN_MAX_QUESTIONS
 from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.decision import CommandDecision
+from guardhouse.policy.destinations import Argument, why_connects_elsewhere
 from guardhouse.policy.knowledge import is_known, why_starts_others
 from guardhouse.policy.language import SEPARATOR, Language, concat
 from guardhouse.policy.model import INHERIT, Context, Policy, Rule
@@ -176,6 +177,11 @@ class Judge:
         respelled = self._doubt_spelling(plain, arguments, match)
         if respelled:
             return respelled
+        if winner.is_glob:
+            words = [Argument(_known_start(word), is_whole=word.value is not None) for word in command.words[1:]]
+            elsewhere = why_connects_elsewhere(winner.match, plain.rpartition("/")[2], words)
+            if elsewhere:
+                return elsewhere
         is_path = "/" in plain
         if command.resolution == "builtin":
             return None
@@ -422,6 +428,12 @@ def _say(rule: Rule | None) -> str:
 
 def _writes(command: SimpleCommand) -> bool:
     return any(redirection.kind in ("write", "append", "read_write") for redirection in command.redirections)
+
+
+def _known_start(word: Word) -> str:
+    """What a word, or the first of the words that it becomes, certainly begins with."""
+    start = word.value if word.value is not None else word.pattern[0] if word.pattern else None
+    return start if start is not None and (word.value is not None or not word.may_split) else ""
 
 
 def _may_be_option(word: Word) -> bool:

@@ -361,6 +361,7 @@ def test_short_way_agrees(words: list[str]) -> None:
 def test_empty() -> None:
     """Blank and comment-only texts are understood and do nothing."""
     assert all(read_command(text, second=None).is_empty for text in ("", " \t", "\n\n", "# a", " # a\n"))
+    assert not any(read_command(text, second=None).is_empty for text in ("[[ -f x ]]", "((1))", "# a\n((1))"))
 
 
 def test_length_limit() -> None:

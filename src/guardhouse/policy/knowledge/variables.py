@@ -1,12 +1,12 @@
-"""Variables through which code is loaded into a program that still looks like itself: reviewed data.
+"""Variables that make a program do something else while it still looks like itself: reviewed data.
 
-The exec gate sees which program starts, not what its loader then reads, so a text that sets one of these runs, as
-far as any policy can tell, a program that no rule names. Pure.
+The exec gate sees which program starts and its arguments, not what its loader then reads nor which proxy it goes
+through, so a text that sets one of these runs, as far as any policy can tell, a program that no rule names. Pure.
 """
 
 from typing import Final
 
-__all__ = ["why_loads_code"]
+__all__ = ["why_gates_miss"]
 
 # Sources: ld.so(8), bash(1), perlrun(1), python(1), node(1), ruby(1), java(1), lua(1), openssl config(5).
 _LOADERS: Final = {
@@ -51,10 +51,21 @@ _LOADERS: Final = {
     "TERMINFO": "curses reads terminal descriptions from there",
 }
 
+# A rule that names a URL would let any host be asked. Sources: curl(1) and wget(1), "ENVIRONMENT".
+_ROUTES: Final = {
+    **{
+        name: "curl, wget and others connect to that proxy"
+        for scheme in ("http", "https", "ftp", "all")
+        for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+    },
+    "CURL_HOME": "curl reads settings, destinations among them, from there",
+    "WGETRC": "wget reads settings, proxies among them, from there",
+}
 
-def why_loads_code(name: str) -> str | None:
-    """Return why setting the variable loads code into the programs that follow, or None."""
-    reason = _LOADERS.get(name)
+
+def why_gates_miss(name: str) -> str | None:
+    """Return why neither gate sees what setting the variable makes the programs that follow do, or None."""
+    reason = _LOADERS.get(name) or _ROUTES.get(name)
     if reason is None and name.startswith(("LD_", "DYLD_")):
         reason = "the dynamic loader reads it"
     if reason is None and name.startswith("BASH_FUNC_"):

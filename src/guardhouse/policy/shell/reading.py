@@ -153,8 +153,10 @@ class ShellReading:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the text is wholly understood and does nothing: blank, or comments only."""
-        return not (self.commands or self.redirections or self.assignments or self.functions or self.undecided)
+        """Whether there is nothing to run: blank, or comments only. A test alone (``[[ -f x ]]``) is something."""
+        if self.commands or self.redirections or self.assignments or self.functions or self.undecided:
+            return False
+        return all(not line or line.startswith("#") for line in map(str.strip, self.text.split("\n")))
 
     @property
     def is_understood(self) -> bool:
