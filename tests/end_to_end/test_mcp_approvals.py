@@ -1,6 +1,7 @@
 """An agent is stopped at an `ask` rule: a person agrees, in the console's place or through the agent's own client."""
 
 import json
+import re
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,7 @@ permission:
     - {match: "*", then: allow}
     - {match: "touch approved-*", then: ask, because: it leaves a file}
     - {match: "truncate *", then: ask, because: what it cuts off is gone}
+  write: {"**": allow, "conf/**": ask}
 """
 
 
@@ -90,6 +92,57 @@ async def test_with_a_form_the_person_answers_at_once(system: LocalSystem, mode:
     assert "it leaves a file" in questions[0]
 
 
+async def test_a_file_waits_for_a_person_as_a_command_does(system: LocalSystem) -> None:
+    """The very same call goes on with the same task; another one, and the same once it has ended, start anew."""
+    call = {"environment": HOST, "path": "conf/repeated", "text": "one\n"}
+    async with connected(system) as client:
+        tasks = set()
+        for _ in range(2):
+            held = await client.call_tool("write_file", call)
+            assert held.is_error
+            text = held.content[0].text
+            assert text.startswith("error approval_required: "), text
+            assert "retryable: yes" in text
+            tasks.add(re.search(r"tsk_\w+", text)[0])
+        [task] = tasks
+        shown = (await client.call_tool("wait_task", {"task_id": task, "wait_s": 0})).structured_content
+        assert shown["status"] == "approval_required"
+        approval = re.search(r"'guardhouse approval approve (\w+)'", text)[1]
+        assert not (system.workspace / "conf").exists()
+        system.api("POST", f"/api/v1/approvals/{approval}/approve", json={"note": "go on"})
+        shown = (await client.call_tool("wait_task", {"task_id": task, "wait_s": 30})).structured_content
+        assert "make the very same call again" in shown["next_step"]
+        done = await client.call_tool("write_file", call)
+        assert not done.is_error, done
+        assert (done.structured_content["bytes"], done.structured_content["checksum"][:7]) == (4, "sha256:")
+        assert (system.workspace / "conf" / "repeated").read_text() == "one\n"
+        again = await client.call_tool("write_file", call)
+        assert again.is_error
+        assert task not in again.content[0].text, "an ended call is not answered twice"
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_form_for_a_file(system: LocalSystem, mode: str) -> None:
+    """A client of either era shows the question about a file too; a yes writes it, a no leaves it."""
+    questions: list[str] = []
+
+    async def answer(_context: Any, params: Any) -> ElicitResult:
+        questions.append(params.message)
+        if len(questions) == 2:
+            return ElicitResult(action="decline")
+        return ElicitResult(action="accept", content={"decision": "approve once", "note": "seen"})
+
+    async with connected(system, mode=mode, answer=answer) as client:
+        path = f"conf/form-{mode}"
+        done = await client.call_tool("write_file", {"environment": HOST, "path": path, "text": "one\n"})
+        assert not done.is_error, done
+        refused = await client.call_tool("write_file", {"environment": HOST, "path": path, "text": "two\n"})
+        assert refused.is_error
+        assert "denied" in refused.content[0].text
+    assert [path in question for question in questions] == [True, True]
+    assert (system.workspace / path).read_text() == "one\n"
+
+
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_with_a_form_the_person_declines(system: LocalSystem, mode: str) -> None:
     """A no ends the command as denied, and nothing has run."""
@@ -149,7 +202,7 @@ async def test_an_incident_from_the_first_look_to_the_last_word(system: LocalSys
             assert f"no space left: {place}/spool/debug.trace" in errors["text"]
             entries = (await ask("list_files", session_id=session, path=f"{place}/spool"))["entries"]
             assert [each["size"] for each in entries] == [300_000]
-            processes = await ask("run_readonly_command", session_id=session, command="ps -eo pid,args")
+            processes = await ask("run_readonly_command", session_id=session, command="ps -C tail -o pid,args")
             assert f"{place}/spool/debug.trace" in processes["stdout"]
 
             change = {"session_id": session, "command": f"truncate -s 0 {place}/spool/debug.trace"}

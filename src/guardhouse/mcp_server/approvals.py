@@ -7,7 +7,7 @@ hub's rules (nobody's own request, two persons) stand. Knows no tool.
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from mcp.server.elicitation import render_elicitation_schema
 from mcp.server.mcpserver import Context
@@ -19,6 +19,7 @@ from guardhouse.mcp_server.caller import Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 
 __all__ = [
+    "Answered",
     "HeldCalls",
     "Verdict",
     "ask_through_client",
@@ -26,6 +27,7 @@ __all__ = [
     "decide",
     "find_pending",
     "read_answer",
+    "take_answer",
     "try_to_decide",
 ]
 
@@ -98,6 +100,24 @@ def read_answer(context: Context[Any, Any]) -> tuple[str, str, Verdict | None] |
         elif found.action == "decline":
             verdict = Verdict(decision="deny", note="declined")
     return state["task_id"], state["approval_id"], verdict
+
+
+class Answered(NamedTuple):
+    """What became of a form's answer: whose it was, and why it does not count, if it does not."""
+
+    task_id: str
+    approval_id: str
+    refused: str | None
+
+
+async def take_answer(hub: HubApi, context: Context[Any, Any]) -> Answered | None:
+    """Pass on the answer that a repeated request carries, if it carries one, and return what became of it."""
+    answered = read_answer(context)
+    if answered is None:
+        return None
+    task_id, approval_id, verdict = answered
+    refused = None if verdict is None else await try_to_decide(hub, approval_id, verdict)
+    return Answered(task_id, approval_id, refused)
 
 
 async def decide(hub: HubApi, approval_id: str, verdict: Verdict) -> None:

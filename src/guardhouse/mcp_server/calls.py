@@ -1,13 +1,13 @@
 """What every tool begins and ends with: the caller's view of the hub, and an error that a model can act on."""
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, ContentBlock, InputRequiredResult, TextContent
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -16,7 +16,7 @@ from guardhouse.mcp_server.caller import CALLER, Caller
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 from guardhouse.mcp_server.models import Where
 
-__all__ = ["Desk", "answer", "caller_of", "error_answer", "fails_readably", "where_of", "where_of_task"]
+__all__ = ["Desk", "FormNeeded", "answer", "caller_of", "error_answer", "fails_readably", "where_of", "where_of_task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +27,14 @@ _NEXT: Final = {
     "forbidden": "ask the person who gave you this token for one with the scope that is named",
     "busy": "wait until one of the running tasks has ended",
 }
+
+
+class FormNeeded(Exception):  # noqa: N818 - nothing has gone wrong
+    """The call goes on once the client has shown a form, which ``result`` asks it to."""
+
+    def __init__(self, result: InputRequiredResult) -> None:
+        super().__init__("a form is needed")
+        self.result = result
 
 
 class Desk:
@@ -76,10 +84,13 @@ def caller_of(context: Context[Any, Any]) -> Caller:
     return caller
 
 
-def answer(value: BaseModel, text: str) -> CallToolResult:
-    """Return a tool's result: ``value`` for programs, ``text`` for a model."""
+def answer(value: BaseModel, text: str, *, blocks: Sequence[ContentBlock] = ()) -> CallToolResult:
+    """Return a tool's result: ``value`` for programs and for the many hosts whose model sees nothing else, ``text``.
+
+    ``blocks`` follow on the text.
+    """
     return CallToolResult(
-        content=[TextContent(type="text", text=text)], structured_content=value.model_dump(mode="json")
+        content=[TextContent(type="text", text=text), *blocks], structured_content=value.model_dump(mode="json")
     )
 
 
@@ -92,13 +103,17 @@ def error_answer(code: str, message: str, *, hint: str = "", retryable: bool = F
     return CallToolResult(content=[TextContent(type="text", text="\n".join(lines))], is_error=True)
 
 
-def fails_readably(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R | CallToolResult]]:
-    """Have a tool answer the hub's refusals instead of raising them."""
+def fails_readably(
+    tool: Callable[P, Awaitable[R]],
+) -> Callable[P, Awaitable[R | CallToolResult | InputRequiredResult]]:
+    """Have a tool answer the hub's refusals, and what it needs of its caller, instead of raising them."""
 
     @functools.wraps(tool)
-    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R | CallToolResult:
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R | CallToolResult | InputRequiredResult:
         try:
             return await tool(*args, **kwargs)
+        except FormNeeded as needed:
+            return needed.result
         except HubRefused as error:
             return error_answer(error.code, str(error), hint=error.hint, retryable=error.retryable)
 

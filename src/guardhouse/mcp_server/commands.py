@@ -4,13 +4,20 @@ Remembers nothing between calls but which task a call started that waits for a p
 """
 
 import secrets
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import trio
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, InputRequiredResult
 
-from guardhouse.mcp_server.approvals import HeldCalls, ask_through_client, can_ask, read_answer, try_to_decide
+from guardhouse.mcp_server.approvals import (
+    Answered,
+    HeldCalls,
+    ask_through_client,
+    can_ask,
+    take_answer,
+    try_to_decide,
+)
 from guardhouse.mcp_server.calls import answer, caller_of, error_answer, where_of_task
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, Excerpt, fence, take_excerpt
 from guardhouse.mcp_server.hub_api import HubApi
@@ -25,29 +32,12 @@ _FIRST_WAIT_S: Final = 2.0
 _READ_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-class Answered(NamedTuple):
-    """What became of a form's answer: whose it was, and why it does not count, if it does not."""
-
-    task_id: str
-    approval_id: str
-    refused: str | None
-
-
 class Commands:
     """Runs commands for the tools; remembers only which task a held call started."""
 
     def __init__(self, public_url: str) -> None:
         self._public_url = public_url
         self._held = HeldCalls()
-
-    async def take_answer(self, hub: HubApi, context: Context[Any, Any]) -> Answered | None:
-        """Pass on the answer that a repeated request carries, if it carries one, and return what became of it."""
-        answered = read_answer(context)
-        if answered is None:
-            return None
-        task_id, approval_id, verdict = answered
-        refused = None if verdict is None else await try_to_decide(hub, approval_id, verdict)
-        return Answered(task_id, approval_id, refused)
 
     async def run(
         self,
@@ -62,7 +52,7 @@ class Commands:
     ) -> CallToolResult | InputRequiredResult:
         """Start a command, or go on with the one that the same call started before, and answer for it."""
         caller = caller_of(context)
-        answered = await self.take_answer(hub, context)
+        answered = await take_answer(hub, context)
         before = None if answered is None else answered.task_id
         if before is None and idempotency_key is None:
             before = self._held.take(caller.id, target.key, args)
@@ -190,7 +180,11 @@ def _status(
 
 def _next_step(task: dict[str, Any], approval: dict[str, Any] | None) -> str | None:
     if task["finished"]:
-        return None
+        if task["operation"] == "bash":
+            return None
+        return (
+            f"this was no command: make the very same call again that started it, for the {task['operation']}'s result"
+        )
     if approval is None:
         return "call wait_task with this task_id, read_output to look, cancel_task to stop"
     return (
@@ -227,8 +221,10 @@ def _share(streams: dict[str, str], budget_tokens: int) -> dict[str, Excerpt]:
 
 def _as_text(found: CommandAnswer) -> str:
     place = f"{found.where.environment_name}" + (f" ({found.where.host})" if found.where.host else "")
+    ended = "ended" if found.exit_code is None else f"exit {found.exit_code}"
     head = (
-        f"exit {found.exit_code} on {place} as {found.where.user or 'unknown'}, task {found.task_id}"
+        f"{ended} on {place} as {found.where.user or 'unknown'}, task {found.task_id}"
+        + (f"; {found.next_step}" if found.next_step else "")
         if found.status == "finished"
         else f"{found.status.replace('_', ' ')} on {place}, task {found.task_id}; {found.next_step}"
     )

@@ -8,6 +8,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
+from guardhouse.mcp_server.approvals import take_answer
 from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of_task
 from guardhouse.mcp_server.commands import Commands
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, fence
@@ -127,7 +128,7 @@ def register(server: MCPServer[Any], desk: Desk, *, read_only: Policy, public_ur
     ) -> Annotated[CallToolResult, CommandAnswer] | InputRequiredResult:
         """Wait for a task that still runs and answer as run_command does."""
         async with desk.open(context) as hub:
-            answered = await commands.take_answer(hub, context)
+            answered = await take_answer(hub, context)
             task = await hub.task(task_id)
             where = await where_of_task(hub, task)
             return await commands.follow(

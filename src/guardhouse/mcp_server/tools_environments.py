@@ -7,7 +7,8 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from guardhouse.mcp_server.calls import Desk, answer, fails_readably
-from guardhouse.mcp_server.models import EnvironmentAnswer, EnvironmentList
+from guardhouse.mcp_server.excerpt import fence
+from guardhouse.mcp_server.models import EnvironmentAnswer, EnvironmentList, OneEnvironmentAnswer
 
 __all__ = ["EnvironmentName", "register"]
 
@@ -34,7 +35,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         async with desk.open(context) as hub:
             page = await hub.get("/api/v1/environments", status=status, tag=tag, text=text, cursor=cursor, limit=limit)
         found = EnvironmentList(
-            environments=[_shown(each) for each in page["environments"]], next_cursor=page["next_cursor"]
+            environments=[EnvironmentAnswer(**_facts(each)) for each in page["environments"]],
+            next_cursor=page["next_cursor"],
         )
         lines = [
             f"{each.name} ({each.id}): {each.status}, {each.last_heartbeat}"
@@ -48,31 +50,33 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
     @fails_readably
     async def get_environment(
         context: Context[Any, Any], environment: EnvironmentName
-    ) -> Annotated[CallToolResult, EnvironmentAnswer]:
+    ) -> Annotated[CallToolResult, OneEnvironmentAnswer]:
         """Show one machine: whether it is there, what it is, who commands run as, which layers protect it."""
         async with desk.open(context) as hub:
-            found = _shown(await hub.environment(environment))
+            found = OneEnvironmentAnswer(**_facts(await hub.environment(environment)))
         machine = found.machine or {}
         lines = [f"{found.name} ({found.id}): {found.status}; {found.status_reason}"]
-        lines += [
+        told = [
             f"{name}: {machine[name]}"
             for name in ("hostname", "os_version", "arch", "username", "workspace_root")
             if machine.get(name)
         ]
+        if told:
+            lines.append(fence("\n".join(told), source=found.name))
         return answer(found, "\n".join(lines))
 
 
-def _shown(environment: dict[str, Any]) -> EnvironmentAnswer:
+def _facts(environment: dict[str, Any]) -> dict[str, Any]:
     scope = environment["scope"]
-    return EnvironmentAnswer(
-        id=environment["id"],
-        name=environment["name"],
-        status=environment["status"],
-        status_reason=environment["status_reason"],
-        usable=environment["selectable"],
-        tags=environment["tags"],
-        scope=scope.get("team") or scope["kind"],
-        last_heartbeat=environment["last_heartbeat_ago"],
-        runner_version=environment["version"],
-        machine=environment["machine"],
-    )
+    return {
+        "id": environment["id"],
+        "name": environment["name"],
+        "status": environment["status"],
+        "status_reason": environment["status_reason"],
+        "usable": environment["selectable"],
+        "tags": environment["tags"],
+        "scope": scope.get("team") or scope["kind"],
+        "last_heartbeat": environment["last_heartbeat_ago"],
+        "runner_version": environment["version"],
+        "machine": environment["machine"],
+    }

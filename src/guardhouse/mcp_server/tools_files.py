@@ -1,15 +1,15 @@
-"""Tools for files in an environment's workspace, and for the machine's own MCP servers."""
+"""Tools for files in an environment's workspace."""
 
 import base64
-from typing import Annotated, Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from guardhouse.mcp_server.calls import Desk, answer, error_answer, fails_readably, where_of_task
+from guardhouse.mcp_server.calls import answer, fails_readably
 from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, fence, take_excerpt
-from guardhouse.mcp_server.hub_api import HubRefused
 from guardhouse.mcp_server.models import (
     EditAnswer,
     FileContent,
@@ -17,71 +17,27 @@ from guardhouse.mcp_server.models import (
     FileList,
     GrepAnswer,
     MatchList,
-    McpToolAnswer,
-    Where,
     WriteAnswer,
 )
-from guardhouse.mcp_server.target import EnvironmentName, SessionId, find_target
+from guardhouse.mcp_server.operations import Operations, Place
+from guardhouse.mcp_server.target import EnvironmentName, SessionId
 from guardhouse.mcp_server.tools_commands import BUDGET_DEFAULT_TOKENS, BudgetTokens, IdempotencyKey
-from guardhouse.mcp_server.waiting import WAIT_DEFAULT_S, wait_for
 
 __all__ = ["register"]
 
 _READS: Final = {"read_only_hint": True, "destructive_hint": False, "idempotent_hint": True, "open_world_hint": True}
 _WRITES: Final = {"read_only_hint": False, "destructive_hint": True, "idempotent_hint": True, "open_world_hint": False}
-# Entries of one listing; more would fill the budget with names.
-_ENTRIES_MAX: Final = 1_000
-_FILE_WAIT_S: Final = 60.0
+# What JSON puts around one entry of a listing, in bytes.
+_ENTRY_BYTES: Final = 60
+_MATCH_BYTES: Final = 4
 
+EntryOffset = Annotated[int, Field(ge=0, description="next_offset of the page before")]
 FilePath = Annotated[str, Field(description="relative to the workspace", min_length=1, max_length=4096)]
 
 
-class Place(NamedTuple):
-    """What a call names: an environment, or a session whose environment it is for."""
-
-    environment: str | None
-    session_id: str | None
-
-
-class _Failed(HubRefused):
-    """An operation that ended without a result."""
-
-
-def register(server: MCPServer[Any], desk: Desk) -> None:
+def register(server: MCPServer[Any], operations: Operations) -> None:
     """Add the tools to ``server``."""
-
-    async def ask(
-        context: Context[Any, Any],
-        place: Place,
-        operation: str,
-        args: dict[str, Any],
-        *,
-        wait_s: float = _FILE_WAIT_S,
-        idempotency_key: str | None = None,
-    ) -> tuple[Where, dict[str, Any]]:
-        """Return where it ran and the operation's result; ``place`` is the environment or the session of the call."""
-        async with desk.open(context) as hub:
-            target = await find_target(hub, place.environment, place.session_id)
-            task = await hub.start_task(target.body, operation, args, wait_s=5.0, idempotency_key=idempotency_key)
-            where = await where_of_task(hub, task)
-            task, approval = await wait_for(hub, task, wait_s=wait_s, context=context)
-        if approval is not None:
-            raise _Failed(
-                "approval_required",
-                f"a person has to agree to task {task['id']}: 'guardhouse approval approve {approval['id']}'",
-                hint="call wait_task with that task_id when they have",
-                retryable=False,
-            )
-        if not task["finished"]:
-            raise _Failed(
-                "still_running",
-                f"{operation} on {where.environment_name} has not ended within {wait_s:g} s; it is task {task['id']}",
-                hint="call wait_task with that task_id, or cancel_task",
-                retryable=False,
-            )
-        if not task["success"]:
-            raise _Failed(task["error_code"] or "failed", task["error"] or "it failed without saying why")
-        return where, task["result"] or {}
+    ask = operations.ask
 
     @server.tool(annotations=ToolAnnotations(title="Read a file", **_READS))
     @fails_readably
@@ -116,6 +72,8 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         )
         more = "" if is_end else f"; read on at offset {offset + used}"
         head = f"{path} on {where.environment_name}, bytes {offset} to {offset + used} of {total}{more}"
+        if found.checksum:
+            head += f"; {found.checksum}"
         body = (
             fence(text, source=f"{where.environment_name}:{path}")
             if text is not None
@@ -133,11 +91,20 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         path: Annotated[str, Field(description="directory relative to the workspace; empty for the workspace")] = "",
         recursive: bool = False,
         ignore: Annotated[list[str] | None, Field(description="globs of names to leave out")] = None,
+        offset: EntryOffset = 0,
+        max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
     ) -> Annotated[CallToolResult, FileList]:
         """List a directory of the workspace."""
         args = {"path": path, "recursive": recursive, "ignore": ignore or []}
         where, result = await ask(context, Place(environment, session_id), "list", args)
         entries = result.get("entries", [])
+        end = (
+            _page_end(
+                (len(each["path"].encode("utf-8", "replace")) + _ENTRY_BYTES for each in entries[offset:]),
+                max_output_tokens,
+            )
+            + offset
+        )
         found = FileList(
             path=path,
             where=where,
@@ -148,15 +115,15 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
                     size=each["size"],
                     target=each.get("target"),
                 )
-                for each in entries[:_ENTRIES_MAX]
+                for each in entries[offset:end]
             ],
-            left_out=max(0, len(entries) - _ENTRIES_MAX) + result.get("left_out", 0),
+            next_offset=end if end < len(entries) else None,
+            left_out=result.get("left_out", 0),
             problems=_problems(result),
         )
         lines = [f"{each.kind:<9} {each.size:>10} {each.path}" for each in found.entries]
-        if found.left_out:
-            lines.append(f"[{found.left_out} more: list a directory below, or use glob_files]")
-        return answer(found, fence("\n".join(lines) or "[empty]", source=f"{where.environment_name}:{path or '.'}"))
+        text = fence("\n".join(lines) or "[empty]", source=f"{where.environment_name}:{path or '.'}")
+        return answer(found, text + _more(found, len(entries), "list a directory below, or use glob_files"))
 
     @server.tool(annotations=ToolAnnotations(title="Find files by pattern", **_READS))
     @fails_readably
@@ -166,20 +133,27 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         environment: EnvironmentName = None,
         session_id: SessionId = None,
         pattern: Annotated[str, Field(description="as in **/*.log", min_length=1, max_length=4096)],
+        offset: EntryOffset = 0,
+        max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
     ) -> Annotated[CallToolResult, MatchList]:
         """Find files of the workspace whose path matches a pattern; ** crosses directories."""
         where, result = await ask(context, Place(environment, session_id), "glob", {"pattern": pattern})
         matches = result.get("matches", [])
+        end = (
+            _page_end(
+                (len(each.encode("utf-8", "replace")) + _MATCH_BYTES for each in matches[offset:]), max_output_tokens
+            )
+            + offset
+        )
         found = MatchList(
             where=where,
-            matches=matches[:_ENTRIES_MAX],
-            left_out=max(0, len(matches) - _ENTRIES_MAX) + result.get("left_out", 0),
+            matches=matches[offset:end],
+            next_offset=end if end < len(matches) else None,
+            left_out=result.get("left_out", 0),
             problems=_problems(result),
         )
-        text = "\n".join(found.matches) or "[nothing matches]"
-        return answer(
-            found, fence(text + (f"\n[{found.left_out} more]" if found.left_out else ""), source=where.environment_name)
-        )
+        text = fence("\n".join(found.matches) or "[nothing matches]", source=where.environment_name)
+        return answer(found, text + _more(found, len(matches), "search more narrowly"))
 
     @server.tool(annotations=ToolAnnotations(title="Search in files", **_READS))
     @fails_readably
@@ -197,14 +171,18 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
         """Search the contents of the workspace's files."""
         args = {"pattern": pattern, "path": path, "include": include or [], "context": context_lines}
         where, result = await ask(context, Place(environment, session_id), "grep", args)
+        saved = result.get("file_path")
         excerpt = take_excerpt(
-            result.get("content", ""), budget_tokens=max_output_tokens, how_to_read_on="search more narrowly"
+            result.get("content", ""),
+            budget_tokens=max_output_tokens,
+            how_to_read_on=f"read_file has the whole at {saved}" if saved else "search more narrowly",
         )
         found = GrepAnswer(
             where=where,
             text=excerpt.text,
             matches=sum(1 for each in result.get("matches", []) if not each.get("is_context")),
             left_out=result.get("left_out", 0),
+            file_path=saved,
             binary_files_skipped=result.get("binary_skipped", 0),
             problems=_problems(result),
         )
@@ -231,7 +209,7 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
             context, Place(environment, session_id), "write", args, idempotency_key=idempotency_key
         )
         found = WriteAnswer(path=path, where=where, bytes=len(data), checksum=result.get("checksum"))
-        return answer(found, f"wrote {len(data)} bytes to {path} on {where.environment_name}")
+        return answer(found, f"wrote {len(data)} bytes to {path} on {where.environment_name}; {found.checksum}")
 
     @server.tool(annotations=ToolAnnotations(title="Edit a file", **{**_WRITES, "idempotent_hint": False}))
     @fails_readably
@@ -253,67 +231,29 @@ def register(server: MCPServer[Any], desk: Desk) -> None:
             context, Place(environment, session_id), "edit", args, idempotency_key=idempotency_key
         )
         found = EditAnswer(path=path, where=where, replacements=result["replacements"], checksum=result.get("checksum"))
-        return answer(found, f"replaced {found.replacements} times in {path} on {where.environment_name}")
+        done = f"replaced {found.replacements} times in {path} on {where.environment_name}"
+        return answer(found, f"{done}; {found.checksum}")
 
-    @server.tool(
-        annotations=ToolAnnotations(
-            title="Call a tool of the machine's MCP server",
-            read_only_hint=False,
-            destructive_hint=True,
-            idempotent_hint=False,
-            open_world_hint=True,
-        )
-    )
-    @fails_readably
-    async def call_mcp_tool(
-        context: Context[Any, Any],
-        *,
-        environment: EnvironmentName = None,
-        session_id: SessionId = None,
-        server: Annotated[str, Field(description="name of a server that the hub has a record of", max_length=255)] = "",
-        server_record: Annotated[
-            dict[str, Any] | None,
-            Field(
-                description="instead of a name: name, transport (stdio, sse, streamable-http), and command, args, env"
-                " or url, headers"
-            ),
-        ] = None,
-        tool: Annotated[str, Field(description="empty: list the server's tools", max_length=255)] = "",
-        arguments: dict[str, Any] | None = None,
-        timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0,
-        max_output_tokens: BudgetTokens = BUDGET_DEFAULT_TOKENS,
-        idempotency_key: IdempotencyKey = None,
-    ) -> Annotated[CallToolResult, McpToolAnswer]:
-        """Call a tool of an MCP server that the machine starts or reaches; without a tool, list what it has."""
-        if bool(server) == (server_record is not None):
-            return error_answer("invalid_args", "give either server or server_record", hint="a name is the usual way")
-        operation = "mcp_call" if tool else "mcp_list_tools"
-        args: dict[str, Any] = {"server": server or server_record}
-        if tool:
-            args |= {"tool_name": tool, "args": arguments or {}, "timeout": timeout_s}
-        wait_s = max(WAIT_DEFAULT_S, timeout_s + 15.0)
-        where, result = await ask(
-            context, Place(environment, session_id), operation, args, wait_s=wait_s, idempotency_key=idempotency_key
-        )
-        name = server or str((server_record or {}).get("name", ""))
-        if not tool:
-            text = "\n".join(f"{each['name']}: {each.get('description', '')}" for each in result.get("tools", []))
-            structured: Any = {"tools": result.get("tools", [])}
-        else:
-            text, structured = result.get("content", ""), result.get("structured")
-        excerpt = take_excerpt(text, budget_tokens=max_output_tokens, how_to_read_on="ask the tool for less")
-        found = McpToolAnswer(
-            where=where,
-            server=name,
-            tool=tool,
-            is_error=bool(result.get("is_error")),
-            text=excerpt.text,
-            structured=structured,
-            left_out_bytes=excerpt.bytes_left_out,
-        )
-        if found.is_error:
-            return error_answer("tool_failed", f"{name}/{tool} on {where.environment_name}: {excerpt.text}")
-        return answer(found, fence(excerpt.text, source=f"{where.environment_name}:{name}"))
+
+def _page_end(sizes_bytes: Iterable[int], budget_tokens: int) -> int:
+    """Return how many entries of these sizes fit the budget; one does at least."""
+    left, count = budget_tokens * BYTES_PER_TOKEN, 0
+    for size in sizes_bytes:
+        left -= size
+        if left < 0 and count:
+            break
+        count += 1
+    return count
+
+
+def _more(found: FileList | MatchList, total: int, what_to_do: str) -> str:
+    """Return what is to be said of entries that are not shown, after the marks: a machine cannot write it."""
+    lines = ""
+    if found.next_offset is not None:
+        lines += f"\n{total} in all; go on at offset {found.next_offset}"
+    if found.left_out:
+        lines += f"\n{found.left_out} more were left out: {what_to_do}"
+    return lines
 
 
 def _problems(result: dict[str, Any]) -> list[str]:
