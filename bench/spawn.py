@@ -48,6 +48,7 @@ PROTECTIONS = {
 # Of posix_spawn's time. Beyond it a contender is started in every tenth round only.
 SLOW = 40
 THROUGHPUT_S = 4.0
+COMPLAINT_BYTES = 4096
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 LOOK_SCRIPT = """
 for kind in user mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done
@@ -97,11 +98,12 @@ STARTED: list[subprocess.Popen[str]] = []
 def spawner(name: str, words: Callable[[tuple[str, ...]], tuple[str, ...]], null: int, peer: Peer | None) -> Contender:
     """A contender that is a command line around the program."""
     seccomp = None if peer is None else peer.seccomp
+    # Some chatter there at every start; why one could not start its program is read from here.
+    complaints = os.memfd_create("complaints")
 
     def run(program: tuple[str, ...], stdout: int) -> None:
         line = words(program)
-        # Some chatter there at every start.
-        actions = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
+        actions = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, complaints, 2)]
         memory = -1
         if seccomp is not None:
             memory = os.memfd_create("filter")
@@ -113,7 +115,8 @@ def spawner(name: str, words: Callable[[tuple[str, ...]], tuple[str, ...]], null
         if memory >= 0:
             os.close(memory)
         if status != 0:
-            raise FailedError(f"{name}: {' '.join(line)} ended with wait status {status}")
+            said = os.pread(complaints, COMPLAINT_BYTES, max(0, os.fstat(complaints).st_size - COMPLAINT_BYTES))
+            raise FailedError(failure(program, os.waitstatus_to_exitcode(status), said.decode("utf-8", "replace")))
 
     return threaded(name, lambda program: run(program, null), lambda program: caught(run, program))
 
@@ -135,13 +138,19 @@ def server(peer: Peer) -> Contender:
         code, text = json.loads(process.stdout.readline())
         idle.append(process)
         if code != 0:
-            raise FailedError(f"{peer.name}: {' '.join(program)} ended with {code}")
+            raise FailedError(failure(program, code, text))
         return str(text)
 
     def once(program: tuple[str, ...]) -> None:
         ask(program)
 
     return threaded(peer.name, once, ask)
+
+
+def failure(program: tuple[str, ...], code: int, said: str) -> str:
+    """Say how a program that had to succeed ended, with the last line of what was said about it."""
+    lines = said.strip().splitlines()
+    return f"{' '.join(program)} ended with {code}: {lines[-1] if lines else 'nothing on stderr'}"
 
 
 def caught(run: Callable[[tuple[str, ...], int], None], program: tuple[str, ...]) -> str:
@@ -189,7 +198,7 @@ def ours(profile: str, client: DirectClient, null: int) -> Contender:
     def check(identifier: int) -> None:
         outcome = client.wait(identifier)
         if outcome.exit_code != 0:
-            raise FailedError(f"guardhouse {profile}: {outcome}")
+            raise FailedError(str(outcome))
 
     def throughput(program: tuple[str, ...], callers: int, count: int) -> float:
         for identifier in [launch(program) for _ in range(callers)]:
@@ -227,7 +236,9 @@ def contenders(
 
 
 def seen_inside(contender: Contender) -> dict[str, str]:
-    """Return what a command sees of its own confinement: namespaces that are not ours, privileges, filter."""
+    """Return what a command sees of its own confinement: namespaces that are not ours, privileges, filter; empty for
+    one that cannot run a shell that looks.
+    """
     try:
         lines = contender.printed(LOOK).splitlines()
     except (FailedError, OSError, ValueError):
@@ -246,8 +257,10 @@ def seen_inside(contender: Contender) -> dict[str, str]:
     }
 
 
-def private_memory_kb(client: DirectClient) -> float:
-    """Return the private memory that one running ``sleep`` adds, its pid 1 included, in KiB (nan: unreadable)."""
+def private_memory_kb(client: DirectClient) -> dict[str, float]:
+    """Return private memory in KiB (nan: unreadable): what one running ``sleep`` adds, its pid 1 included, and what
+    there is once for all commands, launcher and template.
+    """
     count = 4
     identifiers = [
         client.launch(LaunchRequest("isolate", ("sleep", "1")), stdout_fd=2, stderr_fd=2) for _ in range(count)
@@ -255,11 +268,13 @@ def private_memory_kb(client: DirectClient) -> float:
     pids = [client.wait_started(identifier) for identifier in identifiers]
     try:
         total = sum(private_kb(pid) + private_kb(parent_of(pid)) for pid in pids)
+        launcher = parent_of(parent_of(pids[0]))
+        once = private_kb(launcher) + sum(private_kb(pid) for pid in children_of(launcher) if is_template(pid))
     except PermissionError:
-        total = float("nan")  # an ordinary user cannot look into an undumpable process
+        total = once = float("nan")  # an ordinary user cannot look into an undumpable process
     for identifier in identifiers:
         client.wait(identifier)
-    return total / count
+    return {"each": total / count, "once": once}
 
 
 def private_kb(pid: int) -> int:
@@ -271,6 +286,16 @@ def private_kb(pid: int) -> int:
 def parent_of(pid: int) -> int:
     """Return the pid of the process that started ``pid``."""
     return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_template(pid: int) -> bool:
+    """Whether it is the launcher's child that clones its init processes."""
+    return "guardhouse-temp" in Path(f"/proc/{pid}/comm").read_text()
 
 
 def measure(rounds: int, count: int, peers: Path | None) -> dict[str, object]:
@@ -287,7 +312,8 @@ def measure(rounds: int, count: int, peers: Path | None) -> dict[str, object]:
             for label, program in PROGRAMS.items():
                 able = [contender for contender in everybody if can_run(contender, program, left_out)]
                 result[label] = measure_program(able, program, rounds, count)
-            result["seen inside"] = {contender.name: seen_inside(contender) for contender in everybody}
+            looks = {contender.name: seen_inside(contender) for contender in everybody}
+            result["seen inside"] = {name: look for name, look in looks.items() if look}
             result["private_memory_kb"] = private_memory_kb(client)
         for process in STARTED:
             process.kill()
@@ -324,6 +350,7 @@ def measure_program(
                 times[contender.name].append(took)
             elif number == 2 and took > SLOW * first_s:
                 slow.add(contender.name)
+                times[contender.name].append(took)
             if contender is everybody[0]:
                 first_s = took
     rates: dict[str, dict[int, float]] = {contender.name: {} for contender in everybody}
@@ -352,7 +379,9 @@ def show(result: dict) -> None:
             rate = ", ".join(f"{row['per_second'][callers]:.0f}" for callers in CALLERS)
             share = f"{row['median_ms'] / base:.2f}" if base else "-"
             print(f"| {name} | {row['median_ms']:.2f} | {row['p90_ms']:.2f} | {rate} | {share} |")
-    print(f"\nprivate memory of one running command, its pid 1 included: {result['private_memory_kb']:.0f} KiB")
+    memory = result["private_memory_kb"]
+    print(f"\nprivate memory of one running command, its pid 1 included: {memory['each']:.0f} KiB;")
+    print(f"of launcher and template together, whatever runs: {memory['once']:.0f} KiB")
     print("\n| | what it has on |\n|---|---|")
     for name, protections in result["protections"].items():
         if name in result["/bin/true"]:

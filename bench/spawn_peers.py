@@ -5,6 +5,7 @@ looked for in a directory that `install` fills: ``python bench/spawn.py --instal
 nsjail and minijail are in neither Debian 12 nor PyPI nor npm.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DEBIAN", "Peer", "find_peers", "install"]
+__all__ = ["DEBIAN", "Peer", "find_peers", "install", "serve_crun"]
 
 # From PyPI and npm; the versions that were measured are in bench/README.md.
 PYTHON_PACKAGES = ("sandlock",)
@@ -23,13 +24,15 @@ NODE_PACKAGES = ("@anthropic-ai/sandbox-runtime",)
 DEBIAN = ("bubblewrap", "firejail", "crun", "runc", "runsc", "systemd-container")
 LINKS = tuple(name for name in ("bin", "sbin", "lib", "lib64") if Path(f"/{name}").is_symlink())
 
+_CLONE_NEWNS = 0x00020000
+
 _SANDLOCK = """
 import json, sys, sandlock
 box = sandlock.Sandbox(fs_readable=["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/dev"],
                        fs_writable=["/tmp", "/dev/null"], max_memory="2G", max_processes=512)
 for line in sys.stdin:
     result = box.run(json.loads(line))
-    text = (getattr(result, "stdout", b"") or b"").decode("utf-8", "replace")
+    text = (getattr(result, "stdout" if result.exit_code == 0 else "stderr", b"") or b"").decode("utf-8", "replace")
     print(json.dumps([result.exit_code, text]), flush=True)
 """
 
@@ -188,7 +191,31 @@ def _crun(place: Path, _directory: Path | None) -> Peer | str:
     if program is None or os.geteuid() != 0:
         return "crun: not installed" if program is None else "crun: measured as root only"
     words = (program, "--cgroup-manager=disabled", "--root", str(place / "crun"), "run", "--bundle")
-    return Peer("crun", _OCI_PROTECTIONS, lambda p: (*words, str(_oci(place, "crun", p)), _NAMES.fresh()))
+    if not Path("/sys/fs/cgroup/unified").is_dir():
+        return Peer("crun", _OCI_PROTECTIONS, lambda p: (*words, str(_oci(place, "crun", p)), _NAMES.fresh()))
+    text = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import spawn_peers; "
+    return Peer(
+        "crun",
+        f"{_OCI_PROTECTIONS}; started where /sys/fs/cgroup is cgroup v2 alone",
+        tuple,
+        serve=(sys.executable, "-c", f"{text}spawn_peers.serve_crun({str(place)!r}, {words!r})"),
+    )
+
+
+def serve_crun(place: str, words: tuple[str, ...]) -> None:
+    """Run what comes as JSON lines by crun, in a mount namespace whose /sys/fs/cgroup is cgroup v2.
+
+    crun 1.8 starts nothing where it finds hybrid control groups, although it is told to leave them alone.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for arguments in (("--make-rprivate", "/"), ("-t", "cgroup2", "none", "/sys/fs/cgroup")):
+        subprocess.run(["mount", *arguments], check=True)
+    for line in sys.stdin:
+        bundle = _oci(Path(place), f"crun-{os.getpid()}", tuple(json.loads(line)))
+        done = subprocess.run([*words, bundle, _NAMES.fresh()], capture_output=True, text=True, check=False)
+        print(json.dumps([done.returncode, done.stdout if done.returncode == 0 else done.stderr]), flush=True)
 
 
 def _runc(place: Path, _directory: Path | None) -> Peer | str:

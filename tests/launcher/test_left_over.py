@@ -22,7 +22,7 @@ def shell(text, **changes):
 
 
 def processes():
-    """Return {pid: command line} of every process that is ours: marked sleepers, launchers, inits, sweepers."""
+    """Return {pid: command line} of every process that is ours: marked sleepers, and those of a launcher."""
     found = {}
     for pid in os.listdir("/proc"):
         if pid.isdecimal():
@@ -31,7 +31,8 @@ def processes():
                     line = file.read().replace(b"\0", b" ").decode(errors="replace")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if MARK in line or "guardhouse-init" in line or "guardhouse-sweeper" in line or "launcher/__main__" in line:
+            ours = ("guardhouse-init", "guardhouse-sweeper", "guardhouse-template", "launcher/__main__")
+            if MARK in line or any(name in line for name in ours):
                 found[int(pid)] = line
     return found
 

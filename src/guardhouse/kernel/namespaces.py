@@ -27,6 +27,7 @@ NAMESPACE_FLAGS: Final[dict[str, int]] = {
 }
 _CLONE_FS: Final = 0x00000200
 _CLONE_PIDFD: Final = 0x00001000
+_CLONE_PARENT: Final = 0x00008000
 _CLONE_CHILD_CLEARTID: Final = 0x00200000
 _CLONE_CHILD_SETTID: Final = 0x01000000
 _CLONE_INTO_CGROUP: Final = 0x200000000
@@ -68,13 +69,17 @@ def _thread_id_address() -> int:
     return address if ctypes.c_int.from_address(address).value == os.getpid() else 0
 
 
-def clone_process(namespaces: Iterable[str], *, cgroup_fd: int | None = None) -> tuple[int, int]:
+def clone_process(
+    namespaces: Iterable[str], *, cgroup_fd: int | None = None, is_sibling: bool = False
+) -> tuple[int, int]:
     """Fork the calling single-threaded process into new namespaces.
 
     Args:
         namespaces: keys of `NAMESPACE_FLAGS`; with ``pid`` the child is pid 1 of its own.
         cgroup_fd: directory of a cgroup v2 group in which the child begins, which costs far less than
             moving it there (FIGURES.md, "Starting one command").
+        is_sibling: the new process is a child of the caller's parent, which waits for it and at whose end it gets its
+            parent-death signal; its exit signal is the caller's own.
 
     Returns:
         ``(0, -1)`` in the child; its pid and a pidfd (close-on-exec) in the parent.
@@ -89,13 +94,15 @@ def clone_process(namespaces: Iterable[str], *, cgroup_fd: int | None = None) ->
         flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
     if cgroup_fd is not None:
         flags |= _CLONE_INTO_CGROUP
+    if is_sibling:
+        flags |= _CLONE_PARENT
     arguments = struct.pack(
         "=11Q",
         flags,
         ctypes.addressof(pidfd),
         tid_address,
         0,
-        signal.SIGCHLD,
+        0 if is_sibling else signal.SIGCHLD,  # clone3(2): CLONE_PARENT allows none
         0,  # no stack: the child goes on here, on its copy of ours, as after fork
         0,
         0,

@@ -27,6 +27,7 @@ if _SOURCE not in sys.path:
 from guardhouse import limits  # noqa: E402 - the path must be set first
 from guardhouse.errors import SetupError  # noqa: E402 - as above
 from guardhouse.kernel import credentials, descriptors  # noqa: E402 - as above
+from guardhouse.kernel.memory import use_one_arena  # noqa: E402 - as above
 from guardhouse.kernel.sealed import read_sealed  # noqa: E402 - as above
 from guardhouse.launcher import channel  # noqa: E402 - as above
 from guardhouse.launcher.cgroup import find_home  # noqa: E402 - as above
@@ -35,6 +36,7 @@ from guardhouse.launcher.number_keeper import start_number_keeper  # noqa: E402 
 from guardhouse.launcher.self_confine import confine_process, plan_of  # noqa: E402 - as above
 from guardhouse.launcher.supervise import Supervisor  # noqa: E402 - as above
 from guardhouse.launcher.sweep import start_sweeper  # noqa: E402 - as above
+from guardhouse.launcher.template import Template  # noqa: E402 - as above
 from guardhouse.launcher.workers import WorkerCode  # noqa: E402 - as above
 from guardhouse.sandbox.bundle import Bundle  # noqa: E402 - as above
 
@@ -92,6 +94,7 @@ def main(arguments: list[str]) -> int:
     library = arguments[5]
     descriptors.close_all_but((0, 1, 2, control_fd, bundle_fd, settings_fd, policy_fd))
     os.set_inheritable(control_fd, False)  # noqa: FBT003 - os takes it by position only
+    use_one_arena()
     # The end is told by the socket, not by the terminal: a Ctrl-C for the runner must let it end us in order.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -120,7 +123,9 @@ def main(arguments: list[str]) -> int:
     channel.send(runner, render_message(Ready(0)))
     gc.collect()
     gc.freeze()
-    Supervisor(bundle, runner, home, warm=warm, code=code, gate=gate, numbers=numbers).run()
+    template = Template(bundle)
+    Supervisor(bundle, runner, home, warm=warm, code=code, gate=gate, numbers=numbers, template=template).run()
+    template.finish()
     if numbers is not None:
         numbers.finish()
     if sweeper is not None:

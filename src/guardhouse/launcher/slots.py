@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guardhouse import limits
 from guardhouse.errors import PeerError, SetupError
-from guardhouse.kernel import credentials, namespaces
 from guardhouse.launcher import channel
 from guardhouse.launcher.cgroup import CgroupHome, Group
-from guardhouse.launcher.init import run_init
 from guardhouse.launcher.messages import LaunchRequest
-from guardhouse.launcher.prepare import Place
 from guardhouse.launcher.self_confine import plan_of
+from guardhouse.launcher.template import InitOrder, Template
 from guardhouse.sandbox.bundle import Bundle, ProfilePlan
 
 if TYPE_CHECKING:
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Slot", "make_slot", "missing_layers"]
 
-# Made by clone3; `cgroup` only after the group has been joined, so that it becomes the namespace's root.
-_CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})
-_EXIT_BROKEN: Final = 70
 # What bounds one command, and is said in its result where nothing carries it. Shares (weights) and swap are facts of
 # the host: `doctor` and the runner's start say those once.
 _BOUNDS: Final = {"memory": "memory_bytes", "pids": "pids", "cpu_quota": "cpu_quota_percent"}
@@ -176,12 +171,13 @@ def make_slot(
     bundle: Bundle,
     plan: ProfilePlan,
     home: CgroupHome | None,
+    template: Template,
     *,
     gate: "ExecJudge | None",
     now_s: float,
     first_number: int = 0,
 ) -> Slot:
-    """Clone an init process for ``plan``, with a monitor beside it when there is a gate; it prepares itself meanwhile.
+    """Have an init process cloned for ``plan``, with a monitor beside it when there is a gate; it prepares itself.
 
     Args:
         first_number: that a command's first child gets, where its view has the host's /proc; 0: the namespace's own.
@@ -200,31 +196,24 @@ def make_slot(
     os.set_blocking(ours.fileno(), False)
     gate_ours, gate_theirs = (None, None) if gate is None else channel.make_pair()
     asks_ours, asks_theirs = (None, None) if gate is None else channel.make_pair()
-    # What the child needs to know of us is read before the clone: in its own user namespace it has no ids yet.
-    place = Place(
-        bundle=bundle,
-        plan=plan,
-        launcher_ids=(os.getuid(), os.getgid()),
+    order = InitOrder(
+        plan.name,
+        control=theirs,
+        gate=gate_theirs,
+        cgroup_fd=None if group is None else group.directory_fd,
         cgroup_files=() if group is None else group.procs_files,
-        kept=(theirs.fileno(), *(() if gate_theirs is None else (gate_theirs.fileno(),))),
         pids_in_cgroup=group is not None and group.bounds_pids,
-        gate_fd=-1 if gate_theirs is None else gate_theirs.fileno(),
-        watches_masks=True,
         first_number=first_number,
     )
     try:
-        pid, pidfd = namespaces.clone_process(
-            plan.namespaces & _CLONED, cgroup_fd=None if group is None else group.directory_fd
-        )
-    except OSError as error:
+        pid, pidfd = template.clone(order)
+    except SetupError:
         for sock in (ours, theirs, gate_ours, gate_theirs, asks_ours, asks_theirs):
             if sock is not None:
                 sock.close()
         if group is not None:
             group.remove()
-        raise SetupError(f"namespaces: {error}") from error
-    if pid == 0:
-        _be_init(place, theirs)
+        raise
     theirs.close()
     monitor_pid = 0
     if gate is not None and gate_ours and gate_theirs and asks_ours and asks_theirs:
@@ -249,15 +238,6 @@ def make_slot(
         monitor_pid=monitor_pid,
         monitor=asks_ours,
     )
-
-
-def _be_init(place: Place, control: socket.socket) -> None:
-    """The child's side of the clone; it never returns into the launcher's loop."""
-    try:
-        credentials.set_parent_death_signal(signal.SIGKILL)
-        run_init(place, control)
-    finally:
-        os._exit(_EXIT_BROKEN)
 
 
 def _notes(plan: ProfilePlan, group: Group | None) -> tuple[str, ...]:

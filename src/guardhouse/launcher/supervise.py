@@ -41,6 +41,7 @@ from guardhouse.launcher.messages import (
 from guardhouse.launcher.number_keeper import NumberKeeper
 from guardhouse.launcher.outcome import lost_outcome, make_outcome
 from guardhouse.launcher.slots import Slot, make_slot, missing_layers
+from guardhouse.launcher.template import Template
 from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
 from guardhouse.sandbox.bundle import Bundle
 
@@ -82,9 +83,11 @@ class Supervisor:
         code: WorkerCode,
         gate: "ExecJudge | None",
         numbers: NumberKeeper | None,
+        template: Template,
     ) -> None:
         self._bundle = bundle
         self._numbers = numbers
+        self._template = template
         self._runner = runner
         self._home = home
         self._code = code
@@ -267,7 +270,15 @@ class Supervisor:
     def _new_slot(self, profile: str, now_s: float) -> Slot:
         plan = self._bundle.profiles[profile]
         first_number = self._numbers.first_number() if self._numbers is not None and plan.proc == "host" else 0
-        slot = make_slot(self._bundle, plan, self._home, gate=self._gate, now_s=now_s, first_number=first_number)
+        slot = make_slot(
+            self._bundle,
+            plan,
+            self._home,
+            self._template,
+            gate=self._gate,
+            now_s=now_s,
+            first_number=first_number,
+        )
         self._slots[slot.control.fileno()] = slot
         self._by_pidfd[slot.pidfd] = slot
         self._epoll.register(slot.control.fileno(), select.EPOLLIN)
