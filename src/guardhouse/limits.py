@@ -128,6 +128,7 @@ LAUNCH_ENVIRONMENT_MAX_ENTRIES: Final = 64
 LAUNCH_WORKDIR_MAX_BYTES: Final = 4096  # PATH_MAX of linux/limits.h
 LAUNCH_GRACE_MAX_S: Final = 60.0
 LAUNCH_SLOTS_MAX: Final = 64  # commands at a time
+DESCRIPTORS_MAX: Final = 65_536  # of one process of ours; commands have 4,096 (sandbox/profiles/base.yaml)
 SLOT_CLONE_TIMEOUT_S: Final = 5.0  # a clone takes 1 ms; meanwhile the launcher waits, and its time limits with it
 SLOT_PREPARE_TIMEOUT_S: Final = 15.0  # cgroup moves cost 11 ms each when idle (FIGURES.md), far more under load
 SLOT_IDLE_TIMEOUT_S: Final = 60.0

@@ -1,6 +1,8 @@
 """Real commands behind the whole wall of the hand-written profiles: statuses, signals, time, what is left behind."""
 
+import errno
 import os
+import resource
 import signal
 import time
 
@@ -199,7 +201,7 @@ def test_what_is_left_behind_is_killed(client):
 
 def test_usage(client):
     """CPU time of the whole tree is counted, orphans included."""
-    outcome = run(client, shell("(timeout 0.4 bash -c 'while :; do :; done' & wait)")).outcome
+    outcome = run(client, shell("(bash -c 'for ((n = 0; n < 200000; n++)); do :; done' & wait)")).outcome
     assert outcome.cpu_user_s + outcome.cpu_system_s > 0.05
     assert outcome.duration_s > 0.3
 
@@ -249,3 +251,43 @@ def processes_with(word):
             if word.encode() in words:
                 found.append(words)
     return found
+
+
+IN_FLIGHT = """
+import socket, sys
+held = []
+while True:
+    near, far = socket.socketpair()
+    try:
+        socket.send_fds(near, [b"x"], [0] * 250)
+    except OSError as error:
+        held.append(near)
+        print("full", error.errno, len(held) * 250 > 1024, flush=True)
+        break
+    held.append((near, far))
+sys.stdin.read()
+"""
+
+
+def test_descriptors_that_a_command_sends_itself_keep_no_other_from_starting(workspace):
+    """The kernel sums what an account has under way and holds it against the sender's limit: ours is above theirs."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    given, taken = os.pipe()
+    heard, says = os.pipe()
+    try:
+        with DirectClient(start_launcher(bundle(workspace))) as client:
+            request = LaunchRequest("isolate", ("/usr/bin/python3", "-I", "-c", IN_FLIGHT))
+            holder = client.launch(request, stdin_fd=given, stdout_fd=says, stderr_fd=says)
+            assert os.read(heard, 100) == f"full {errno.ETOOMANYREFS} True\n".encode()
+            for _ in range(3):
+                other = client.launch(LaunchRequest("isolate", ("/bin/true",)), stdout_fd=2, stderr_fd=2)
+                assert client.wait(other).exit_code == 0
+            os.close(taken)
+            taken = -1
+            assert client.wait(holder).exit_code == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in (given, taken, heard, says):
+            if descriptor >= 0:
+                os.close(descriptor)

@@ -107,8 +107,8 @@ template.finish()
 """
 
 
-def test_a_template_that_hangs_is_a_refusal_and_not_a_launcher_that_hangs(workspace: Path) -> None:
-    """One command is refused, naming the layer; the next init is cloned by a new one."""
+def test_a_template_that_hangs_is_replaced_and_holds_nobody_up(workspace: Path) -> None:
+    """The order is refused, naming the layer, which the launcher gives again; the next is for a new template."""
     done = subprocess.run(
         [sys.executable, "-c", STOPPED], input=bundle(workspace).to_json().encode(), capture_output=True, check=True
     )

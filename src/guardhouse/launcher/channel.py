@@ -5,13 +5,14 @@ init processes; no ctypes.
 """
 
 import array
+import errno
 import os
 import socket
 import struct
 from typing import Final
 
 from guardhouse import limits
-from guardhouse.errors import PeerError
+from guardhouse.errors import PeerError, SetupError
 from guardhouse.kernel.sealed import read_sealed, seal_memory
 
 __all__ = ["Received", "make_pair", "receive", "send"]
@@ -60,6 +61,8 @@ def send(sock: socket.socket, body: bytes, descriptors: tuple[int, ...] = (), *,
             pid namespace; needs CAP_SYS_ADMIN over the sender's.
 
     Raises:
+        SetupError: the account has more descriptors under way in sockets than this process may add to (unix(7)):
+            they are counted over all its processes on the host, those of commands among them.
         OSError: BlockingIOError on a full non-blocking socket, BrokenPipeError when the other side is gone.
     """
     memory: int | None = None
@@ -77,6 +80,13 @@ def send(sock: socket.socket, body: bytes, descriptors: tuple[int, ...] = (), *,
             credentials = _CREDENTIALS.pack(as_pid, os.getuid(), os.getgid())
             ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials))
         sock.sendmsg([payload], ancillary, _NO_SIGNAL)
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        raise SetupError(
+            "launcher: the account has too many descriptors under way in unix sockets (unix(7), ETOOMANYREFS); raise"
+            " the hard limit on open files (LimitNOFILE=) or end who holds them"
+        ) from None
     finally:
         if memory is not None:
             os.close(memory)

@@ -224,7 +224,7 @@ class LauncherClient:
             stdin = null if stdin_fd is None else stdin_fd
             try:
                 await self._send(Launch(identifier, request), (stdin, stdout_fd, stderr_fd))
-            except (trio.Cancelled, LauncherDiedError):
+            except (trio.Cancelled, LauncherDiedError, LaunchError):
                 self._forget(identifier)
                 raise
         finally:
@@ -315,6 +315,9 @@ class LauncherClient:
                         await trio.lowlevel.wait_writable(self._socket)
                 except (BrokenPipeError, ConnectionResetError):
                     raise LauncherDiedError from None
+                except SetupError as error:
+                    layer, _, why = str(error).partition(": ")
+                    raise LaunchError(layer, why) from None
                 else:
                     return
 

@@ -196,7 +196,10 @@ def _set_rlimits(place: Place) -> None:
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if not isinstance(number, int):
             raise SetupError(f"this Python knows no limit {name!r}; setrlimit(2) lists them")
-        _, hard_now = resource.getrlimit(number)
+        soft_now, hard_now = resource.getrlimit(number)
+        if name == "nofile" and soft_now != resource.RLIM_INFINITY:
+            # What commands send each other counts against what the launcher may send: `start`, "descriptor limit".
+            hard_now = _lower(soft_now // 2, hard_now)
         hard_new = hard if hard_now == resource.RLIM_INFINITY else _lower(hard, hard_now)
         resource.setrlimit(number, (_lower(soft, hard_new), hard_new))
 

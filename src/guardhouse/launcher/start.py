@@ -8,6 +8,7 @@ token) is in its memory. Called at boot, once, and again when a launcher has die
 import importlib.util
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from guardhouse.errors import PeerError, SetupError
 from guardhouse.kernel.sealed import seal_memory
 from guardhouse.launcher import channel
 from guardhouse.launcher.messages import Ready, parse_message
-from guardhouse.limits import LAUNCHER_START_TIMEOUT_S
+from guardhouse.limits import DESCRIPTORS_MAX, LAUNCHER_START_TIMEOUT_S
 from guardhouse.sandbox.bundle import Bundle
 
 __all__ = ["LauncherHandle", "gate_settings", "start_launcher"]
@@ -83,6 +84,7 @@ def start_launcher(
     Raises:
         SetupError: the interpreter cannot be started, or the launcher refuses the bundle.
     """
+    _raise_descriptor_limit()
     ours, theirs = channel.make_pair()
     memory = seal_memory("guardhouse-bundle", bundle.to_json().encode("ascii"))
     if files_settings is None:
@@ -111,6 +113,19 @@ def start_launcher(
     handle = LauncherHandle(ours, process)
     _wait_ready(handle)
     return handle
+
+
+def _raise_descriptor_limit() -> None:
+    """Let this process, and the launcher with it, hold and pass on more descriptors than a command may.
+
+    The kernel sums the descriptors that are under way in the sockets of all processes of an account and compares that
+    with the sender's soft limit (unix(7), ETOOMANYREFS). Were ours the customary 1,024, a command of the same account
+    that sends itself so many would keep every other from being started. `prepare` holds commands to half of this.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _wait_ready(handle: LauncherHandle) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from guardhouse import limits
@@ -41,7 +42,7 @@ from guardhouse.launcher.messages import (
 from guardhouse.launcher.number_keeper import NumberKeeper
 from guardhouse.launcher.outcome import lost_outcome, make_outcome
 from guardhouse.launcher.slots import Slot, make_slot, missing_layers
-from guardhouse.launcher.template import Template
+from guardhouse.launcher.template import CloneUnansweredError, Template
 from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
 from guardhouse.sandbox.bundle import Bundle
 
@@ -101,6 +102,7 @@ class Supervisor:
         self._jobs: dict[int, _Job] = {}
         self._missing: dict[str, dict[str, str]] = {}  # by profile: `missing_layers`
         self._answers: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._retries_answer = False
         self._waits_to_answer = False  # the runner's socket was full: the kernel tells when it is not
         self._open = True
         self._epoll = select.epoll()
@@ -123,7 +125,7 @@ class Supervisor:
         now_s = time.monotonic()
         due = [job.lifetime.deadline_s for job in self._jobs.values() if job.lifetime.deadline_s is not None]
         due += [slot.deadline_s for slot in self._slots.values() if slot.is_waiting]
-        if self._dead:
+        if self._dead or self._retries_answer:
             due.append(now_s + _TIDY_INTERVAL_S)
         return max(0.0, min(due) - now_s) if due else None
 
@@ -155,6 +157,9 @@ class Supervisor:
                 self._refuse_slot(slot, "namespaces", f"not ready within {limits.SLOT_PREPARE_TIMEOUT_S} s")
             slot.destroy()
         self._dead = [slot for slot in self._dead if not slot.bury()]
+        if self._retries_answer:
+            self._retries_answer = False
+            self._flush()
 
     # The runner
 
@@ -209,8 +214,7 @@ class Supervisor:
             self._begin_gate(slot, request)
             slot.run(identifier, request, tuple(received.descriptors))
         except SetupError as error:
-            layer, _, why = str(error).partition(": ")
-            self._answer(Refused(identifier, layer, why))
+            self._refuse_launch(identifier, error)
             return
         except BlockingIOError:
             slot.destroy()
@@ -219,6 +223,15 @@ class Supervisor:
             pass
         lifetime = Lifetime(now_s=now_s, timeout_s=request.timeout_s, grace_s=request.grace_s)
         self._jobs[identifier] = _Job(request, slot, lifetime, now_s)
+
+    def _refuse_launch(self, identifier: int, error: SetupError) -> None:
+        for slot in self._slots.values():
+            if slot.serving == identifier:
+                # It was told who would come, and the order did not go out.
+                slot.serving = None
+                slot.destroy()
+        layer, _, why = str(error).partition(": ")
+        self._answer(Refused(identifier, layer, why))
 
     def _why_not(self, profile: str) -> tuple[str, str] | None:
         plan = self._bundle.profiles.get(profile)
@@ -252,6 +265,10 @@ class Supervisor:
             except (BrokenPipeError, ConnectionResetError):
                 self._open = False
                 return
+            except SetupError:
+                # Too many descriptors under way: `_tick` tries again.
+                self._retries_answer = True
+                return
             self._answers.popleft()
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -270,7 +287,8 @@ class Supervisor:
     def _new_slot(self, profile: str, now_s: float) -> Slot:
         plan = self._bundle.profiles[profile]
         first_number = self._numbers.first_number() if self._numbers is not None and plan.proc == "host" else 0
-        slot = make_slot(
+        make = partial(
+            make_slot,
             self._bundle,
             plan,
             self._home,
@@ -279,6 +297,11 @@ class Supervisor:
             now_s=now_s,
             first_number=first_number,
         )
+        try:
+            slot = make()
+        except CloneUnansweredError:
+            # What may have been cloned holds sockets that are closed by now: it ends by itself.
+            slot = make()
         self._slots[slot.control.fileno()] = slot
         self._by_pidfd[slot.pidfd] = slot
         self._epoll.register(slot.control.fileno(), select.EPOLLIN)

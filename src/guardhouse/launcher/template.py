@@ -24,11 +24,15 @@ from guardhouse.launcher.init import run_init
 from guardhouse.launcher.prepare import Place
 from guardhouse.sandbox.bundle import Bundle
 
-__all__ = ["InitOrder", "Template"]
+__all__ = ["CloneUnansweredError", "InitOrder", "Template"]
 
 # Made by clone3; `cgroup` only after the group has been joined, so that it becomes the namespace's root.
 _CLONED: Final = frozenset({"user", "mount", "pid", "ipc", "uts", "net"})
 _EXIT_BROKEN: Final = 70
+
+
+class CloneUnansweredError(SetupError):
+    """The template did not say what came of an order. It was replaced; ask the new one, with fresh sockets."""
 
 
 class InitOrder:
@@ -78,7 +82,8 @@ class Template:
         cloned in spite of it finds them closed and ends.
 
         Raises:
-            SetupError: no namespaces, or the template has ended this very moment; the message names the layer first.
+            CloneUnansweredError: the template ended this very moment, or hangs.
+            SetupError: no namespaces; the message names the layer first, as of the other.
         """
         if os.waitpid(self._pid, os.WNOHANG)[0]:
             # Somebody killed it (the OOM killer, an operator): a new one is as good.
@@ -90,7 +95,7 @@ class Template:
             # It is not asked again for the same init: it may have begun with this one.
             self.finish()
             self._pid, self._sock = _start(self._bundle)
-            raise SetupError(
+            raise CloneUnansweredError(
                 f"namespaces: the process that clones others gave no answer ({error}); it was replaced, try again"
             ) from error
 
