@@ -34,6 +34,7 @@ ON_ONE = {
     "test_approvals_with_runner": "what real runners do; test_approvals asks the store",
     "test_asking_operations": "what real runners do; test_approvals asks the store",
     "test_guesses": "what counts wrong tokens is in memory",
+    "test_killed_at_each_step": "eight hubs; the long form has GUARDHOUSE_TEST_STORE",
     "test_managed": "what real sandboxes do, for half a minute",
     "test_mcp_door": "what counts calls is in memory",
     "test_openapi": "thousands of requests; the long form has GUARDHOUSE_TEST_STORE",

@@ -21,7 +21,7 @@ from guardhouse.hub.store.approvals import waited_ms
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 from guardhouse.hub.tasks.ends import decide_end
-from guardhouse.hub.tasks.sweep import decide_overdue
+from guardhouse.hub.tasks.sweep import decide_overdue, is_in_doubt
 from guardhouse.wire.messages import TaskResult
 
 NOW = 1_800_000_000_000
@@ -192,6 +192,25 @@ def test_overdue(live, away_s, cancel_s, state, code):
     else:
         assert verdict is not None
         assert (verdict.state, verdict.code) == (state, code)
+
+
+def test_a_task_that_may_never_have_arrived_is_lost_and_not_late():
+    """What was sent over a connection that ended, and never heard of, did not run out of time: nobody can know."""
+    late = partial(decide_overdue, now_ms=NOW, away_s=None)
+    silent = task("sent", age_s=200, protocol="plain")
+    assert is_in_doubt(silent)
+    verdict = late(silent, cancel_sent_s_ago=61.0, in_doubt=True)
+    assert verdict is not None
+    assert (verdict.state, verdict.code) == ("lost", "lost")
+    assert "cannot say whether the request arrived" in verdict.reason
+    told = late(silent, cancel_sent_s_ago=None, in_doubt=True)
+    assert told is not None
+    assert (told.state, told.code) == (None, "overdue")
+    cancelled = late(task("sent", protocol="plain", cancel_ms=1), cancel_sent_s_ago=61.0, in_doubt=True)
+    assert cancelled is not None
+    assert cancelled.state == "cancelled"
+    assert not is_in_doubt(task("sent"))
+    assert not is_in_doubt(task("running", protocol="plain"))
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,41 @@ async def test_plain_task_is_lost_with_its_reason(start_hub, monkeypatch):
         assert "keeps no results" in found["state_reason"]
 
 
+async def test_plain_task_that_may_not_have_arrived(start_hub, monkeypatch):
+    """It says so at once, is not sent again, and ends as lost, not as late; what answers ends as its runner said."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_plain(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            silent, answered = await hub.start("x"), await hub.start("y")
+            await runner.expect("task.request")
+    # Also where the hub that knew of the connection's end is gone.
+    hub.store.execute("UPDATE tasks SET state_reason = NULL")
+    monkeypatch.setattr("guardhouse.hub.tasks.sweep.RESULT_GRACE_S", -1_000.0)
+    async with start_hub() as hub, connect_plain(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        found = await hub.result(silent["id"], wait_s=0)
+        assert (found["state"], found["finished"]) == ("sent", False)
+        assert "cannot say whether the request arrived" in found["state_reason"]
+        await runner.output(answered["id"], b"it runs")
+
+        async def runs() -> bool:
+            found = await hub.result(answered["id"], wait_s=0)
+            return (found["state"], found["state_reason"]) == ("running", None)
+
+        await hub.until(runs)
+        await runner.result(answered["id"], exit_code=3)
+        assert (await hub.result(answered["id"]))["exit_code"] == 3
+        await hub.hub.services.board.sweep()
+        assert (await runner.expect("task.cancel"))["task_id"] == silent["id"]
+        monkeypatch.setattr("guardhouse.hub.tasks.sweep.CANCEL_GRACE_S", 0.0)
+        await hub.hub.services.board.sweep()
+        found = await hub.result(silent["id"])
+        assert (found["state"], found["error_code"]) == ("lost", "lost")
+        assert "two minutes" in found["state_reason"]
+        assert not [frame for frame in runner.heard if frame["type"] == "task.request"]
+
+
 async def test_plain_task_ends_over_a_reconnect(hub):
     """A plain runner that comes back in time may still answer what it was given before."""
     created = await hub.environment()

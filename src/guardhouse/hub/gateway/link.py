@@ -411,7 +411,7 @@ class RunnerLink:
                 received += len(event.data)
                 if live is not None:
                     if live.record.state in {TaskState.SENT, TaskState.ACCEPTED}:
-                        live.update(state=TaskState.RUNNING, started_ms=at_ms)
+                        live.update(state=TaskState.RUNNING, started_ms=at_ms, state_reason=None)
                         started.append(task_id)
                     _add_row(rows.setdefault(task_id, []), live, event)
             elif isinstance(event, OutputGap):
@@ -432,6 +432,7 @@ class RunnerLink:
                     to=TaskState.RUNNING,
                     since=frozenset({TaskState.SENT, TaskState.ACCEPTED}),
                     started_ms=at_ms,
+                    state_reason=None,
                 )
             for task_id, chunks in rows.items():
                 store.store_output(connection, task_id, chunks)
@@ -535,6 +536,7 @@ class RunnerLink:
         self._log.info("runner_disconnected", reason=self._end_reason)
         if not mine:
             return
+        self._board.connection_ended(self._environment.id)
         self._note(
             "runner.disconnect",
             reason=self._end_reason[:512],

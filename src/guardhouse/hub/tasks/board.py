@@ -9,6 +9,7 @@ import hashlib
 import secrets
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -32,7 +33,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
 from guardhouse.hub.tasks.ends import finish_and_record, hub_end
 from guardhouse.hub.tasks.live import LiveTask
-from guardhouse.hub.tasks.sweep import decide_overdue
+from guardhouse.hub.tasks.sweep import IN_DOUBT, decide_overdue, is_in_doubt
 from guardhouse.hub.trace_context import TraceContext, derived_trace_id, task_span_id
 from guardhouse.wire import parse_args
 from guardhouse.wire.messages import TaskRequest
@@ -152,6 +153,7 @@ class TaskBoard:
             self._add(live)
             if not live.was_sent:
                 self._queues[record.environment_id].append(live)
+            self._doubt(live)
         if self._live:
             _log.info("tasks_taken_up", count=len(self._live))
 
@@ -430,6 +432,21 @@ class TaskBoard:
             self._send(live)
         return True
 
+    def connection_ended(self, environment_id: str) -> None:
+        """Note of what was sent over it, and was never heard of, that nobody knows whether it arrived."""
+        for live in self._by_environment.get(environment_id, {}).values():
+            self._doubt(live)
+
+    def _doubt(self, live: LiveTask) -> None:
+        if live.handed_over and live.is_stored and not live.in_doubt and is_in_doubt(live.record):
+            live.in_doubt = True
+            live.update(state_reason=IN_DOUBT)
+            sent = TaskState.SENT
+            note = partial(store.advance_task, task_id=live.id, to=sent, since=frozenset({sent}), state_reason=IN_DOUBT)
+            # A hub that is closing stores nothing; the next one says the same at its start.
+            with suppress(StoreUnavailable):
+                self._database.write_soon(note)
+
     # What runners say.
 
     def unfinished(self, environment_id: str) -> dict[str, StoredTask]:
@@ -606,6 +623,7 @@ class TaskBoard:
                 now_ms=at_ms,
                 away_s=None if away_since_s is None else now_s - away_since_s,
                 cancel_sent_s_ago=None if live.cancel_sent_s is None else now_s - live.cancel_sent_s,
+                in_doubt=live.in_doubt and is_in_doubt(live.record),
             )
             verdict = decide()
             if verdict is not None and verdict.code in _BY_ITS_OWN_LIMIT:

@@ -22,6 +22,7 @@ class LiveTask:
         "dropped",
         "finished",
         "handed_over",
+        "in_doubt",
         "is_stored",
         "notes",
         "parent_span_id",
@@ -36,6 +37,8 @@ class LiveTask:
         self.is_stored = is_stored
         # False while it is certain that no runner was given it. An earlier hub may have.
         self.handed_over = is_stored and record.state != TaskState.QUEUED
+        # True once the connection that a plain runner may have got it over has ended.
+        self.in_doubt = False
         self.finished = trio.Event()
         self.cancel_sent_s: float | None = None
         self.rejections = 0

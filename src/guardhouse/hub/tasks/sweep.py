@@ -9,7 +9,7 @@ from typing import Final
 from guardhouse import limits
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 
-__all__ = ["Overdue", "decide_overdue"]
+__all__ = ["IN_DOUBT", "Overdue", "decide_overdue", "is_in_doubt"]
 
 # A plain runner drops what it finished while disconnected (SEED_FEATURES S100): after this nothing comes.
 PLAIN_LOST_AFTER_S: Final = limits.OFFLINE_AFTER_S
@@ -18,6 +18,11 @@ V1_LOST_AFTER_S: Final = 3_600.0
 # Beyond the task's own limit, which the runner keeps: its grace for stopping, and the way.
 RESULT_GRACE_S: Final = limits.STOP_GRACE_S + 50.0
 CANCEL_GRACE_S: Final = limits.STOP_GRACE_S + 50.0
+# Said of a task while nobody can know whether its runner has it, until that answers or the task's time is over.
+IN_DOUBT: Final = (
+    "the connection over which it was sent ended before anything was heard of it, and a plain runner cannot say"
+    " whether the request arrived; it is not sent a second time"
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,22 @@ class Overdue:
     reason: str
 
 
+def is_in_doubt(record: TaskRecord) -> bool:
+    """Whether the end of the connection that a task was sent over leaves open if its runner was given it.
+
+    Under v1 the runner's next hello tells.
+    """
+    return record.state == TaskState.SENT and record.protocol != "guardhouse.v1"
+
+
 def decide_overdue(
-    record: TaskRecord, *, now_ms: int, away_s: float | None, cancel_sent_s_ago: float | None, waited_s: float = 0.0
+    record: TaskRecord,
+    *,
+    now_ms: int,
+    away_s: float | None,
+    cancel_sent_s_ago: float | None,
+    waited_s: float = 0.0,
+    in_doubt: bool = False,
 ) -> Overdue | None:
     """Return what to do with a live task, or None to go on waiting.
 
@@ -38,6 +57,7 @@ def decide_overdue(
         away_s: for how long its runner has not been connected; None while it is.
         waited_s: for how long it waited for people's answers, which is no time of its own.
         cancel_sent_s_ago: when the runner was told to stop it, on this connection; None when it was not.
+        in_doubt: the connection that it was sent over has ended, and nothing was heard of it since (`is_in_doubt`).
     """
     if record.state == TaskState.QUEUED:
         if record.queue_until_ms is not None and now_ms >= record.queue_until_ms:
@@ -56,6 +76,10 @@ def decide_overdue(
         return None
     if cancel_sent_s_ago is not None and cancel_sent_s_ago >= CANCEL_GRACE_S:
         asked = record.cancel_ms is not None
+        if in_doubt and not asked:
+            return Overdue(
+                TaskState.LOST, "lost", f"{IN_DOUBT}. No result came in its limit of {timeout_s:g} s and two minutes"
+            )
         return Overdue(
             TaskState.CANCELLED if asked else TaskState.TIMED_OUT,
             "unconfirmed",
