@@ -16,8 +16,8 @@ again. Says on standard error how far it is; prints one JSON object, indented un
   the runners' own record. To be 0: ``started_twice``, ``started_and_not_stored``, ``acknowledged_and_not_stored``,
   ``ended_twice``, ``results_lost`` (started, answered, and ended otherwise than the runner said), and after
   ``--ends-wait`` seconds ``without_an_end``. ``never_started`` had been stored as sent when the hub was killed and
-  were not on the wire yet: nobody can know that of a plain runner, so they are not sent again, and end as ``lost`` about
-  two minutes later;
+  were not on the wire yet: nobody can know that of a plain runner, so they are not sent again, and end as ``lost``
+  about two minutes later;
 * ``listed``: one page of 100 of all environments, before anyone connects and with all connected.
 
 ``--listed`` is how many environments there are in all; those above ``--runners`` never connect.
