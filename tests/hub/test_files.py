@@ -8,6 +8,9 @@ import trio
 from tests.support.file_stub import serving_files
 from tests.support.runner_stub import connect_plain
 
+from guardhouse.hub.api.files import away_wait_s
+from guardhouse.hub.store.environments import EnvironmentRecord
+
 URL = "/api/v1/environments/web-1"
 CONTENT = os.urandom(10_500)
 CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -109,6 +112,33 @@ async def test_what_a_runner_refuses(code: str, status: int, hub) -> None:
             assert reply.json()["error"]["code"] == f"file_{code}"
             assert reply.json()["error"]["message"] == "path escapes workspace: 'f'"
         assert hub.hub.services.links.transfers == 0
+
+
+@pytest.mark.parametrize(
+    ("first_seen_ms", "disconnected_ms", "beat_ms", "hub_started_ms", "seconds"),
+    [
+        pytest.param(None, None, None, 0, 0, id="never came"),
+        pytest.param(1, 990_000, 900_000, 0, 35, id="went a moment ago"),
+        pytest.param(1, 100_000, 100_000, 0, 0, id="is long gone"),
+        pytest.param(1, 100_000, 995_000, 0, 40, id="its disconnect is not written yet"),
+        pytest.param(1, 100_000, 100_000, 999_000, 44, id="the hub has just started"),
+        pytest.param(1, 2_000_000, 0, 0, 45, id="the clock was set back"),
+    ],
+)
+def test_who_is_waited_for(first_seen_ms, disconnected_ms, beat_ms, hub_started_ms, seconds):
+    """Whoever may be on the way back, for as long as is left of that; nobody else."""
+    times = {"first_seen_ms": first_seen_ms, "disconnected_ms": disconnected_ms, "last_heartbeat_ms": beat_ms}
+    names = EnvironmentRecord.__struct_fields__
+    record = EnvironmentRecord(**{**dict.fromkeys(names), "tags": (), **times})
+    assert away_wait_s(record, now_ms=1_000_000, hub_started_ms=hub_started_ms) == seconds
+
+
+async def test_an_environment_without_a_runner_is_refused_at_once(hub) -> None:
+    """Nothing is waited for that has never come."""
+    await hub.environment()
+    with trio.fail_after(30):
+        reply = await hub.http.get(f"{URL}/files", params={"path": "f"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "environment_unavailable")
 
 
 async def test_a_plain_runner_has_no_streams(hub) -> None:

@@ -74,13 +74,14 @@ def die_at(step: str, count: int) -> None:
         passes("result in an open transaction")
         return done
 
-    TaskBoard._send = before(TaskBoard._send, "task stored, not sent")  # type: ignore[method-assign]
-    HubSession.result_stored = before(  # type: ignore[method-assign]
-        HubSession.result_stored, "result stored, not acknowledged"
-    )
-    WebSocket.send = send_and_die  # type: ignore[method-assign]
-    WebSocket.receive = receive_and_die  # type: ignore[method-assign]
-    link.finish_and_record = finish_and_die
+    for owner, name, instead in (
+        (TaskBoard, "_send", before(TaskBoard._send, "task stored, not sent")),
+        (HubSession, "result_stored", before(HubSession.result_stored, "result stored, not acknowledged")),
+        (WebSocket, "send", send_and_die),
+        (WebSocket, "receive", receive_and_die),
+        (link, "finish_and_record", finish_and_die),
+    ):
+        setattr(owner, name, instead)
 
 
 def say(**facts: Any) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "FileUpload",
     "UploadQuery",
     "UploadStateQuery",
+    "away_wait_s",
     "read_file",
     "show_upload",
     "write_file",
@@ -204,6 +205,7 @@ class _Transfer:
     def __init__(self, call: Call, environment: EnvironmentRecord, path: bytes, transfer: str) -> None:
         self._links = call.services.links
         self._environment = environment
+        self._away_wait_s = away_wait_s(environment, now_ms=now_ms(), hub_started_ms=call.services.started_ms)
         # Of this caller's own: nobody goes on with the transfer of somebody else.
         self._common: dict[str, Any] = {
             "transfer_id": f"{call.actor.id}.{transfer}",
@@ -220,7 +222,7 @@ class _Transfer:
         return await self._ask(partial(FileWrite, **self._common, offset=offset, content=content, **more))
 
     async def _ask(self, make: "partial[FileRead] | partial[FileWrite]") -> FileResult:
-        until_s = trio.current_time() + FILE_RECONNECT_WAIT_S
+        until_s = trio.current_time() + self._away_wait_s
         give_up_s = trio.current_time() + FILE_CALL_TIMEOUT_S
         while True:
             link = self._links.find(self._environment.id)
@@ -251,6 +253,18 @@ class _Transfer:
                     retryable=True,
                 )
             await trio.sleep(_POLL_S)
+
+
+def away_wait_s(environment: EnvironmentRecord, *, now_ms: int, hub_started_ms: int) -> float:
+    """Return for how many seconds a runner that is not connected is waited for: it may be on its way back.
+
+    Nobody waits for one that has never come, nor for one that has been away for longer than `FILE_RECONNECT_WAIT_S`.
+    """
+    if environment.first_seen_ms is None:
+        return 0.0
+    # The hub's start: before it nobody was connected. A heartbeat: a disconnect is written a moment late.
+    since_ms = max(hub_started_ms, environment.disconnected_ms or 0, environment.last_heartbeat_ms or 0)
+    return min(FILE_RECONNECT_WAIT_S, max(0.0, FILE_RECONNECT_WAIT_S - (now_ms - since_ms) / 1000))
 
 
 def _checked(result: FileResult) -> FileResult:
