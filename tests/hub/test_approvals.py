@@ -14,7 +14,7 @@ from tests.hub.support import become_owner, invite
 from tests.support.runner_stub import RunnerStub, connect_v1
 
 from guardhouse.errors import SetupError
-from guardhouse.hub.approvals.desk import Rules
+from guardhouse.hub.approvals.desk import EXPLANATION_MAX_BYTES, Rules
 from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_mail, parse_webhook
 
 RULE = {"rule": "rm *", "because": "deletes", "place": "ops.yaml:7", "profile": "observe"}
@@ -179,6 +179,42 @@ async def test_for_the_rule_covers_the_rule_only(hub):
         assert (await hub.http.delete(f"/api/v1/approval-grants/{grant['id']}")).status_code == 404
         await ask(runner, other, "q-4")
         await pending(hub)
+
+
+def explained(*rules: str) -> dict[str, Any]:
+    """What a runner explains of a text whose commands are asked about by these rules."""
+    commands = [{"verdict": "ask", "rule": rule, "place": f"ops.yaml:{7 + at}"} for at, rule in enumerate(rules)]
+    return {"verdict": "ask", "commands": [{"verdict": "allow", "rule": "ls *", "place": "ops.yaml:1"}, *commands]}
+
+
+async def test_a_yes_for_one_rule_carries_nothing_else_along(hub):
+    """A text that another rule asks about too waits for people, though the rule that it names has its yes."""
+    async with waiting(hub, gate="shell", explanation=explained("rm *")) as (runner, task_id, found):
+        body = {"scope": "rule", "for_s": 3600}
+        await hub.http.post(f"/api/v1/approvals/{found['id']}/approve", json=body)
+        await runner.expect("approval.decision", within_s=30)
+        await ask(runner, task_id, "q-2", gate="shell", command="ls; rm x", explanation=explained("rm *"))
+        assert (await runner.expect("approval.decision", within_s=30))["verdict"] == "allow"
+        both = explained("rm *", "dd *")
+        await ask(runner, task_id, "q-3", gate="shell", command="rm x; dd of=/dev/sda", explanation=both)
+        (open_one,) = await pending(hub)
+        assert open_one["command"] == "rm x; dd of=/dev/sda"
+        await hub.http.post(f"/api/v1/approvals/{open_one['id']}/deny", json={})
+        await runner.expect("approval.decision", within_s=30)
+        # What the hub cannot see whole it does not take for answered.
+        cut = {"commands": [{"verdict": "ask", "text": "x" * EXPLANATION_MAX_BYTES}]}
+        await ask(runner, task_id, "q-4", gate="shell", command="rm x; y", explanation=cut)
+        (open_one,) = await pending(hub)
+        await hub.http.post(f"/api/v1/approvals/{open_one['id']}/deny", json={})
+        await runner.expect("approval.decision", within_s=30)
+        # With a yes for each rule it is answered.
+        await ask(runner, task_id, "q-5", command="dd of=x", rule="dd *", place="ops.yaml:8")
+        (other,) = await pending(hub)
+        await hub.http.post(f"/api/v1/approvals/{other['id']}/approve", json=body)
+        await runner.expect("approval.decision", within_s=30)
+        await ask(runner, task_id, "q-6", gate="shell", command="rm x; dd of=y", explanation=both)
+        last = await runner.expect("approval.decision", within_s=30)
+        assert (last["approval_id"], last["verdict"]) == ("q-6", "allow")
 
 
 async def test_for_the_session_covers_the_session_only(hub):

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from guardhouse import limits
 from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.approvals.grants import answering_grants
 from guardhouse.hub.audit.policies import policies_of_decision, policies_of_explanation
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
@@ -196,20 +197,22 @@ class ApprovalDesk:
         current = store.find_approval(connection, record.id) or record
         if current.state != "pending":
             return current
-        for grant in store.list_grants(connection, now_ms=at_ms, environment_id=record.environment_id):
-            if not grant.covers(record) or not self._may_cover(grant, record):
-                continue
+        grants = store.list_grants(connection, now_ms=at_ms, environment_id=record.environment_id)
+        answering = answering_grants(record, [grant for grant in grants if self._may_cover(grant, record)])
+        if answering:
+            first = answering[0]
+            names = " and ".join(dict.fromkeys(grant.decided_by_name for grant in answering))
             self._close(
                 connection,
                 record,
-                state="approved" if grant.verdict == "allow" else "denied",
+                state="approved" if first.verdict == "allow" else "denied",
                 at_ms=at_ms,
                 actor=_NOBODY,
-                note=f"as {grant.decided_by_name} said for this {grant.scope}",
-                scope=grant.scope,
-                valid_until_ms=grant.valid_until_ms,
-                decided_by_name=grant.decided_by_name,
-                grant=grant.id,
+                note=f"as {names} said for this {first.scope}",
+                scope=first.scope,
+                valid_until_ms=min(grant.valid_until_ms for grant in answering),
+                decided_by_name=names,
+                grant=" ".join(grant.id for grant in answering),
             )
             return store.find_approval(connection, record.id) or record
         self._notify(connection, record)
@@ -519,9 +522,9 @@ def _record(
         argv=argv,
         path=request.path[:4_096],
         started_by=request.started_by[:4_096],
-        rule=request.rule[:4_096],
+        rule=request.rule[: store.RULE_MAX_CHARS],
         because=request.because[:4_096],
-        place=request.place[:4_096],
+        place=request.place[: store.RULE_MAX_CHARS],
         profile=request.profile,
         workdir=request.workdir[:4_096],
         requested_by=task.requested_by,

@@ -14,6 +14,7 @@ from guardhouse.hub.schema import ACCOUNT_ID, approval_grants, approvals, enviro
 from guardhouse.hub.store.environments import reach_conditions
 
 __all__ = [
+    "RULE_MAX_CHARS",
     "ApprovalRecord",
     "GrantRecord",
     "Notification",
@@ -36,6 +37,9 @@ __all__ = [
     "store_votes",
     "waited_ms",
 ]
+
+# What is kept of a question's rule and of its place.
+RULE_MAX_CHARS: Final = 4_096
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,9 +114,9 @@ class GrantRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     valid_until_ms: int
 
-    def covers(self, asked: ApprovalRecord) -> bool:
-        """Tell whether this answers ``asked``, apart from its time."""
-        same = self.environment_id == asked.environment_id and self.rule == asked.rule and self.place == asked.place
+    def covers(self, asked: ApprovalRecord, *, rule: str, place: str) -> bool:
+        """Tell whether this answers what ``rule`` at ``place`` asks in ``asked``, apart from its time."""
+        same = self.environment_id == asked.environment_id and self.rule == rule and self.place == place
         if self.scope == "rule":
             return same
         return same and self.session_key == asked.session_key and self.gate == asked.gate
