@@ -12,6 +12,7 @@ from guardhouse.policy.model import Context
 from guardhouse.values import Verdict
 
 ALLOW_LS = [("*", "deny"), ("ls *", "allow"), ("zcat *", "allow"), ("busybox *", "allow"), ("/opt/tool *", "allow")]
+ALLOW_PYTHON3 = [("*", "deny"), ("python3 *", "allow")]
 # Files that are several programs in one.
 HOSTS = ("git", "lvm", "coreutils")
 DENY_PUSH = [("*", "allow"), ("git push *", "deny")]
@@ -71,6 +72,17 @@ def test_the_commands_own_shell_is_no_question_of_policy(host: Host) -> None:
         pytest.param(DENY_RM, "ls", ("rm", "x"), True, id="ls that calls itself rm is ls"),
         pytest.param(
             [("*", "allow"), ("python3 *", "deny")], "python3", ("python3.11", "-c", ""), False, id="other name"
+        ),
+        pytest.param(
+            ALLOW_PYTHON3, "python3.11", ("v/bin/python", "-c", ""), True, id="a virtual environment's python"
+        ),
+        pytest.param(ALLOW_PYTHON3, "python3.11", ("harmless", "-c", ""), False, id="exec -a harmless python3"),
+        pytest.param(ALLOW_PYTHON3, "python3.11", ("pythonw", "-c", ""), False, id="no version of it"),
+        pytest.param(
+            [*ALLOW_PYTHON3, ("python3.11 *", "deny")], "python3.11", ("python", "-c", ""), False, id="one name denied"
+        ),
+        pytest.param(
+            [*ALLOW_PYTHON3, ("python3 -c *", "deny")], "python3.11", ("python", "-c", ""), False, id="one use denied"
         ),
         pytest.param(DENY_RM, "ld-linux-x86-64.so.2", ("ld.so", "/usr/bin/rm", "x"), False, id="ld.so rm"),
         pytest.param(

@@ -3,18 +3,17 @@
 Pure; used at boot where the exec gate cannot be had and a profile falls back to Landlock.
 """
 
-import re
 from typing import Final
 
 from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.language import ANYTHING, SEPARATOR, choice, concat, optional
 from guardhouse.policy.model import Context, Policy
 from guardhouse.policy.rulebook import Rulebook, rulebook_of
+from guardhouse.policy.versions import is_version_of
 from guardhouse.values import Verdict
 
 __all__ = ["is_always_allowed"]
 
-_VERSION: Final = re.compile(r"[-.]?[0-9][0-9.]*")
 _ARGUMENTS: Final = optional(concat([SEPARATOR, ANYTHING]))
 
 
@@ -37,14 +36,9 @@ def _allows_file(policy: Policy, names: frozenset[str], paths: frozenset[str]) -
     allowed = {name for name in names if _allows(book, name, paths)}
     # Another version number in the name is the same program, unless a rule says no to it by that name.
     return all(
-        name in allowed or (any(_is_version_of(name, other) for other in allowed) and not _is_named_no(book, name))
+        name in allowed or (any(is_version_of(name, other) for other in allowed) and not _is_named_no(book, name))
         for name in names
     )
-
-
-def _is_version_of(name: str, other: str) -> bool:
-    longer, shorter = (name, other) if len(name) > len(other) else (other, name)
-    return longer.startswith(shorter) and _VERSION.fullmatch(longer[len(shorter) :]) is not None
 
 
 def _is_named_no(book: Rulebook, name: str) -> bool:

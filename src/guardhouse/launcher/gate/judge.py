@@ -23,6 +23,7 @@ from guardhouse.policy.exec_decision import ExecDecision, decide_exec
 from guardhouse.policy.knowledge.helper_closure import FIRST_LINE_INTERPRETERS, find_start
 from guardhouse.policy.model import INHERIT, Context, Policy
 from guardhouse.policy.rulebook import rulebook_of
+from guardhouse.policy.versions import is_version_of
 from guardhouse.values import Verdict
 
 __all__ = ["ExecJudge", "Judgement"]
@@ -328,14 +329,7 @@ class ExecJudge:
         if readings and argv[0].rpartition("/")[2] not in names:
             # It goes by no name of its own: it is what it makes of that.
             argv = readings[0]
-        decision = decide_exec(
-            self._policy,
-            argv,
-            path=file.path,
-            names=names,
-            workspace_path=self._in_workspace(file.path),
-            context=context,
-        )
+        decision = self._decide_called(argv, file, names, context)
         if decision.verdict is Verdict.DENY:
             return decision
         if len(names) > 1 and not names & MULTI_CALL:
@@ -346,6 +340,30 @@ class ExecJudge:
             says_no = other.verdict is not Verdict.ALLOW and other.rule is not None and bool(other.rule.programs)
             if says_no and strictest(decision.verdict, other.verdict) is not decision.verdict:
                 decision = other
+        return decision
+
+    def _decide_called(
+        self, argv: tuple[str, ...], file: File, names: frozenset[str], context: Context
+    ) -> ExecDecision:
+        decision = decide_exec(
+            self._policy,
+            argv,
+            path=file.path,
+            names=names,
+            workspace_path=self._in_workspace(file.path),
+            context=context,
+        )
+        called = argv[0].rpartition("/")[2] if argv else ""
+        if decision.verdict is not Verdict.DENY or called in names or names & MULTI_CALL:
+            return decision
+        # A virtual environment's bin/python is python3.11, which a list calls python3. A rule that says no to one of
+        # its names is asked about by the caller all the same.
+        if not all(is_version_of(called, name) for name in names):
+            return decision
+        for name in sorted(names):
+            as_named = decide_exec(self._policy, (name, *argv[1:]), path=file.path, names={name}, context=context)
+            if as_named.verdict is Verdict.ALLOW:
+                return as_named
         return decision
 
     def _names(self, file: File | None) -> frozenset[str]:

@@ -323,6 +323,11 @@ _TABLE: Final[dict[str, tuple[Start, ...]]] = {
         ("psql", "pg_dump", "pg_dumpall", "pg_isready", "pg_restore", "createdb", "dropdb", "vacuumdb", "reindexdb"),
         (_start("", "the same program of the cluster's version", paths=r"/usr/lib/postgresql/[0-9]+/bin/[a-z_]+"),),
     ),
+    "pg_config": (
+        _start("ls tail", "looks for the newest server's"),
+        _start("pg_config.libpq-dev", "the client's"),
+        _start("", "the newest server's", paths=r"/usr/lib/postgresql/[0-9]+/bin/pg_config"),
+    ),
     "sar": (_start("", "collects what sar shows", paths=r"/usr/lib/(?:sysstat|sa)/sadc"),),
     # pagers of systemd: execlp with no words
     **dict.fromkeys(
