@@ -140,7 +140,23 @@ async def test_a_policy_that_denies_rg() -> None:
     args = GrepArgs(pattern="needle")
     assert await ripgrep.candidates(args) is None
     assert commands.asked == []
-    ripgrep.took(3.0)
+    ripgrep.took(3.0, hinted=False)
     assert await ripgrep.candidates(args) is None
+    assert await ripgrep.candidates(args) is None
+    assert len(commands.asked) == 1
+
+
+async def test_a_hint_that_does_not_help_is_given_up() -> None:
+    """After a search that was no quicker with a hint, ripgrep is left alone although searches stay slow."""
+    commands = Denying()
+    ripgrep = Ripgrep(commands)
+    args = GrepArgs(pattern="needle")
+    ripgrep.took(3.0, hinted=False)
+    ripgrep.took(1.0, hinted=True)
+    assert await ripgrep.candidates(args) is None
+    assert len(commands.asked) == 1, "a hint that helped is asked for again"
+    ripgrep.took(3.0, hinted=False)
+    ripgrep.took(2.9, hinted=True)
+    ripgrep.took(3.0, hinted=False)
     assert await ripgrep.candidates(args) is None
     assert len(commands.asked) == 1

@@ -60,12 +60,11 @@ class FilesService:
             ) from death
 
     async def _search(self, args: GrepArgs, ripgrep: Ripgrep) -> GrepResult:
-        candidates = await ripgrep.candidates(args)
-        if candidates is not None:
-            return (await self._ask("grep_listed", args, GrepResult, candidates))[0]
         began_s = trio.current_time()
-        result = (await self._ask("grep", args, GrepResult, b""))[0]
-        ripgrep.took(trio.current_time() - began_s)
+        candidates = await ripgrep.candidates(args)
+        hinted = candidates is not None
+        result = (await self._ask("grep_listed" if hinted else "grep", args, GrepResult, candidates or b""))[0]
+        ripgrep.took(trio.current_time() - began_s, hinted=hinted)
         return result
 
     async def read_chunk(self, args: ChunkArgs) -> tuple[ChunkResult, bytes]:

@@ -2,8 +2,9 @@
 
 The answer is always that of the files worker's own engine, which walks as ever and opens only what ripgrep names; so it
 is the same with ripgrep and without it. Ripgrep is asked only for patterns where it cannot miss what RE2 finds, and
-after a search that took long. Where the policy does not let `rg` run, or it fails in any way, there is no hint. Runs in
-the runner.
+after a search that took long; where the hint did not help, no more (ripgrep looks for NUL bytes as well, which is half
+a gigabyte a second: many small files gain, a large one does not). Where the policy does not let `rg` run, or it fails
+in any way, there is no hint. Runs in the runner.
 """
 
 import re
@@ -34,6 +35,8 @@ _ESCAPED: Final = re.compile(r"\\.")
 # A search that is quicker than this is not worth a process of its own; after a slow one, so long.
 _SLOW_S: Final = 0.5
 _HINTED_FOR_S: Final = 600.0
+# A hint that leaves more than this of a search's time is given up for as long.
+_WORTH_IT: Final = 0.9
 _TIMEOUT_S: Final = 60.0
 _FOUND, _NOT_FOUND = 0, 1
 
@@ -76,11 +79,16 @@ class Ripgrep:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self._until_s = float("-inf")
+        self._not_before_s = float("-inf")
+        self._without_s = 0.0  # what the last slow search without a hint took
 
-    def took(self, seconds: float) -> None:
-        """Note how long a search without a hint took."""
-        if seconds >= _SLOW_S:
-            self._until_s = trio.current_time() + _HINTED_FOR_S
+    def took(self, seconds: float, *, hinted: bool) -> None:
+        """Note how long a search took, the asking for a hint included."""
+        now_s = trio.current_time()
+        if hinted and seconds > self._without_s * _WORTH_IT:
+            self._until_s, self._not_before_s = float("-inf"), now_s + _HINTED_FOR_S
+        elif not hinted and seconds >= _SLOW_S and now_s >= self._not_before_s:
+            self._until_s, self._without_s = now_s + _HINTED_FOR_S, seconds
 
     async def candidates(self, args: GrepArgs) -> bytes | None:
         """Return the paths, relative to the workspace and with a NUL between them; None when there is no hint."""

@@ -207,7 +207,7 @@ def _list(session: Session, args: wire.ListArgs, _body: Body) -> Served:
     )
     return Served(
         wire.ListResult(
-            entries=tuple(_list_entry(entry) for entry in listing.entries),
+            entries=tuple(map(_list_entry, listing.entries)),
             truncated=listing.left_out > 0,
             left_out=listing.left_out,
             problems=_problems(listing.problems, listing.problem_count),
@@ -377,8 +377,9 @@ def _clean(session: Session, args: protocol.CleanArgs, _body: Body) -> Served:
 
 
 def _list_entry(entry: Listed) -> wire.ListEntry:
-    if entry.kind is Kind.FILE and entry.path.isascii():
-        return wire.ListEntry(path=entry.path.decode("ascii"), is_dir=False, size=entry.size)
+    path, kind, size, _target = entry
+    if kind is Kind.FILE and path.isascii():
+        return wire.ListEntry(path=path.decode("ascii"), is_dir=False, size=size)
     plain = entry.kind in (Kind.FILE, Kind.DIRECTORY)
     return wire.ListEntry(
         path=path_as_text(entry.path), path_b64=path_b64(entry.path), is_dir=entry.kind is Kind.DIRECTORY,

@@ -15,6 +15,7 @@ import re2
 
 from guardhouse.limits import PATTERN_MAX_BYTES
 from guardhouse.workspace.errors import Code, WorkspaceRefusal
+from guardhouse.workspace.line_count import count_line_ends
 
 __all__ = ["LINE_MAX_BYTES", "BinaryFile", "Line", "LinePattern", "compile_pattern", "matching_lines", "read_small"]
 
@@ -267,9 +268,9 @@ class _Plain:
             passed = os.pread(self._fd, min(_COUNTED_BYTES, self._offset - self._counted), self._counted)
             if not passed:  # cut off meanwhile: nobody can count what is gone
                 self._counted = self._offset
-            self._number += passed.count(b"\n")
+            self._number += count_line_ends(passed, 0, len(passed))
             self._counted += len(passed)
-        self._number += block.count(b"\n", self._counted - self._offset, at)
+        self._number += count_line_ends(block, self._counted - self._offset, at)
         self._counted = self._offset + at
 
 
@@ -291,7 +292,7 @@ class _WithContext:
         data = self._kept + bytes(memoryview(block)[:end])
         at = len(self._kept)
         shown = self._kept_shown
-        number = self._number - self._kept.count(b"\n")  # of the line that begins at `counted`
+        number = self._number - count_line_ends(self._kept, 0, len(self._kept))  # of the line that begins at `counted`
         counted = 0
         while True:
             self._tick()
@@ -300,7 +301,7 @@ class _WithContext:
                 found = None  # behind the last line end there is no line
             start = len(data) if found is None else data.rfind(b"\n", at, found.start()) + 1 or at
             while self._after and shown < start:
-                number, counted = number + data.count(b"\n", counted, shown), shown
+                number, counted = number + count_line_ends(data, counted, shown), shown
                 line, shown = _line_at(data, shown, len(data))
                 self._after = self._after - 1 if self._wants_context() else 0
                 yield Line(number, line, is_context=True)
@@ -309,14 +310,14 @@ class _WithContext:
             if not self._wants_context():
                 self._context = 0
             for before in _starts_before(data, shown, start, self._context):
-                number, counted = number + data.count(b"\n", counted, before), before
+                number, counted = number + count_line_ends(data, counted, before), before
                 yield Line(number, _line_at(data, before, len(data))[0], is_context=True)
-            number, counted = number + data.count(b"\n", counted, start), start
+            number, counted = number + count_line_ends(data, counted, start), start
             line, shown = _line_at(data, start, len(data))
             yield Line(number, line, is_context=False)
             at = shown
             self._after = self._context
-        self._number = number + data.count(b"\n", counted)
+        self._number = number + count_line_ends(data, counted, len(data))
         kept = self._kept_from(data)
         self._kept = data[kept:]
         self._kept_shown = min(max(shown - kept, 0), len(self._kept))

@@ -3,9 +3,11 @@
 Runs in the files worker.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from itertools import repeat
+from typing import Final, NamedTuple
 
 from guardhouse.limits import LIST_MAX_ENTRIES, NAMES_MAX_BYTES
 from guardhouse.workspace.entry import Kind, cost_of
@@ -23,6 +25,10 @@ class Listed(NamedTuple):
     kind: Kind
     size: int
     target: bytes | None = None
+
+
+# As calling the class, without a step of Python for each of 100,000 entries.
+_listed: Final[Callable[[Iterable[object]], Listed]] = partial(tuple.__new__, Listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +98,11 @@ class _Room:
         """Add a run's entries as far as there is room, and count the others."""
         prefix = run.prefix
         if not ignored and self._takes_all(run):
-            self.entries += [
-                Listed(prefix + name, kind, found.st_size if kind is Kind.FILE else 0)
-                for name, kind, found in zip(run.names, run.kinds, run.stats, strict=True)
+            paths = [prefix + name for name in run.names]
+            sizes = [
+                found.st_size if kind is Kind.FILE else 0 for kind, found in zip(run.kinds, run.stats, strict=True)
             ]
+            self.entries += map(_listed, zip(paths, run.kinds, sizes, repeat(None)))
             return
         for name, kind, found in zip(run.names, run.kinds, run.stats, strict=True):
             if name in ignored:

@@ -358,16 +358,17 @@ def _looked_at(chunk: "list[os.DirEntry[str]]", *, types_only: bool) -> _Content
     # No name holds a slash, so one conversion serves for all of them.
     names = os.fsencode("/".join(map(_text_name, chunk))).split(b"/")
     if types_only:
-        return _Contents(names, [_kind_in_directory(entry) for entry in chunk], [], chunk)
+        kinds = [
+            Kind.FILE if entry.is_file(follow_symlinks=False) else _other_kind_in_directory(entry) for entry in chunk
+        ]
+        return _Contents(names, kinds, [], chunk)
     stats = [entry.stat(follow_symlinks=False) for entry in chunk]
     kinds = [Kind.FILE if S_ISREG(found.st_mode) else kind_of(found.st_mode) for found in stats]
     return _Contents(names, kinds, stats, chunk)
 
 
-def _kind_in_directory(entry: "os.DirEntry[str]") -> Kind:
+def _other_kind_in_directory(entry: "os.DirEntry[str]") -> Kind:
     # The directory itself tells the type on every usual file system; where it does not, DirEntry asks stat.
-    if entry.is_file(follow_symlinks=False):
-        return Kind.FILE
     if entry.is_dir(follow_symlinks=False):
         return Kind.DIRECTORY
     if entry.is_symlink():
