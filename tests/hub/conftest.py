@@ -33,12 +33,10 @@ from guardhouse.hub.server import RunningHub, open_hub
 ON_ONE = {
     "test_approvals_with_runner": "what real runners do; test_approvals asks the store",
     "test_asking_operations": "what real runners do; test_approvals asks the store",
-    "test_guesses": "what counts wrong tokens is in memory",
     "test_killed_at_each_step": "eight hubs; the long form has GUARDHOUSE_TEST_STORE",
-    "test_managed": "what real sandboxes do, for half a minute",
+    "test_managed": "what real sandboxes do, for half a minute; test_managed_store asks the store",
     "test_mcp_door": "what counts calls is in memory",
     "test_openapi": "thousands of requests; the long form has GUARDHOUSE_TEST_STORE",
-    "test_rates": "what counts requests is in memory",
     "test_skills_with_runner": "what real runners do; test_skills asks the store",
     "test_transport": "what is said before there is a request",
     # Of tests/cli_client, whose hub is the same: the command line sees REST only.

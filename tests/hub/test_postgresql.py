@@ -1,6 +1,8 @@
 """What only a database server can do to a hub: go away, cut a connection at a commit, let another hub in."""
 
+import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -299,3 +301,38 @@ async def test_a_server_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SetupError, match="cannot reach postgresql://"):
         async with open_hub(config):
             pass
+
+
+KEEPER = """
+import sys, time
+from pathlib import Path
+from tests.support.postgresql import Cluster, find_programs
+cluster = Cluster(Path(sys.argv[1]), find_programs())
+cluster.create()
+cluster.start()
+print(cluster._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_server_of_the_tests_ends_with_them():
+    """Kill -9 of the process that started it leaves no server behind."""
+    if find_programs() is None:
+        pytest.skip("no PostgreSQL server is installed here: initdb and postgres (Debian: postgresql)")
+    with tempfile.TemporaryDirectory(prefix="gh-pg-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", KEEPER, directory],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        try:
+            assert keeper.stdout is not None
+            server = os.pidfd_open(int(keeper.stdout.readline()))
+        finally:
+            keeper.kill()
+            keeper.wait()
+        try:
+            ended, _, _ = select.select([server], [], [], 60)
+            assert ended, "the server outlives who started it"
+        finally:
+            os.close(server)

@@ -1,5 +1,9 @@
-"""A real PostgreSQL server of one's own: initdb and postgres in a temporary directory, on a Unix socket only."""
+"""A real PostgreSQL server of one's own: initdb and postgres in a temporary directory, on a Unix socket only.
 
+The server ends with the process that started it, also where that is killed.
+"""
+
+import ctypes
 import os
 import pwd
 import shutil
@@ -12,6 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send this process SIGQUIT, postgres' immediate shutdown, when the thread that forked it is gone.
+
+    Runs between fork and exec, after the change of account, which would take the setting back.
+    """
+    if _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0):
+        os._exit(126)
 
 
 def find_programs() -> Path | None:
@@ -50,6 +66,7 @@ class Cluster:
             stderr=(self.directory / "log").open("ab"),
             env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
 
     def create(self) -> None:
