@@ -109,8 +109,12 @@ def test_the_exec_gate_holds_the_process_while_the_hub_is_away(system: LocalSyst
     assert ["approved by" in program["because"] for program in ran] == [True]
     (refused,) = got["execs"]["refused"]
     assert "not approved by" in refused["because"]
+    shown = system.cli("task", "show", task_id, "--tree").stdout.decode()
+    assert "/usr/bin/bash: bash -c" in shown
+    assert "\n  /usr/bin/touch: touch asked-one  [pid" in shown
+    assert "\n  REFUSED /usr/bin/touch: touch asked-two" in shown
     listed = system.api("GET", "/api/v1/audit", params={"task": task_id})["events"]
-    assert {"approval.ask", "approval.approve", "approval.deny"} <= {event["action"] for event in listed}
+    assert {"approval.ask", "approval.approve", "approval.deny", "task.exec"} <= {event["action"] for event in listed}
 
 
 @pytest.mark.parametrize("command", [TEXT_ASKS, EXEC_ASKS])

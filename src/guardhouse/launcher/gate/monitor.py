@@ -23,9 +23,8 @@ import sys
 import time
 import traceback
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from guardhouse import limits
 from guardhouse.errors import InvariantError, SetupError
 from guardhouse.kernel import credentials, descriptors, ptrace
 from guardhouse.kernel.ptrace import StopKind
@@ -46,6 +45,7 @@ from guardhouse.launcher.gate.judge import ExecJudge, Judgement
 from guardhouse.launcher.gate.messages import Asked, Begin, End, Over, parse_order, render_question
 from guardhouse.launcher.gate.patience import Patience
 from guardhouse.launcher.gate.questions import Answer, Held, Question, Questions, Request
+from guardhouse.launcher.gate.report import Refusals, judgement_of, report_of, size_bytes
 from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 from guardhouse.launcher.self_confine import confine_process
 from guardhouse.sandbox.bundle import ProcessPlan
@@ -61,11 +61,6 @@ _ENTRIES_MAX: Final = 1_024
 _ENTRY_ARGUMENTS_MAX: Final = 64
 _JUDGED_MAX: Final = 1_024
 _CACHED_BYTES_MAX: Final = 4_096
-# Of one record in the report without its texts: keys, numbers, punctuation.
-_RECORD_BYTES: Final = 320
-# In JSON a character outside ASCII takes up to twelve bytes, a control character six.
-_BYTES_A_CHAR: Final = 6
-_BYTES_AN_ODD_CHAR: Final = 12
 _ELF_BYTES: Final = 16  # elf(5), EI_NIDENT
 _SIGNAL_RECORD_BYTES: Final = 128  # signalfd(2)
 # Every stop is compared with these, and asking the class for a member costs more than the comparison.
@@ -95,9 +90,7 @@ class _Monitor:
             self._poll.register(descriptor, select.POLLIN)
         self._init_pid = init_pid
         self._tree = ProcessTree()
-        self._refused: list[dict[str, Any]] = []
-        self._refused_bytes = 0
-        self._left_out = 0
+        self._refusals = Refusals()
         self._started_s = 0.0
         self._kin_of = judge.kin_of
         self._allowed_entries: dict[tuple[object, ...], None] = {}
@@ -113,7 +106,7 @@ class _Monitor:
                 # Closed, or not the handshake: the slot is gone or not ours. Leaving kills what is followed.
                 os._exit(_EXIT_CLOSED if not received else _EXIT_BROKEN)
             self._tree = ProcessTree()
-            self._refused, self._refused_bytes, self._left_out = [], 0, 0
+            self._refusals = Refusals()
             self._started_s = time.monotonic()
             try:
                 tid = self._find_thread()
@@ -124,7 +117,7 @@ class _Monitor:
             try:
                 self._sock.send(FOLLOWED)
                 self._follow()
-                channel.send(self._sock, json.dumps(self._report()).encode("ascii"))
+                channel.send(self._sock, json.dumps(report_of(self._tree, self._refusals)).encode("ascii"))
             except (BrokenPipeError, ConnectionResetError):
                 os._exit(_EXIT_CLOSED)  # init was killed with its command
             # Nothing is collected while a command is followed; between two there is time, and little to look at.
@@ -243,7 +236,7 @@ class _Monitor:
         if answer is None:
             asked = self._questions.ask(held, now_s=time.monotonic())
             if isinstance(asked, Question):
-                started_by = "" if program is None else _judgement_of(program).path
+                started_by = "" if program is None else judgement_of(program).path
                 self._say(Asked.of(asked.number, held.judgement, started_by=started_by))
                 return
             if asked is None:
@@ -279,7 +272,7 @@ class _Monitor:
         if answer.allows:
             if held.is_loaded:
                 judgement = replace(judgement, verdict=Verdict.ALLOW)
-                self._let_run(tid, judgement, _size_bytes(judgement))
+                self._let_run(tid, judgement, size_bytes(judgement))
             else:
                 ptrace.continue_tracee(tid)
             return
@@ -295,7 +288,7 @@ class _Monitor:
             # The shell of this command, which is no question of policy, or nothing to refuse.
             ptrace.continue_tracee(tid)
             return
-        parent = _judgement_of(program)
+        parent = judgement_of(program)
         try:
             entry = read_entry(tid)
             if entry is None:
@@ -359,7 +352,7 @@ class _Monitor:
                 self._cached_for = self._questions.request.context
                 self._allowed_entries.clear()
                 self._judged.clear()
-        parent = None if program is None else _judgement_of(program)
+        parent = None if program is None else judgement_of(program)
         key: tuple[object, ...] | None = None
         facts: ExecFacts | None = None
         try:
@@ -382,14 +375,14 @@ class _Monitor:
             self._ask(Held(tid, judgement, is_loaded=True), program)
             return
         if judgement.may_run:
-            size_bytes = _size_bytes(judgement)
+            size = size_bytes(judgement)
             # A script is judged by what its path leads to now, and a file outside the trusted path by its own path,
             # which may change: neither is remembered.
             if key is not None and facts is not None and facts.script is None and judgement.names:
                 if len(self._judged) >= _JUDGED_MAX:
                     self._judged.pop(next(iter(self._judged)))
-                self._judged[key] = (judgement, size_bytes)
-            self._let_run(tid, judgement, size_bytes)
+                self._judged[key] = (judgement, size)
+            self._let_run(tid, judgement, size)
             return
         self._note_refusal(tid, program, judgement, killed=True)
         self._kill(tid)
@@ -405,37 +398,7 @@ class _Monitor:
         self._tree.ran(tid, judgement, now_s=time.monotonic() - self._started_s, size_bytes=size_bytes)
 
     def _note_refusal(self, tid: int, parent: ExecRecord | None, judgement: Judgement, *, killed: bool) -> None:
-        self._refused_bytes += _size_bytes(judgement)
-        if len(self._refused) >= limits.GATE_MAX_RECORDS or self._refused_bytes > limits.GATE_MAX_REPORT_BYTES:
-            self._left_out += 1
-            return
-        self._refused.append(
-            {
-                "pid": tid,
-                "parent": None if parent is None else parent.index,
-                "killed": killed,
-                "at_s": round(time.monotonic() - self._started_s, 6),
-                **_as_json(judgement),
-            }
-        )
-
-    def _report(self) -> dict[str, Any]:
-        ran = [
-            {
-                "index": record.index,
-                "parent": record.parent,
-                "pid": record.pid,
-                "started_s": round(record.started_s, 6),
-                "ended_s": None if record.ended_s is None else round(record.ended_s, 6),
-                "exit_status": record.exit_status,
-                "signal": record.signal,
-                "cpu_s": round(record.cpu_s, 6),
-                "peak_memory_bytes": record.peak_memory_bytes,
-                **_as_json(_judgement_of(record)),
-            }
-            for record in self._tree.records
-        ]
-        return {"ran": ran, "refused": self._refused, "left_out": self._left_out + self._tree.left_out}
+        self._refusals.note(tid, parent, judgement, killed=killed, at_s=time.monotonic() - self._started_s)
 
 
 def _unreadable(tid: int, error: FactsError) -> Judgement:
@@ -447,38 +410,6 @@ def _unreadable(tid: int, error: FactsError) -> Judgement:
             if is_foreign(program.read(_ELF_BYTES)):
                 why = str(ForeignProgramError(path))
     return Judgement(Verdict.DENY, path, (), why)
-
-
-def _judgement_of(record: ExecRecord) -> Judgement:
-    if not isinstance(record.judgement, Judgement):
-        raise InvariantError(f"the record of process {record.pid} has no judgement")
-    return record.judgement
-
-
-def _as_json(judgement: Judgement) -> dict[str, Any]:
-    return {
-        "path": judgement.path,
-        "argv": judgement.argv,
-        "verdict": judgement.verdict.value,
-        "because": judgement.because,
-        "rule": judgement.rule,
-        "place": judgement.place,
-        "interpreter": judgement.interpreter,
-    }
-
-
-def _size_bytes(judgement: Judgement) -> int:
-    """Return how much a judgement may take in the report at most."""
-    size = _RECORD_BYTES + 4 * len(judgement.argv)
-    texts = (judgement.path, judgement.because, judgement.rule, judgement.place, judgement.interpreter, *judgement.argv)
-    for text in texts:
-        if text.isascii() and text.isprintable():
-            size += 2 * len(text)
-        elif text.isascii():
-            size += _BYTES_A_CHAR * len(text)
-        else:
-            size += _BYTES_AN_ODD_CHAR * len(text)
-    return size
 
 
 def fork_monitor(
