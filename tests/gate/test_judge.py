@@ -11,7 +11,14 @@ from guardhouse.policy import policy_from_pairs
 from guardhouse.policy.model import Context
 from guardhouse.values import Verdict
 
-ALLOW_LS = [("*", "deny"), ("ls *", "allow"), ("zcat *", "allow"), ("busybox *", "allow"), ("/opt/tool *", "allow")]
+ALLOW_LS = [
+    ("*", "deny"),
+    ("ls *", "allow"),
+    ("zcat *", "allow"),
+    ("busybox *", "allow"),
+    ("/opt/tool *", "allow"),
+    ("coreutils *", "allow"),
+]
 ALLOW_PYTHON3 = [("*", "deny"), ("python3 *", "allow")]
 # Files that are several programs in one.
 HOSTS = ("git", "lvm", "coreutils")
@@ -126,6 +133,11 @@ def test_the_commands_own_shell_is_no_question_of_policy(host: Host) -> None:
         ),
         pytest.param([("*", "deny"), ("lvm *", "allow")], "lvm", ("lvm", "version"), True, id="lvm on a list"),
         pytest.param(DENY_RM, "coreutils", ("coreutils", "--coreutils-prog=rm", "x"), False, id="coreutils rm"),
+        pytest.param(DENY_RM, "coreutils", ("coreutils", "rm", "x"), False, id="coreutils rm of uutils"),
+        pytest.param(DENY_RM, "coreutils", ("harmless", "rm", "x"), False, id="exec -a harmless coreutils rm"),
+        pytest.param(ALLOW_LS, "coreutils", ("coreutils", "rm", "x"), False, id="coreutils rm on a list"),
+        pytest.param(ALLOW_LS, "coreutils", ("coreutils", "--coreutils-prog=ls"), True, id="coreutils ls on a list"),
+        pytest.param(DENY_RM, "coreutils", ("coreutils", "ls", "rm"), True, id="coreutils ls of uutils"),
     ],
 )
 def test_binaries(host: Host, rules: list[tuple[str, str]], program: str, argv: tuple[str, ...], may_run: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from guardhouse.launcher.gate.facts import ExecFacts, File, KinOf
 from guardhouse.launcher.gate.kin import LOADER, KinTable
-from guardhouse.launcher.gate.multi_call import MULTI_CALL, other_readings
+from guardhouse.launcher.gate.multi_call import COREUTILS_OPTIONS, MULTI_CALL, other_readings
 from guardhouse.launcher.gate.trusted import TrustedPrograms, is_system_file
 from guardhouse.policy.decision import strictest
 from guardhouse.policy.exec_decision import ExecDecision, decide_exec
@@ -28,8 +28,9 @@ from guardhouse.values import Verdict
 
 __all__ = ["ExecJudge", "Judgement"]
 
-# Binaries that run another program named by their first argument, in their own process: busybox(1), toybox(1).
-_APPLET_HOSTS: Final = frozenset({"busybox", "toybox"})
+# Binaries that run another program named by their first argument, in their own process: busybox(1), toybox(1), and
+# uutils' coreutils.
+_APPLET_HOSTS: Final = frozenset({"busybox", "toybox", "coreutils"})
 # Programs that load another one themselves, without an exec: the dynamic loader (ld.so(8)) and user-mode emulators
 # (valgrind(1), qemu-user(1)), with the options of each that take a value as a word of its own.
 _LOADER_OPTIONS_WITH_VALUE: Final = frozenset(
@@ -440,6 +441,8 @@ def _applet(argv: tuple[str, ...]) -> tuple[str, ...]:
     words = (argv[0].removeprefix("-"), *argv[1:])
     while words and words[0].rpartition("/")[2].startswith(tuple(_APPLET_HOSTS)):
         words = words[1:]
+    if words and words[0].startswith(COREUTILS_OPTIONS):
+        words = (words[0].partition("=")[2], *words[1:])
     return (words[0].rpartition("/")[2], *words[1:]) if words else ()
 
 

@@ -6,7 +6,7 @@ Reviewed data. Runs in the exec gate's monitor.
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-__all__ = ["MULTI_CALL", "other_readings"]
+__all__ = ["COREUTILS_OPTIONS", "MULTI_CALL", "other_readings"]
 
 # Names of files that do something else under each of their names, by argv[0]: only the name called by counts for them.
 # For every other file with several names (python3 and python3.11, awk and mawk) a rule about one is about the file.
@@ -34,15 +34,15 @@ MULTI_CALL: Final = frozenset(
 _SUBCOMMAND_BEHIND: Final = {"git": "git-"}
 # Programs that become the one that their first word names: lvm(8), kmod(8), xtables-nft(8).
 _FIRST_WORD: Final = frozenset({"lvm", "kmod", "xtables-nft-multi", "xtables-legacy-multi"})
-# coreutils built with --enable-single-binary.
-_COREUTILS_OPTIONS: Final = ("--coreutils-prog=", "--coreutils-prog-shebang=")
+# GNU coreutils built with --enable-single-binary; that of uutils takes the program as its first word, as busybox does.
+COREUTILS_OPTIONS: Final = ("--coreutils-prog=", "--coreutils-prog-shebang=")
 
 
 def other_readings(argv: tuple[str, ...], names: AbstractSet[str]) -> list[tuple[str, ...]]:
     """Return the argument vectors that a file with these names makes of ``argv`` by itself; empty for most. Pure.
 
     ``("git-push", "x")`` of git is ``("git", "push", "x")``; ``("lvm", "lvremove", "x")`` of lvm is
-    ``("lvremove", "x")``.
+    ``("lvremove", "x")``; ``("coreutils", "rm", "x")`` of coreutils is ``("rm", "x")``.
     """
     if not argv:
         return []
@@ -53,6 +53,9 @@ def other_readings(argv: tuple[str, ...], names: AbstractSet[str]) -> list[tuple
             found.append((host, called.removeprefix(beginning), *words))
     if names & _FIRST_WORD and words:
         found.append((words[0].rpartition("/")[2], *words[1:]))
-    if "coreutils" in names and words and words[0].startswith(_COREUTILS_OPTIONS):
-        found.append((words[0].partition("=")[2].rpartition("/")[2], *words[1:]))
+    if "coreutils" in names and words:
+        if words[0].startswith(COREUTILS_OPTIONS):
+            found.append((words[0].partition("=")[2].rpartition("/")[2], *words[1:]))
+        elif called == "coreutils" or called not in names:
+            found.append((words[0].rpartition("/")[2], *words[1:]))
     return found

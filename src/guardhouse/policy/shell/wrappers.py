@@ -202,6 +202,9 @@ WRAPPERS: Final[dict[str, Wrapper]] = {
         appends=True,
     ),
     "busybox": Wrapper(none=_names("--list --list-full --help --install")),
+    "coreutils": Wrapper(
+        none=_names("--help --version --list"), refuse=_names("--coreutils-prog --coreutils-prog-shebang")
+    ),
     "toybox": Wrapper(none=_names("--long --help --version")),
     "chroot": Wrapper(
         long_flags=_names("--skip-chdir"),
