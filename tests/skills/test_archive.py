@@ -148,6 +148,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "manifest below": (lambda: pack(("demo/SKILL.md", MANIFEST.encode()), manifest=None), "no SKILL.md"),
     "manifest is a directory": (lambda: pack(("SKILL.md/x", b"x"), manifest=None), "no SKILL.md"),
     "no front matter": (lambda: pack(manifest="# Demo\n"), "front matter"),
+    "a control character": (lambda: pack(manifest="---\nname: a\nversion: b\0c\n---\n"), "SKILL.md line 3 has a"),
     "front matter never closed": (lambda: pack(manifest="---\nname: demo\n"), "not closed"),
     "no YAML": (lambda: pack(manifest="---\nname: [\n---\n"), "not YAML"),
     "YAML list": (lambda: pack(manifest="---\n- a\n---\n"), "no mapping"),

@@ -10,7 +10,7 @@ import pytest
 FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 
 
-@pytest.mark.parametrize("name", ["fetch_url", "files_protocol", "glob", "skill_archive"])
+@pytest.mark.parametrize("name", ["fetch_url", "files_protocol", "glob", "skill_archive", "skill_tar"])
 def test_target(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No input raises; the long runs are `python fuzz/fuzz_NAME.py`."""
     monkeypatch.setattr(sys, "path", [str(FUZZ), *sys.path])

@@ -185,7 +185,11 @@ class _Fields:
 
 
 def _parse_fields(text: str) -> _Fields:
-    loader = _StrictLoader(text)
+    try:
+        loader = _StrictLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = _FIRST_LINE + text[: error.position].count("\n")
+        raise _refused("has a control character, which YAML does not take", line=line) from error
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):

@@ -139,7 +139,12 @@ def _entry(name: str, kind: bytes, header: bytes, content: memoryview) -> TarEnt
 
 
 def _name(header: bytes) -> str:
-    name, prefix = _text(header[:100]), _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    name, magic, rest = _text(header[:100]), header[257:263], header[345:500]
+    # POSIX has the beginning of a long name in the rest, the others have nothing there; some readers take it for a name
+    # whatever it is.
+    if magic not in {b"ustar\0", b"ustar ", bytes(6)} or (magic != b"ustar\0" and rest.strip(b"\0")):
+        raise SkillRefused(f"entry {name[:200]!r} is in no format of tar that is known (ustar, pax, GNU)")
+    prefix = _text(rest) if magic == b"ustar\0" else ""
     return f"{prefix}/{name}" if prefix else name
 
 
