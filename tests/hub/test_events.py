@@ -6,13 +6,16 @@ from typing import Any
 
 import httpx2
 import trio
-from tests.hub.support import become_owner, invite
+from tests.hub.support import become_owner, invite, make_skill
 from tests.support.runner_stub import connect_v1
 
 
-async def events(http: httpx2.AsyncClient, **query: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """Yield name and data of each event."""
-    async with http.stream("GET", "/api/v1/events", params=query) as reply:
+async def events(
+    http: httpx2.AsyncClient, *, last_id: int | None = None, **query: Any
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Yield name and data of each event, from behind ``last_id`` as a browser that comes back asks for them."""
+    headers = {} if last_id is None else {"last-event-id": str(last_id)}
+    async with http.stream("GET", "/api/v1/events", params=query, headers=headers) as reply:
         assert reply.status_code == 200
         assert reply.headers["content-type"].startswith("text/event-stream")
         name = ""
@@ -73,3 +76,78 @@ async def test_nobody_hears_of_what_they_may_not_see(hub):
             assert (name, data["target"]) == ("environment.create", shown["environment"]["id"])
         finally:
             await stream.aclose()
+
+
+async def test_nothing_is_missed_over_a_restart_of_the_hub(start_hub):
+    """Whoever comes back with the last id hears what happened before the end, while nobody listened and since: once."""
+    heard: list[tuple[int, str]] = []
+    async with start_hub() as hub:
+        created = await hub.environment()
+        stream = events(hub.http, after=0)
+        with trio.fail_after(30):
+            async for name, data in stream:
+                heard.append((data["seq"], name))
+                if name == "environment.create":
+                    break
+        await stream.aclose()
+        # Nobody listens.
+        await hub.http.post("/api/v1/teams", json={"name": "payments"})
+    async with start_hub() as hub:
+        stream = events(hub.http, last_id=heard[-1][0])
+        try:
+            with trio.fail_after(30):
+                async for name, data in stream:
+                    heard.append((data["seq"], name))
+                    if name == "hub.start":
+                        break
+                await hub.http.delete(f"/api/v1/environments/{created['environment']['id']}")
+                async for name, data in stream:
+                    heard.append((data["seq"], name))
+                    if name == "environment.delete":
+                        break
+        finally:
+            await stream.aclose()
+        numbers = [number for number, _ in heard]
+        names = [name for _, name in heard]
+        assert numbers == list(range(1, numbers[-1] + 1))
+        assert names.count("team.create") == names.count("hub.stop") == names.count("environment.create") == 1
+        assert names.count("hub.start") == 2
+
+
+async def test_skills_and_mcp_servers_are_heard_of_by_those_who_see_them(hub):
+    """A member hears of the account's and of their team's, not of another team's nor of a refused upload."""
+    await become_owner(hub)
+    cookies, max_ = await invite(hub, "max@example.com")
+    for team in ("payments", "search"):
+        await hub.http.post("/api/v1/teams", json={"name": team})
+    reply = await hub.http.put(f"/api/v1/teams/payments/members/{max_['id']}")
+    assert reply.is_success, reply.text
+    after = (await hub.http.get("/api/v1/audit", params={"limit": 1})).json()["events"][0]["seq"]
+    seen: list[str] = []
+    for name, team in (("hidden", "search"), ("ours", "payments"), ("shared", None)):
+        query = {"team": team} if team is not None else {}
+        made = await hub.http.post("/api/v1/skills", content=make_skill(name), params=query)
+        assert made.status_code == 201, made.text
+        server: dict[str, Any] = {"name": name, "transport": "stdio", "command": "x"}
+        if team is not None:
+            server["scope"] = {"kind": "team", "team": team}
+        created = await hub.http.post("/api/v1/mcp-servers", json=server)
+        assert created.status_code == 201, created.text
+        if name != "hidden":
+            seen += [made.json()["skill"]["id"], created.json()["id"]]
+    assert (await hub.http.post("/api/v1/skills", content=b"no archive")).status_code == 422
+    assert (await hub.http.delete("/api/v1/skills/hidden")).status_code == 204
+    assert (await hub.http.delete("/api/v1/skills/shared")).status_code == 204
+    heard: list[tuple[str, str]] = []
+    async with httpx2.AsyncClient(base_url=hub.url, cookies=cookies, timeout=60) as http:
+        stream = events(http, after=after)
+        try:
+            with trio.fail_after(30):
+                async for name, data in stream:
+                    heard.append((name, data["target"]))
+                    if name == "skill.delete":
+                        break
+        finally:
+            await stream.aclose()
+    made_names = ["skill.create", "mcp_server.create"] * 2
+    assert heard == [*zip(made_names, seen, strict=True), ("skill.delete", seen[2])]

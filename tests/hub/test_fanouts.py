@@ -232,6 +232,25 @@ async def test_goes_on_over_a_restart(start_hub):
         assert len((await hub.http.get("/api/v1/tasks", params={"origin": made["id"]})).json()["tasks"]) == 2
 
 
+async def test_a_hub_that_died_between_the_two_rows_starts_nothing_twice(start_hub):
+    """A child's task was stored, and not yet that it runs: the next hub finds the task by the child's key."""
+    async with start_hub() as hub, AsyncExitStack() as stack:
+        (runner,) = await fleet(hub, stack, 1)
+        token = (await hub.http.get("/api/v1/environments/host-0/token")).json()["token"]
+        made = await ask(hub, parallel=1)
+        task = await runner.expect("task.request")
+        await runner.result(task["task_id"])
+        await ended(hub, made["id"])
+    # What the store has when kill -9 comes between the two transactions.
+    hub.store.execute("UPDATE fanouts SET state = 'running', reason = NULL, finished_ms = NULL")
+    hub.store.execute("UPDATE fanout_children SET state = 'waiting', task_id = NULL, finished_ms = NULL")
+    async with start_hub() as hub, connect_v1(hub.url, token, memory_id="m0") as runner:
+        found = await ended(hub, made["id"])
+        assert (found["state"], found["counts"]["succeeded"]) == ("finished", 1)
+        assert [child["task_id"] for child in await children(hub, made["id"])] == [task["task_id"]]
+        assert not [frame for frame in runner.heard if frame["type"] == "task.request"]
+
+
 async def test_who_asked_must_still_be_allowed(hub):
     """A token that was revoked meanwhile starts nothing more; what it had started goes on."""
     made = await hub.http.post("/api/v1/tokens", json={"name": "ci", "scopes": ["tasks:run", "tasks:read"]})

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from tests.support.runner_stub import connect_v1
 
+from guardhouse.hub.tasks import schedules
 from guardhouse.hub.tasks.schedule_plan import Verdict, decide_due
 
 
@@ -25,7 +26,8 @@ from guardhouse.hub.tasks.schedule_plan import Verdict, decide_due
 )
 def test_due(now_ms, is_online, served_since_ms, verdict, look_again_ms):
     """What becomes of it follows from the time, its grace and whether a runner is there."""
-    due = decide_due(run_at_ms=1_000, grace_ms=500, now_ms=now_ms, is_online=is_online, served_since_ms=served_since_ms)
+    times = {"now_ms": now_ms, "served_since_ms": served_since_ms, "looked_ms": 1_200}
+    due = decide_due(run_at_ms=1_000, grace_ms=500, is_online=is_online, **times)
     assert (due.verdict, due.look_again_ms) == (verdict, look_again_ms)
     assert bool(due.reason) == (verdict is Verdict.EXPIRE)
     assert ("hub did not run" in due.reason) == (served_since_ms > 1_500)
@@ -116,3 +118,52 @@ async def test_survives_a_restart_and_asks_again_who_may(start_hub):
         await runner.result(task["task_id"])
         await hub.result(task["task_id"])
         assert len([frame for frame in runner.heard if frame["type"] == "task.request"]) == 1
+
+
+async def test_a_clock_that_is_set(start_hub, monkeypatch):
+    """Set back, a schedule waits for its time anew; set forward, it starts within its grace, or says what happened."""
+    monkeypatch.setattr(schedules, "LOOK_AGAIN_S", 0.05)
+    steps_ms = [0]
+    real_now_ms = schedules.now_ms
+    monkeypatch.setattr(schedules, "now_ms", lambda: real_now_ms() + steps_ms[0])
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_v1(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            in_time = await plan(hub, 600, grace_s=300)
+            too_late = await plan(hub, 600, grace_s=1)
+            steps_ms[0] = 620_000
+            task = await runner.expect("task.request")
+            assert (await decided(hub, in_time["id"]))["task_id"] == task["task_id"]
+            expired = await decided(hub, too_late["id"])
+            assert expired["state"] == "expired"
+            assert "the hub's clock went from" in expired["reason"]
+            later = await plan(hub, 700)
+            steps_ms[0] = -3_600_000
+            due = await plan(hub, 0)
+            # The hub has looked again, by the clock that is an hour behind, when this one is refused a start.
+            cancelled = await hub.http.post(f"/api/v1/schedules/{due['id']}/cancel")
+            assert cancelled.json()["state"] == "cancelled"
+            assert (await hub.http.get(f"/api/v1/schedules/{later['id']}")).json()["state"] == "waiting"
+            steps_ms[0] = 710_000
+            assert (await runner.expect("task.request"))["task_id"] == (await decided(hub, later["id"]))["task_id"]
+            assert len([frame for frame in runner.heard if frame["type"] == "task.request"]) == 2
+
+
+async def test_a_hub_that_died_between_the_two_rows_starts_nothing_twice(start_hub):
+    """The task was stored, and not yet that its schedule has started: the next hub finds the task by its key."""
+    async with start_hub() as hub:
+        created = await hub.environment()
+        async with connect_v1(hub.url, created["token"]) as runner:
+            await hub.until_online()
+            made = await plan(hub, 0)
+            task = await runner.expect("task.request")
+            await runner.result(task["task_id"])
+            await hub.result(task["task_id"])
+            await decided(hub, made["id"])
+    # What the store has when kill -9 comes between the two transactions.
+    hub.store.execute("UPDATE schedules SET state = 'waiting', task_id = NULL, decided_ms = NULL")
+    async with start_hub() as hub, connect_v1(hub.url, created["token"]) as runner:
+        found = await decided(hub, made["id"])
+        assert (found["state"], found["task_id"]) == ("started", task["task_id"])
+        assert not [frame for frame in runner.heard if frame["type"] == "task.request"]

@@ -16,7 +16,7 @@ from guardhouse.hub.api.session_concern import sees_session
 from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.authorize import Principal
 from guardhouse.hub.clock import iso_time, now_ms
-from guardhouse.hub.concerns import NotVisible, check_sees_work, reach_of
+from guardhouse.hub.concerns import NotVisible, check_sees_resource, check_sees_work, reach_of
 from guardhouse.hub.store import audit, environments
 
 __all__ = ["EVENT_STREAM", "KEEPALIVE_S", "STREAMS_MAX", "STREAM_MAX_S", "EventQuery", "render_event", "stream_events"]
@@ -27,6 +27,13 @@ KEEPALIVE_S = 15.0
 # Then the browser comes back by itself, with the last id, and is asked again who it is.
 STREAM_MAX_S = 300.0
 PAGE_RECORDS = 200
+# Of no environment; their detail has the team that sees the resource. A refused upload is nobody's resource.
+_OF_RESOURCES = frozenset(
+    {
+        *("skill.create", "skill.upload", "skill.update", "skill.delete", "skill.version.delete"),
+        *("mcp_server.create", "mcp_server.update", "mcp_server.delete"),
+    }
+)
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,14 +88,33 @@ async def _stream(call: Call, after: int) -> AsyncIterator[bytes]:
 async def _may_hear(call: Call, actor: Principal, record: AuditRecord) -> bool:
     """Whether a record's event is for this caller.
 
-    What is of a session is for those who see it; what is of no environment is for admins, and for whoever did it.
+    What is of a session, a skill or an MCP server is for those who see that; what else is of no environment is for
+    admins, and for whoever did it.
     """
     if record.action.startswith("session.") and record.target is not None and record.actor != actor.id:
         return await sees_session(call, record.target)
     if record.environment is None:
         own = record.actor == actor.id
-        return own or (actor.is_admin and reach_of(actor).is_everything)
+        return own or (actor.is_admin and reach_of(actor).is_everything) or _sees_resource(actor, record)
     return await _sees(call, actor, record.environment, (record.actor,))
+
+
+def _sees_resource(actor: Principal, record: AuditRecord) -> bool:
+    """Whether a record is of a resource that its reader sees, by the team that this had then or got by the change."""
+    if record.action not in _OF_RESOURCES:
+        return False
+    try:
+        detail = msgspec.json.decode(record.detail.encode("utf-8", "surrogatepass"), type=_Resource)
+        check_sees_resource(actor, detail.team)
+    except (NotVisible, msgspec.DecodeError):
+        return False
+    return True
+
+
+class _Resource(msgspec.Struct):
+    """What the detail of a resource's record says of who sees it: a team's id, or None for the account's."""
+
+    team: str | None
 
 
 async def _sees(call: Call, actor: Principal, environment_id: str, asked_by: tuple[str, ...]) -> bool:

@@ -50,7 +50,7 @@ class Schedules:
         self._changed = trio.Event()
         # Held by whoever decides: a cancel and a start never both happen.
         self._deciding = trio.Lock()
-        self._since_ms = now_ms()
+        self._since_ms = self._looked_ms = now_ms()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -139,6 +139,7 @@ class Schedules:
                             await self._act(record, due)
                 except StoreUnavailable as error:
                     _log.warning("schedule_not_stored", schedule=record.id, error=str(error))
+            self._looked_ms = at_ms
             self._changed = trio.Event()
             with trio.move_on_after(wait_s):
                 await self._changed.wait()
@@ -151,6 +152,7 @@ class Schedules:
             now_ms=at_ms,
             is_online=runner is not None and runner.is_ready,
             served_since_ms=self._since_ms,
+            looked_ms=max(self._looked_ms, record.created_ms),
         )
 
     async def _act(self, record: ScheduleRecord, due: Due) -> None:
