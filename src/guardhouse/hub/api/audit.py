@@ -5,7 +5,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api import schemas_audit, views
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.audit.chain import GENESIS, AuditSigner
@@ -24,7 +24,7 @@ PAGE_RECORDS = 1_000
 
 async def list_audit(call: Call) -> Reply:
     """Answer one page of the audit log, newest first."""
-    query: schemas.AuditQuery = call.query
+    query: schemas_audit.AuditQuery = call.query
     search = AuditSearch(
         actor=query.actor,
         actors=None if query.person is None else await _ids_of(call, query.person),
@@ -43,7 +43,7 @@ async def list_audit(call: Call) -> Reply:
     )
     page = records[: query.limit]
     return Reply(
-        schemas.AuditList(
+        schemas_audit.AuditList(
             events=[views.audit_view(record) for record in page],
             next_before=page[-1].seq if len(records) > query.limit else None,
         )
@@ -75,12 +75,12 @@ def _time(name: str, text: str | None) -> int | None:
 async def show_audit_key(call: Call) -> Reply:
     """Answer the public key that the audit log is signed with; keep it elsewhere and verify with it."""
     signer = call.services.audit.signer
-    return Reply(schemas.AuditKey(public_key=signer.public_text, key_id=signer.key_id))
+    return Reply(schemas_audit.AuditKey(public_key=signer.public_text, key_id=signer.key_id))
 
 
 async def export_audit(call: Call) -> Reply:
     """Answer the audit log as lines of JSON, oldest first, with its checkpoints and a signed last line."""
-    query: schemas.AuditExportQuery = call.query
+    query: schemas_audit.AuditExportQuery = call.query
     services = call.services
     at_ms = now_ms()
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 from sqlalchemy import Connection
 
-from guardhouse.hub.api import device_page, schemas, views
+from guardhouse.hub.api import device_page, schemas_tokens, views
 from guardhouse.hub.api import schemas_device as device_schemas
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
@@ -263,7 +263,7 @@ async def _issue(
     if person is not None:
         services.credentials.put_person(person)
     services.credentials.add_api_token(record)
-    return Reply(schemas.TokenCreated(token=views.token_view(record, now_ms=at_ms), secret=secret), status=201)
+    return Reply(schemas_tokens.TokenCreated(token=views.token_view(record, now_ms=at_ms), secret=secret), status=201)
 
 
 async def end_own_token(call: Call) -> Reply:

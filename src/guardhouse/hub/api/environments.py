@@ -4,7 +4,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api import schemas_environments, schemas_people, views
 from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
@@ -47,7 +47,7 @@ async def find_environment(call: Call, reference: str) -> EnvironmentRecord:
     return record
 
 
-def environment_view(call: Call, record: EnvironmentRecord) -> schemas.Environment:
+def environment_view(call: Call, record: EnvironmentRecord) -> schemas_environments.Environment:
     """Return an environment as it is now."""
     at_ms = now_ms()
     instance = call.services.links.instance(record.id)
@@ -62,7 +62,7 @@ def environment_view(call: Call, record: EnvironmentRecord) -> schemas.Environme
 
 async def list_environments(call: Call) -> Reply:
     """Answer one page of environments."""
-    query: schemas.EnvironmentQuery = call.query
+    query: schemas_environments.EnvironmentQuery = call.query
     found: list[EnvironmentRecord] = []
     after = query.cursor
     # A status is decided row by row: where most have it a page's worth of rows will do, where few do, many are read.
@@ -90,7 +90,7 @@ async def list_environments(call: Call) -> Reply:
     page = found[: query.limit]
     more = len(found) > query.limit
     return Reply(
-        schemas.EnvironmentList(
+        schemas_environments.EnvironmentList(
             environments=[environment_view(call, row) for row in page],
             next_cursor=page[-1].shown_name if more else None,
         )
@@ -99,7 +99,7 @@ async def list_environments(call: Call) -> Reply:
 
 async def create_environment(call: Call) -> Reply:
     """Create an environment and its token."""
-    body: schemas.EnvironmentCreate = call.body
+    body: schemas_environments.EnvironmentCreate = call.body
     services = call.services
     if body.name and body.name.startswith("env_"):
         raise ApiError(400, "invalid_body", "a name must not look like an id (env_…)", hint="choose another name")
@@ -145,7 +145,7 @@ async def create_environment(call: Call) -> Reply:
     services.credentials.add_runner_token(token)
     services.links.forget_known()
     return Reply(
-        schemas.EnvironmentCreated(
+        schemas_environments.EnvironmentCreated(
             environment=environment_view(call, record), token=secret, connect_url=services.connect_url
         ),
         status=201,
@@ -175,7 +175,7 @@ async def show_environment(call: Call) -> Reply:
 
 async def update_environment(call: Call) -> Reply:
     """Change name or tags."""
-    body: schemas.EnvironmentUpdate = call.body
+    body: schemas_environments.EnvironmentUpdate = call.body
     found = await find_environment(call, call.path["environment"])
     if body.name and body.name.startswith("env_"):
         raise ApiError(400, "invalid_body", "a name must not look like an id (env_…)", hint="choose another name")
@@ -262,7 +262,7 @@ async def show_token(call: Call) -> Reply:
             hint="'guardhouse env rotate' makes a token and ends the key",
         )
     return Reply(
-        schemas.RunnerToken(
+        schemas_environments.RunnerToken(
             environment_id=found.id,
             token=services.sealer.open(record.sealed, owner=f"{found.id}/{record.id}"),
             connect_url=services.connect_url,
@@ -273,7 +273,7 @@ async def show_token(call: Call) -> Reply:
 
 async def rotate_token(call: Call) -> Reply:
     """Make a new runner token; the old one works until the overlap ends."""
-    body: schemas.TokenRotate = call.body
+    body: schemas_environments.TokenRotate = call.body
     found = await find_environment(call, call.path["environment"])
     services = call.services
     at_ms = now_ms()
@@ -301,7 +301,7 @@ async def rotate_token(call: Call) -> Reply:
     if body.overlap_s == 0:
         services.links.close(found.id, reason="its token was rotated away")
     return Reply(
-        schemas.RunnerToken(
+        schemas_environments.RunnerToken(
             environment_id=found.id,
             token=secret,
             connect_url=services.connect_url,
@@ -314,12 +314,12 @@ async def rotate_token(call: Call) -> Reply:
 async def list_teams(call: Call) -> Reply:
     """Answer every team."""
     records = await call.services.database.read(teams.list_teams)
-    return Reply(schemas.TeamList(teams=[views.team_view(record) for record in records]))
+    return Reply(schemas_people.TeamList(teams=[views.team_view(record) for record in records]))
 
 
 async def create_team(call: Call) -> Reply:
     """Create a team."""
-    body: schemas.TeamCreate = call.body
+    body: schemas_people.TeamCreate = call.body
     if body.name == "account" or body.name.startswith("team_"):
         raise ApiError(400, "invalid_body", f"a team cannot be called {body.name!r}", hint="choose another name")
     record = teams.TeamRecord(id=mint_id("team"), name=body.name, created_ms=now_ms(), created_by=call.actor.id)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from guardhouse.hub.api import schemas, schemas_runs
+from guardhouse.hub.api import schemas_runs, schemas_tasks
 from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
@@ -129,7 +129,7 @@ async def list_fanout_children(call: Call) -> Reply:
 
 async def cancel_fanout(call: Call) -> Reply:
     """Let nothing else start and cancel what runs: 202 while it ends, 200 when it has ended already."""
-    body: schemas.CancelRequest = call.body
+    body: schemas_tasks.CancelRequest = call.body
     record = _the_fanout(call)
     await call.services.fanouts.cancel(
         record.id,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from guardhouse.hub.api import schemas_join as schemas
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
-from guardhouse.hub.api.schemas import EnvironmentScope
+from guardhouse.hub.api.schemas_environments import EnvironmentScope
 from guardhouse.hub.authorize import Principal
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import NotVisible, check_token

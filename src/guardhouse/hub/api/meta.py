@@ -8,7 +8,7 @@ from html import escape
 import msgspec
 
 from guardhouse import __version__
-from guardhouse.hub.api import schemas
+from guardhouse.hub.api import schemas_meta
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.store.tokens import count_api_tokens
@@ -40,7 +40,7 @@ sandbox, and keeps what they answered.</p>
 async def show_health(call: Call) -> Reply:
     """Answer that the process runs."""
     del call
-    return Reply(schemas.Health(status="ok", version=__version__))
+    return Reply(schemas_meta.Health(status="ok", version=__version__))
 
 
 async def show_readiness(call: Call) -> Reply:
@@ -52,7 +52,7 @@ async def show_readiness(call: Call) -> Reply:
             await services.database.read(count_api_tokens)
         except StoreUnavailable as error:
             reason = str(error)
-    body = schemas.Readiness(status="not_ready" if reason else "ready", reason=reason)
+    body = schemas_meta.Readiness(status="not_ready" if reason else "ready", reason=reason)
     return Reply(body, status=503 if reason else 200)
 
 

@@ -5,7 +5,7 @@
 
 from typing import Final
 
-from guardhouse.hub.api import events, meta, schemas
+from guardhouse.hub.api import events, meta, schemas_meta
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.metrics import METRICS_ROUTES
 from guardhouse.hub.api.routes_approvals import APPROVAL_ROUTES
@@ -53,7 +53,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=meta.show_health,
         summary="The process runs (the seed's path)",
         tag="hub",
-        replies={200: schemas.Health},
+        replies={200: schemas_meta.Health},
     ),
     Route(
         method="GET",
@@ -62,7 +62,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=meta.show_health,
         summary="The process runs",
         tag="hub",
-        replies={200: schemas.Health},
+        replies={200: schemas_meta.Health},
     ),
     Route(
         method="GET",
@@ -71,7 +71,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=meta.show_readiness,
         summary="The store answers and the hub is not stopping",
         tag="hub",
-        replies={200: schemas.Readiness, 503: schemas.Readiness},
+        replies={200: schemas_meta.Readiness, 503: schemas_meta.Readiness},
     ),
     Route(
         method="GET",

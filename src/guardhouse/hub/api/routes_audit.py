@@ -4,7 +4,7 @@ from typing import Final
 
 from guardhouse.hub.api import (
     audit,
-    schemas,
+    schemas_audit,
 )
 from guardhouse.hub.api.door import Route
 from guardhouse.hub.authorize import Scope
@@ -19,8 +19,8 @@ AUDIT_ROUTES: Final[tuple[Route, ...]] = (
         handler=audit.list_audit,
         summary="Search what was done, newest first",
         tag="audit",
-        query=schemas.AuditQuery,
-        replies={200: schemas.AuditList},
+        query=schemas_audit.AuditQuery,
+        replies={200: schemas_audit.AuditList},
     ),
     Route(
         method="GET",
@@ -29,7 +29,7 @@ AUDIT_ROUTES: Final[tuple[Route, ...]] = (
         handler=audit.export_audit,
         summary="Export the audit log as signed lines of JSON, oldest first",
         tag="audit",
-        query=schemas.AuditExportQuery,
+        query=schemas_audit.AuditExportQuery,
         media_type=audit.NDJSON,
         replies={200: str},
         errors=(404,),
@@ -41,6 +41,6 @@ AUDIT_ROUTES: Final[tuple[Route, ...]] = (
         handler=audit.show_audit_key,
         summary="Show the public key that the audit log is signed with",
         tag="audit",
-        replies={200: schemas.AuditKey},
+        replies={200: schemas_audit.AuditKey},
     ),
 )

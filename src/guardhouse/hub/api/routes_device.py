@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from guardhouse.hub.api import devices, schemas
+from guardhouse.hub.api import devices, schemas_tokens
 from guardhouse.hub.api import schemas_device as device_schemas
 from guardhouse.hub.api.door import Route
 from guardhouse.hub.authorize import Access
@@ -41,7 +41,7 @@ DEVICE_ROUTES: Final[tuple[Route, ...]] = (
         summary="Collect the API token of a terminal that was approved; shown this once",
         tag="people",
         body=device_schemas.DeviceCollect,
-        replies={201: schemas.TokenCreated, 202: device_schemas.DevicePending},
+        replies={201: schemas_tokens.TokenCreated, 202: device_schemas.DevicePending},
         errors=(401, 403, 429),
     ),
     Route(
@@ -52,7 +52,7 @@ DEVICE_ROUTES: Final[tuple[Route, ...]] = (
         summary="Swap address and password for an API token of one's own; shown this once",
         tag="people",
         body=device_schemas.PasswordLogin,
-        replies={201: schemas.TokenCreated},
+        replies={201: schemas_tokens.TokenCreated},
         errors=(401, 403, 429),
     ),
     Route(

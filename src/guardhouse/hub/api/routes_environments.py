@@ -5,7 +5,8 @@ from typing import Final
 from guardhouse.hub.api import (
     environments,
     files,
-    schemas,
+    schemas_environments,
+    schemas_people,
 )
 from guardhouse.hub.api.door import Route
 from guardhouse.hub.authorize import Scope
@@ -24,8 +25,8 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.LISTS,
         summary="List environments",
         tag="environments",
-        query=schemas.EnvironmentQuery,
-        replies={200: schemas.EnvironmentList},
+        query=schemas_environments.EnvironmentQuery,
+        replies={200: schemas_environments.EnvironmentList},
     ),
     Route(
         method="POST",
@@ -35,8 +36,8 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.CREATE_ENVIRONMENT,
         summary="Create an environment and its token",
         tag="environments",
-        body=schemas.EnvironmentCreate,
-        replies={201: schemas.EnvironmentCreated},
+        body=schemas_environments.EnvironmentCreate,
+        replies={201: schemas_environments.EnvironmentCreated},
         errors=(404, 409),
     ),
     Route(
@@ -47,7 +48,7 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_ENVIRONMENT,
         summary="Show one environment",
         tag="environments",
-        replies={200: schemas.Environment},
+        replies={200: schemas_environments.Environment},
         errors=(404,),
     ),
     Route(
@@ -58,8 +59,8 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.EDIT_ENVIRONMENT,
         summary="Change name or tags",
         tag="environments",
-        body=schemas.EnvironmentUpdate,
-        replies={200: schemas.Environment},
+        body=schemas_environments.EnvironmentUpdate,
+        replies={200: schemas_environments.Environment},
         errors=(404, 409),
     ),
     Route(
@@ -81,7 +82,7 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.EDIT_ENVIRONMENT,
         summary="Show the runner token again; audited",
         tag="environments",
-        replies={200: schemas.RunnerToken},
+        replies={200: schemas_environments.RunnerToken},
         errors=(404,),
     ),
     Route(
@@ -92,8 +93,8 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.EDIT_ENVIRONMENT,
         summary="Make a new runner token; the old one ends after the overlap",
         tag="environments",
-        body=schemas.TokenRotate,
-        replies={200: schemas.RunnerToken},
+        body=schemas_environments.TokenRotate,
+        replies={200: schemas_environments.RunnerToken},
         errors=(404,),
     ),
     Route(
@@ -103,7 +104,7 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         handler=environments.list_teams,
         summary="List teams",
         tag="environments",
-        replies={200: schemas.TeamList},
+        replies={200: schemas_people.TeamList},
     ),
     Route(
         method="POST",
@@ -112,8 +113,8 @@ ENVIRONMENT_ROUTES: Final[tuple[Route, ...]] = (
         handler=environments.create_team,
         summary="Create a team",
         tag="environments",
-        body=schemas.TeamCreate,
-        replies={201: schemas.Team},
+        body=schemas_people.TeamCreate,
+        replies={201: schemas_people.Team},
         errors=(409,),
     ),
     Route(

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from guardhouse.hub.api import lifecycle, schemas, schemas_lifecycle
+from guardhouse.hub.api import lifecycle, schemas_environments, schemas_lifecycle
 from guardhouse.hub.api.door import Route
 from guardhouse.hub.authorize import Scope
 from guardhouse.hub.concerns import Concern
@@ -21,7 +21,7 @@ LIFECYCLE_ROUTES: Final[tuple[Route, ...]] = (
         summary="Let an environment take no new tasks",
         tag="environments",
         body=schemas_lifecycle.DrainRequest,
-        replies={200: schemas.Environment},
+        replies={200: schemas_environments.Environment},
         errors=(404,),
     ),
     Route(
@@ -32,7 +32,7 @@ LIFECYCLE_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.EDIT_ENVIRONMENT,
         summary="Let a drained environment take tasks again",
         tag="environments",
-        replies={200: schemas.Environment},
+        replies={200: schemas_environments.Environment},
         errors=(404,),
     ),
     Route(

@@ -4,8 +4,8 @@ from typing import Final
 
 from guardhouse.hub.api import (
     people,
-    schemas,
     schemas_people,
+    schemas_tokens,
     sign_in,
     tokens,
 )
@@ -26,7 +26,7 @@ PEOPLE_ROUTES: Final[tuple[Route, ...]] = (
         handler=tokens.show_self,
         summary="Whose token this is and what it may do",
         tag="hub",
-        replies={200: schemas.Self},
+        replies={200: schemas_tokens.Self},
     ),
     Route(
         method="GET",
@@ -46,7 +46,7 @@ PEOPLE_ROUTES: Final[tuple[Route, ...]] = (
         summary="Sign in with address and password; sets the cookie",
         tag="people",
         body=schemas_people.SignInRequest,
-        replies={200: schemas.Self},
+        replies={200: schemas_tokens.Self},
         errors=(401, 403, 429),
     ),
     Route(
@@ -57,7 +57,7 @@ PEOPLE_ROUTES: Final[tuple[Route, ...]] = (
         summary="Set a password with a one-time link, and sign in",
         tag="people",
         body=schemas_people.LinkAccept,
-        replies={200: schemas.Self},
+        replies={200: schemas_tokens.Self},
         errors=(401, 403, 409, 429),
     ),
     Route(
@@ -189,7 +189,7 @@ PEOPLE_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.LISTS,
         summary="List API tokens",
         tag="tokens",
-        replies={200: schemas.TokenList},
+        replies={200: schemas_tokens.TokenList},
     ),
     Route(
         method="POST",
@@ -198,8 +198,8 @@ PEOPLE_ROUTES: Final[tuple[Route, ...]] = (
         handler=tokens.create_token,
         summary="Create an API token; its secret is shown this once",
         tag="tokens",
-        body=schemas.TokenCreate,
-        replies={201: schemas.TokenCreated},
+        body=schemas_tokens.TokenCreate,
+        replies={201: schemas_tokens.TokenCreated},
         errors=(404,),
     ),
     Route(

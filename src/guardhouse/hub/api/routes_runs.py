@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from guardhouse.hub.api import events, fanouts, schedules, schemas, schemas_runs
+from guardhouse.hub.api import events, fanouts, schedules, schemas_runs, schemas_tasks
 from guardhouse.hub.api.door import Route
-from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
+from guardhouse.hub.api.schemas_tasks import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Scope
 from guardhouse.hub.concerns import Concern
 
@@ -81,7 +81,7 @@ RUN_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_FANOUT,
         summary="Cancel a fan-out as a whole",
         tag="fanouts",
-        body=schemas.CancelRequest,
+        body=schemas_tasks.CancelRequest,
         replies={200: schemas_runs.Fanout, 202: schemas_runs.Fanout},
         errors=(404,),
     ),
@@ -129,7 +129,7 @@ RUN_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_SCHEDULE,
         summary="Cancel a schedule that waits",
         tag="schedules",
-        body=schemas.CancelRequest,
+        body=schemas_tasks.CancelRequest,
         replies={200: schemas_runs.Schedule},
         errors=(404, 409),
     ),

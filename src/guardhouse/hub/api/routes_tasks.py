@@ -3,11 +3,11 @@
 from typing import Final
 
 from guardhouse.hub.api import (
-    schemas,
+    schemas_tasks,
     tasks,
 )
 from guardhouse.hub.api.door import Route
-from guardhouse.hub.api.schemas import TASK_BODY_MAX_BYTES
+from guardhouse.hub.api.schemas_tasks import TASK_BODY_MAX_BYTES
 from guardhouse.hub.authorize import Scope
 from guardhouse.hub.concerns import Concern
 
@@ -24,10 +24,10 @@ TASK_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.RUN_IN_ENVIRONMENT,
         summary="Start a task",
         tag="tasks",
-        query=schemas.WaitQuery,
-        body=schemas.TaskCreate,
+        query=schemas_tasks.WaitQuery,
+        body=schemas_tasks.TaskCreate,
         body_max_bytes=TASK_BODY_MAX_BYTES,
-        replies={200: schemas.Task, 202: schemas.Task},
+        replies={200: schemas_tasks.Task, 202: schemas_tasks.Task},
         errors=(404, 409, 429),
     ),
     Route(
@@ -38,8 +38,8 @@ TASK_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.LISTS,
         summary="List tasks, newest first",
         tag="tasks",
-        query=schemas.TaskQuery,
-        replies={200: schemas.TaskList},
+        query=schemas_tasks.TaskQuery,
+        replies={200: schemas_tasks.TaskList},
         errors=(404,),
     ),
     Route(
@@ -50,7 +50,7 @@ TASK_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_TASK,
         summary="Show one task as it stands",
         tag="tasks",
-        replies={200: schemas.Task},
+        replies={200: schemas_tasks.Task},
         errors=(404,),
     ),
     Route(
@@ -61,8 +61,8 @@ TASK_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_TASK,
         summary="Wait for a task's result",
         tag="tasks",
-        query=schemas.WaitQuery,
-        replies={200: schemas.Task, 202: schemas.Task},
+        query=schemas_tasks.WaitQuery,
+        replies={200: schemas_tasks.Task, 202: schemas_tasks.Task},
         errors=(404,),
     ),
     Route(
@@ -73,7 +73,7 @@ TASK_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_TASK,
         summary="Read or follow a task's output as lines of JSON",
         tag="tasks",
-        query=schemas.OutputQuery,
+        query=schemas_tasks.OutputQuery,
         media_type=tasks.NDJSON,
         replies={200: str},
         errors=(404,),
@@ -86,8 +86,8 @@ TASK_ROUTES: Final[tuple[Route, ...]] = (
         concern=Concern.SEE_TASK,
         summary="Ask a task to stop",
         tag="tasks",
-        body=schemas.CancelRequest,
-        replies={200: schemas.Task, 202: schemas.Task},
+        body=schemas_tasks.CancelRequest,
+        replies={200: schemas_tasks.Task, 202: schemas_tasks.Task},
         errors=(404,),
     ),
 )

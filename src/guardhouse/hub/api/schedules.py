@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, Final, cast
 
-from guardhouse.hub.api import schemas, schemas_runs
+from guardhouse.hub.api import schemas_runs, schemas_tasks
 from guardhouse.hub.api.concern import check_is_no_sandbox, environment_not_found
 from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
@@ -110,7 +110,7 @@ async def show_schedule(call: Call) -> Reply:
 
 async def cancel_schedule(call: Call) -> Reply:
     """Cancel a schedule that waits; one that has started is a task, which is cancelled as such (409)."""
-    body: schemas.CancelRequest = call.body
+    body: schemas_tasks.CancelRequest = call.body
     record = cast(ScheduleRecord, call.schedule)
     await call.services.schedules.cancel(
         record.id,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from guardhouse.hub.api.schemas import EnvironmentScope, Input, Name, Output, Tags
+from guardhouse.hub.api.schemas import Input, Name, Output, Tags
+from guardhouse.hub.api.schemas_environments import EnvironmentScope
 
 __all__ = ["JoinRequest", "JoinToken", "JoinTokenCreate", "JoinTokenCreated", "JoinTokenList", "Joined"]
 

@@ -5,7 +5,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from guardhouse.hub.api.schemas import EnvironmentScope, Input, Output, Reference
+from guardhouse.hub.api.schemas import Input, Output, Reference
+from guardhouse.hub.api.schemas_environments import EnvironmentScope
 
 __all__ = [
     "McpServer",

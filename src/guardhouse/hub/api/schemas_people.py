@@ -22,6 +22,9 @@ __all__ = [
     "SignInRequest",
     "SignInShown",
     "SignedOut",
+    "Team",
+    "TeamCreate",
+    "TeamList",
 ]
 
 # Only what is certainly none is refused; whether it is somebody's is seen when they sign in.
@@ -134,3 +137,23 @@ class MemberList(Output, frozen=True):
     """A team's people."""
 
     members: list[Member]
+
+
+class Team(Output, frozen=True):
+    """A team of the account."""
+
+    id: str
+    name: str
+    created_at: str
+
+
+class TeamCreate(Input, frozen=True):
+    """A new team."""
+
+    name: Name
+
+
+class TeamList(Output, frozen=True):
+    """Every team, by name."""
+
+    teams: list[Team]

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from guardhouse.hub.api.schemas import Input, Name, Output, Reference, Tags, Task
+from guardhouse.hub.api.schemas import Input, Name, Output, Reference, Tags
+from guardhouse.hub.api.schemas_tasks import Task
 
 __all__ = [
     "AutoChoice",

@@ -8,7 +8,7 @@ import msgspec
 import trio
 from sqlalchemy import Connection
 
-from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api import schemas_tasks, views
 from guardhouse.hub.api.concern import environment_not_found, mcp_server_not_found, task_not_found
 from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
@@ -37,8 +37,8 @@ def _the_task(call: Call) -> TaskRecord:
 
 async def create_task(call: Call) -> Reply:
     """Start a task; answer at once, or with the result when it comes within ``wait_s``."""
-    body: schemas.TaskCreate = call.body
-    query: schemas.WaitQuery = call.query
+    body: schemas_tasks.TaskCreate = call.body
+    query: schemas_tasks.WaitQuery = call.query
     notice = None
     if call.session is not None:
         started = await call.services.sessions.start(
@@ -69,7 +69,7 @@ async def create_task(call: Call) -> Reply:
 def _request(
     call: Call, environment: EnvironmentRecord, on_insert: Callable[[Connection], None] | None
 ) -> TaskRequested:
-    body: schemas.TaskCreate = call.body
+    body: schemas_tasks.TaskCreate = call.body
     args, server_id = _with_named_server(call, environment, body)
     return TaskRequested(
         environment=environment,
@@ -89,7 +89,7 @@ def _request(
 
 
 def _with_named_server(
-    call: Call, environment: EnvironmentRecord, body: schemas.TaskCreate
+    call: Call, environment: EnvironmentRecord, body: schemas_tasks.TaskCreate
 ) -> tuple[dict[str, Any], str | None]:
     """Return the arguments as they are stored, and the record that a server's name (or id) stands for."""
     named = body.args.get("server")
@@ -113,7 +113,7 @@ async def _wait(call: Call, record: TaskRecord, wait_s: float) -> TaskRecord:
 
 async def list_tasks(call: Call) -> Reply:
     """Answer one page of tasks, newest first."""
-    query: schemas.TaskQuery = call.query
+    query: schemas_tasks.TaskQuery = call.query
     environment_id = await environment_id_of(call, query.environment)
     records = await call.services.database.read(
         partial(
@@ -136,7 +136,7 @@ async def list_tasks(call: Call) -> Reply:
     page = records[: query.limit]
     more = len(records) > query.limit
     return Reply(
-        schemas.TaskList(
+        schemas_tasks.TaskList(
             tasks=[views.task_view(record, whole=False) for record in page],
             next_cursor=render_cursor(page[-1].created_ms, page[-1].id) if more else None,
         )
@@ -159,7 +159,7 @@ async def show_task(call: Call) -> Reply:
 
 async def show_result(call: Call) -> Reply:
     """Answer a task with its result (200), or as it stands after ``wait_s`` (202)."""
-    query: schemas.WaitQuery = call.query
+    query: schemas_tasks.WaitQuery = call.query
     record = _the_task(call)
     if not record.is_finished and query.wait_s > 0:
         record = await _wait(call, record, query.wait_s)
@@ -168,7 +168,7 @@ async def show_result(call: Call) -> Reply:
 
 async def follow_task_output(call: Call) -> Reply:
     """Answer a task's output as lines of JSON, from an offset, to the end when asked to follow."""
-    query: schemas.OutputQuery = call.query
+    query: schemas_tasks.OutputQuery = call.query
     record = _the_task(call)
     if query.stream == "both":
         if query.offset:
@@ -190,7 +190,7 @@ async def follow_task_output(call: Call) -> Reply:
 
 async def cancel_task(call: Call) -> Reply:
     """Ask for a stop: 202 while the task ends, 200 when it has ended already."""
-    body: schemas.CancelRequest = call.body
+    body: schemas_tasks.CancelRequest = call.body
     reason = body.reason or f"cancelled by {call.actor.name}"
     record = await call.services.board.cancel(
         call.path["task"], actor=call.actor.id, address=call.address, reason=reason

@@ -5,7 +5,7 @@ from typing import Any, cast
 from sqlalchemy import Connection
 
 from guardhouse import __version__
-from guardhouse.hub.api import schemas, views
+from guardhouse.hub.api import schemas_tokens, views
 from guardhouse.hub.api.concern import environment_not_found
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.environments import find_environment
@@ -19,9 +19,9 @@ from guardhouse.hub.store import audit, tokens
 __all__ = ["create_token", "list_tokens", "revoke_token", "self_view", "show_self"]
 
 
-def self_view(actor: Principal) -> schemas.Self:
+def self_view(actor: Principal) -> schemas_tokens.Self:
     """Return who asks."""
-    return schemas.Self(
+    return schemas_tokens.Self(
         id=actor.id,
         name=actor.name,
         kind="person" if actor.sign_in_id is not None else "token",
@@ -44,7 +44,7 @@ async def list_tokens(call: Call) -> Reply:
     records = await call.services.database.read(tokens.list_api_tokens)
     at_ms = now_ms()
     return Reply(
-        schemas.TokenList(
+        schemas_tokens.TokenList(
             tokens=[views.token_view(record, now_ms=at_ms) for record in records if _may_see(call.actor, record)]
         )
     )
@@ -58,7 +58,9 @@ def _may_see(actor: Principal, record: tokens.ApiTokenRecord) -> bool:
     return True
 
 
-async def _narrowing(call: Call, body: schemas.TokenCreate) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+async def _narrowing(
+    call: Call, body: schemas_tokens.TokenCreate
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
     """Return the environments (ids) and tags that a new token is narrowed to."""
     actor = call.actor
     if actor.is_narrowed:
@@ -86,7 +88,7 @@ async def _narrowing(call: Call, body: schemas.TokenCreate) -> tuple[tuple[str, 
 
 async def create_token(call: Call) -> Reply:
     """Create an API token with some of the asker's own scopes, and no longer life than the asker's."""
-    body: schemas.TokenCreate = call.body
+    body: schemas_tokens.TokenCreate = call.body
     actor = call.actor
     scopes = frozenset(Scope(scope) for scope in body.scopes)
     check_grant(actor, scopes)
@@ -134,7 +136,7 @@ async def create_token(call: Call) -> Reply:
 
     await call.services.database.write(insert)
     call.services.credentials.add_api_token(record)
-    return Reply(schemas.TokenCreated(token=views.token_view(record, now_ms=at_ms), secret=secret), status=201)
+    return Reply(schemas_tokens.TokenCreated(token=views.token_view(record, now_ms=at_ms), secret=secret), status=201)
 
 
 async def revoke_token(call: Call) -> Reply:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from guardhouse.hub.api import schemas, schemas_people
+from guardhouse.hub.api import schemas_audit, schemas_environments, schemas_people, schemas_tasks, schemas_tokens
 from guardhouse.hub.audit.chain import AuditRecord
 from guardhouse.hub.clock import iso_time, relative_time
 from guardhouse.hub.condition import newer_version
@@ -32,16 +32,16 @@ def environment_view(
     *,
     now_ms: int,
     offered_version: str,
-) -> schemas.Environment:
+) -> schemas_environments.Environment:
     """Return an environment as the list and the page show it; ``offered_version`` is what its runner could be."""
-    return schemas.Environment(
+    return schemas_environments.Environment(
         id=record.id,
         name=record.shown_name,
         name_is_pending=record.name is None,
         kind=cast(Any, record.kind),
-        scope=schemas.EnvironmentScope(kind="team", team=record.team_name)
+        scope=schemas_environments.EnvironmentScope(kind="team", team=record.team_name)
         if record.team_id
-        else schemas.EnvironmentScope(),
+        else schemas_environments.EnvironmentScope(),
         tags=list(record.tags),
         status=presence.status,
         status_reason=presence.reason,
@@ -54,7 +54,7 @@ def environment_view(
         last_heartbeat_ago=relative_time(presence.last_heartbeat_ms, now=now_ms),
         connection=None
         if instance is None
-        else schemas.Instance(
+        else schemas_environments.Instance(
             connected_at=_time(instance.connected_ms),
             remote_address=instance.remote_address,
             protocol=instance.protocol,
@@ -62,12 +62,14 @@ def environment_view(
             draining=instance.draining,
         ),
         conditions=[
-            schemas.EnvironmentCondition(code=cast(Any, one.code), text=one.text, degrades=one.degrades)
+            schemas_environments.EnvironmentCondition(code=cast(Any, one.code), text=one.text, degrades=one.degrades)
             for one in presence.conditions
         ],
         drain=None
         if record.drain_ms is None
-        else schemas.EnvironmentDrain(since=_time(record.drain_ms), by=record.drain_by, reason=record.drain_reason),
+        else schemas_environments.EnvironmentDrain(
+            since=_time(record.drain_ms), by=record.drain_by, reason=record.drain_reason
+        ),
         upgrade_available=offered_version
         if record.protocol == "guardhouse.v1" and newer_version(record.version, offered_version)
         else None,
@@ -76,12 +78,12 @@ def environment_view(
     )
 
 
-def task_view(record: TaskRecord, *, whole: bool) -> schemas.Task:
+def task_view(record: TaskRecord, *, whole: bool) -> schemas_tasks.Task:
     """Return a task; its args and result only when ``whole``."""
     ended = record.finished_ms
     # "Started" is its first output; a command that is quiet at first runs from when it was taken on.
     began = record.accepted_ms or record.sent_ms or record.started_ms
-    return schemas.Task(
+    return schemas_tasks.Task(
         id=record.id,
         environment_id=record.environment_id,
         environment_name=record.environment_name,
@@ -116,15 +118,15 @@ def task_view(record: TaskRecord, *, whole: bool) -> schemas.Task:
     )
 
 
-def team_view(record: TeamRecord) -> schemas.Team:
+def team_view(record: TeamRecord) -> schemas_people.Team:
     """Return a team."""
-    return schemas.Team(id=record.id, name=record.name, created_at=_time(record.created_ms))
+    return schemas_people.Team(id=record.id, name=record.name, created_at=_time(record.created_ms))
 
 
-def token_view(record: ApiTokenRecord, *, now_ms: int) -> schemas.Token:
+def token_view(record: ApiTokenRecord, *, now_ms: int) -> schemas_tokens.Token:
     """Return an API token without its secret."""
     expired = record.expires_ms is not None and record.expires_ms <= now_ms
-    return schemas.Token(
+    return schemas_tokens.Token(
         id=record.id,
         name=record.name,
         hint=record.hint,
@@ -158,9 +160,9 @@ def person_view(record: PersonRecord, teams: frozenset[str]) -> schemas_people.P
     )
 
 
-def audit_view(record: AuditRecord) -> schemas.AuditEvent:
+def audit_view(record: AuditRecord) -> schemas_audit.AuditEvent:
     """Return one deed."""
-    return schemas.AuditEvent(
+    return schemas_audit.AuditEvent(
         seq=record.seq,
         at=_time(record.at_ms),
         actor=record.actor,
