@@ -111,7 +111,7 @@ async def test_plain_task_is_lost_with_its_reason(start_hub, monkeypatch):
             return (await hub.status())["status"] == "offline"
 
         await hub.until(is_offline)
-        await hub.hub.services.board.sweep()
+        await hub.hub.services.board.deadlines.sweep()
         found = await hub.result(started["id"])
         assert found["state"] == "lost"
         assert "keeps no results" in found["state_reason"]

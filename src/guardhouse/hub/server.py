@@ -326,8 +326,8 @@ async def _serving(
         await services.board.start(background)
         await services.desk.start()
         services.board.on_end.append(services.desk.task_ended)
-        board.is_traced = services.traces.is_on
-        board.complete_args = partial(_complete_args, services)
+        board.dispatcher.is_traced = services.traces.is_on
+        board.dispatcher.complete_args = partial(_complete_args, services)
         links.on_ready.append(courier.nudge)
         board.on_finished.append(lambda live: services.metrics.note_task_end(live.record.state))
         board.on_finished.append(
@@ -340,7 +340,7 @@ async def _serving(
         background.start_soon(services.schedules.run)
         background.start_soon(services.desk.run)
         background.start_soon(notifier.run)
-        background.start_soon(services.board.run)
+        background.start_soon(services.board.deadlines.run)
         background.start_soon(links.run)
         background.start_soon(services.admission.run)
         background.start_soon(links.presence_log.run)

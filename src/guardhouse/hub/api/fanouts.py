@@ -17,9 +17,8 @@ from guardhouse.hub.concerns import reach_of
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.store import fanouts as store
 from guardhouse.hub.store.fanouts import ChildRecord, FanoutRecord
-from guardhouse.hub.tasks.asked import encode_args, request_digest
-from guardhouse.hub.tasks.board import command_summary
 from guardhouse.hub.tasks.fanout_plan import FanoutState
+from guardhouse.hub.tasks.request import check_args, command_summary, request_digest
 
 __all__ = ["cancel_fanout", "create_fanout", "follow_fanout", "list_fanout_children", "list_fanouts", "show_fanout"]
 
@@ -27,7 +26,7 @@ __all__ = ["cancel_fanout", "create_fanout", "follow_fanout", "list_fanout_child
 async def create_fanout(call: Call) -> Reply:
     """Start an operation in every environment that has the tags, or that is named."""
     body: schemas_runs.FanoutCreate = call.body
-    args = encode_args(body.operation, body.args)
+    args = check_args(body.operation, body.args).encoded
     chosen = list(call.environments)
     if body.online_only:
         chosen = [one for one in chosen if _is_online(call, one[0])]

@@ -55,7 +55,7 @@ async def _set_drain(call: Call, *, drained: bool, reason: str | None) -> Reply:
     services.links.forget_known()
     services.links.set_drained(found.id, reason=reason, drained=drained)
     if not drained:
-        services.board.dispatch(found.id)
+        services.board.dispatcher.dispatch(found.id)
     return Reply(environment_view(call, record))
 
 

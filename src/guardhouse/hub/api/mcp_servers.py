@@ -30,7 +30,7 @@ from guardhouse.hub.store import audit, teams
 from guardhouse.hub.store import mcp_servers as store
 from guardhouse.hub.store.mcp_servers import McpCheckRecord, McpServerRecord
 from guardhouse.hub.store.tasks import TaskRecord
-from guardhouse.hub.tasks.board import TaskRequested
+from guardhouse.hub.tasks.request import TaskRequested
 from guardhouse.wire.operations import OPERATIONS
 
 __all__ = [

@@ -13,8 +13,7 @@ from guardhouse.hub.concerns import NotVisible, check_sees, reach_of
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.store import schedules as store
 from guardhouse.hub.store.schedules import ScheduleRecord
-from guardhouse.hub.tasks.asked import encode_args, request_digest
-from guardhouse.hub.tasks.board import command_summary
+from guardhouse.hub.tasks.request import check_args, command_summary, request_digest
 from guardhouse.hub.tasks.schedule_plan import ScheduleState
 
 __all__ = ["cancel_schedule", "create_schedule", "list_schedules", "show_schedule"]
@@ -31,7 +30,7 @@ async def create_schedule(call: Call) -> Reply:
     if environment is None:
         raise environment_not_found(body.environment_id)
     check_is_no_sandbox(environment)
-    args = encode_args(body.operation, body.args)
+    args = check_args(body.operation, body.args).encoded
     at_ms = now_ms()
     run_at_ms = _run_at(body.run_at, at_ms)
     record = await call.services.schedules.create(

@@ -20,8 +20,8 @@ from guardhouse.hub.mcp_servers import MCP_OPERATIONS
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord
-from guardhouse.hub.tasks.board import TaskRequested
 from guardhouse.hub.tasks.output import follow_output
+from guardhouse.hub.tasks.request import TaskRequested
 from guardhouse.values import Stream
 
 __all__ = ["cancel_task", "create_task", "follow_task_output", "list_tasks", "show_result", "show_task"]

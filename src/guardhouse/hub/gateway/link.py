@@ -255,10 +255,10 @@ class RunnerLink:
 
     async def _begin(self) -> None:
         if not self._session.is_v1:
-            stored = self._board.unfinished(self._environment.id)
+            stored = self._board.reports.unfinished(self._environment.id)
             self._session.adopt(stored)
             self._held.update(stored)
-            await self._board.resume(self._environment.id)
+            await self._board.reports.resume(self._environment.id)
         self._to_send.set()
 
     async def _receive(self) -> None:
@@ -303,10 +303,10 @@ class RunnerLink:
                     self._unstored_bytes += len(event.data)
                 self._to_store.set()
             case TaskAccepted():
-                self._board.accepted(event)
+                self._board.reports.accepted(event)
             case TaskRejected():
                 self._held.discard(event.task_id)
-                await self._board.rejected(event)
+                await self._board.reports.rejected(event)
             case RunnerHello():
                 await self._on_hello(event)
             case RunnerDraining():
@@ -358,23 +358,25 @@ class RunnerLink:
             self._to_send.set()
 
     async def _on_hello(self, hello: RunnerHello) -> None:
-        stored = await self._board.stored(self._environment.id, [task.task_id for task in hello.tasks])
+        stored = await self._board.reports.stored(self._environment.id, [task.task_id for task in hello.tasks])
         events = self._session.resume(stored)
         missing = {event.task_id for event in events if isinstance(event, (TaskLost, TaskNotArrived))}
-        self._held.update(task_id for task_id in self._board.unfinished(self._environment.id) if task_id not in missing)
+        self._held.update(
+            task_id for task_id in self._board.reports.unfinished(self._environment.id) if task_id not in missing
+        )
         for event in events:
             match event:
                 case TaskNotArrived():
-                    await self._board.not_arrived(event.task_id)
+                    await self._board.reports.not_arrived(event.task_id)
                 case TaskLost():
-                    await self._board.lost(
+                    await self._board.reports.lost(
                         event.task_id,
                         reason="the runner lost its memory of this task (it was restarted without its journal);"
                         " whether it ran is not known",
                     )
                 case _:
                     await self._take(event)
-        await self._board.resume(self._environment.id)
+        await self._board.reports.resume(self._environment.id)
         draining = self._links.drained.get(self._environment.id)
         if draining is not None:
             self.send_draining(draining)
@@ -536,7 +538,7 @@ class RunnerLink:
         self._log.info("runner_disconnected", reason=self._end_reason)
         if not mine:
             return
-        self._board.connection_ended(self._environment.id)
+        self._board.reports.connection_ended(self._environment.id)
         self._note(
             "runner.disconnect",
             reason=self._end_reason[:512],

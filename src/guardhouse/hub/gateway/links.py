@@ -22,7 +22,7 @@ from guardhouse.hub.store import environments, heartbeats
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.heartbeats import HeartbeatFacts
 from guardhouse.hub.store.policies import HubPolicyRecord
-from guardhouse.hub.tasks.board import Runner
+from guardhouse.hub.tasks.runners import Runner
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import ApprovalDecision, HubDraining, PolicyLayer, PolicyReport
 

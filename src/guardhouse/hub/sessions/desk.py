@@ -35,7 +35,8 @@ from guardhouse.hub.store import sessions as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.sessions import SessionRecord
 from guardhouse.hub.store.tasks import TaskRecord
-from guardhouse.hub.tasks.board import TaskBoard, TaskRequested
+from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.request import TaskRequested
 
 __all__ = ["ManagedSandboxes", "SessionDesk", "Standing", "Started"]
 

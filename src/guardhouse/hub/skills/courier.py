@@ -28,7 +28,8 @@ from guardhouse.hub.store import skills as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.skill_copies import SkillCopyRecord
 from guardhouse.hub.store.tasks import TaskRecord
-from guardhouse.hub.tasks.board import TaskBoard, TaskRequested
+from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.request import TaskRequested
 from guardhouse.wire.messages_files import FileRead
 
 __all__ = ["SkillCourier", "SkillNotAtHand"]

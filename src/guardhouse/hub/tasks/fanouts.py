@@ -24,8 +24,9 @@ from guardhouse.hub.store import fanouts as store
 from guardhouse.hub.store.fanouts import ChildRecord, FanoutRecord
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 from guardhouse.hub.tasks.asked import check_still_may
-from guardhouse.hub.tasks.board import TaskBoard, TaskRequested
+from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanout_plan import ChildState, FanoutState, decide_next
+from guardhouse.hub.tasks.request import TaskRequested
 
 __all__ = ["FANOUTS_RUNNING_MAX", "Fanouts", "LiveFanout"]
 

@@ -25,7 +25,8 @@ from guardhouse.hub.store import tasks as task_store
 from guardhouse.hub.store.schedules import ScheduleRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.hub.tasks.asked import check_still_may
-from guardhouse.hub.tasks.board import TaskBoard, TaskRequested
+from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.request import TaskRequested
 from guardhouse.hub.tasks.schedule_plan import Due, ScheduleState, Verdict, decide_due
 
 __all__ = ["WAITING_MAX", "Schedules"]
