@@ -18,7 +18,8 @@ from guardhouse.wire.events import (
     WelcomeMissing,
     WentOffline,
 )
-from guardhouse.wire.hub_session import HubSession, StoredState, StoredTask
+from guardhouse.wire.hub_session import HubSession
+from guardhouse.wire.hub_tasks import StoredState, StoredTask
 from guardhouse.wire.runner_session import RunnerSession
 
 __all__ = [
