@@ -21,10 +21,10 @@ import trio
 def seed(state_dir: Path, count: int) -> list[str]:
     """Make the store with ``count`` environments in it and return their tokens."""
     from guardhouse.hub import schema
+    from guardhouse.hub.bootstrap import initialise, open_database
     from guardhouse.hub.config import HubConfig
     from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
     from guardhouse.hub.schema import ACCOUNT_ID
-    from guardhouse.hub.server import initialise, open_database
     from guardhouse.hub.state_dir import StateDir
 
     config = HubConfig(state_dir=state_dir)

@@ -23,8 +23,8 @@ from guardhouse.hub.audit.chain import GENESIS, AuditSigner, canonical_json, lin
 from guardhouse.hub.audit.export import read_export, read_store
 from guardhouse.hub.audit.syslog import parse_syslog
 from guardhouse.hub.audit.verify import Report, verify
+from guardhouse.hub.bootstrap import initialise
 from guardhouse.hub.config import HubConfig
-from guardhouse.hub.server import initialise
 
 EXECS = {
     "ran": [

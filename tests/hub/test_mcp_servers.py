@@ -9,7 +9,7 @@ from tests.hub.support import become_owner, invite
 from tests.support.runner_stub import connect_v1
 
 from guardhouse.hub.config import HubConfig
-from guardhouse.hub.server import change_sealing_key
+from guardhouse.hub.sealing import change_sealing_key
 
 SECRET = "a-secret-of-forty-two"
 WIKI = {

@@ -14,7 +14,8 @@ from tests.support.runner_stub import connect_plain, connect_v1
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.config import HubConfig
-from guardhouse.hub.server import change_sealing_key, open_hub
+from guardhouse.hub.sealing import change_sealing_key
+from guardhouse.hub.server import open_hub
 
 
 async def test_everything_survives_a_restart(start_hub):

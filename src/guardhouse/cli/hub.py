@@ -229,7 +229,7 @@ def hub(
     except SetupError as error:
         click.echo(f"guardhouse hub: {error}", err=True)
         sys.exit(ExitCode.USAGE)
-    from guardhouse.hub.server import run
+    from guardhouse.hub.process import run
 
     token_file = state_dir / "owner.token"
 
@@ -251,7 +251,7 @@ def hub(
 @click.pass_context
 def init(context: click.Context, *, state_dir: Path, database: str | None, as_json: bool) -> None:
     """Make state directory, keys, database and the owner's token without serving."""
-    from guardhouse.hub.server import initialise
+    from guardhouse.hub.bootstrap import initialise
 
     _check_database(context, database)
     initialise(HubConfig(state_dir=state_dir, database=database)).close()
@@ -268,7 +268,7 @@ def init(context: click.Context, *, state_dir: Path, database: str | None, as_js
 @click.pass_context
 def rotate(context: click.Context, *, state_dir: Path, database: str | None) -> None:
     """Seal the runner tokens under a new key. Stop the hub first; tokens stay as they are, runners notice nothing."""
-    from guardhouse.hub.server import change_sealing_key
+    from guardhouse.hub.sealing import change_sealing_key
 
     _check_database(context, database)
     count = change_sealing_key(HubConfig(state_dir=state_dir, database=database))

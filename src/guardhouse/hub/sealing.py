@@ -8,18 +8,23 @@ both, and the next start looks which one opens the store. Runs in the hub, at st
 import secrets
 
 import structlog
+import trio
 from msgspec import structs
 from sqlalchemy import Connection
 
 from guardhouse.errors import SetupError
+from guardhouse.hub.audit.chain import AuditSigner
+from guardhouse.hub.audit.keeper import AuditKeeper
+from guardhouse.hub.bootstrap import open_database
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
 from guardhouse.hub.mcp_servers import mcp_secret_owner
 from guardhouse.hub.state_dir import SEALING_KEY_BYTES, StateDir, write_secret_file
 from guardhouse.hub.store import audit, mcp_servers, tokens
 
-__all__ = ["open_sealer", "rotate_sealing_key"]
+__all__ = ["change_sealing_key", "open_sealer", "rotate_sealing_key"]
 
 _log = structlog.get_logger("guardhouse.hub")
 
@@ -110,3 +115,35 @@ async def rotate_sealing_key(state: StateDir, database: Database) -> int:
         raise
     state.adopt_next_sealing_key()
     return count
+
+
+def change_sealing_key(config: HubConfig) -> int:
+    """Seal every stored runner token under a new key, of a hub that does not run; return how many.
+
+    Raises:
+        SetupError: the hub runs, or a token cannot be opened with the key that is there.
+    """
+
+    async def change() -> int | SetupError:
+        state = StateDir.open(config.state_dir)
+        try:
+            database = open_database(config, state)
+            keeper = AuditKeeper(database, AuditSigner(state.audit_key()), state.audit_head)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(database.run)
+                try:
+                    count = await rotate_sealing_key(state, database)
+                    await keeper.checkpoint()
+                except SetupError as error:
+                    # Raised outside of the nursery, which would wrap it.
+                    return error
+                finally:
+                    database.close()
+        finally:
+            state.close()
+        return count
+
+    found = trio.run(change)
+    if isinstance(found, SetupError):
+        raise found
+    return found

@@ -1,0 +1,70 @@
+"""What a hub does again and again while it serves: write down uses of tokens, delete what its retention ends.
+
+Runs in the hub.
+"""
+
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from guardhouse.hub.authorize import Credentials
+from guardhouse.hub.clock import now_ms
+from guardhouse.hub.database import Database, StoreUnavailable
+from guardhouse.hub.store import approvals, fanouts, people, schedules, sessions, tasks, tokens
+
+__all__ = ["delete_old_tasks", "store_uses"]
+
+_log = structlog.get_logger("guardhouse.hub")
+
+RETENTION_EVERY_S: Final = 3_600.0
+RETENTION_BATCH: Final = 500
+STORE_USES_EVERY_S: Final = 60.0
+
+
+async def store_uses(database: Database, credentials: Credentials) -> None:
+    """Write down, once a minute and for ever, when API tokens and sign-ins were used last."""
+    while True:
+        await trio.sleep(STORE_USES_EVERY_S)
+        tokens_used_ms, sign_ins_used_ms = credentials.take_uses()
+        if not tokens_used_ms and not sign_ins_used_ms:
+            continue
+
+        def store(
+            connection: Connection,
+            tokens_ms: dict[str, int] = tokens_used_ms,
+            sign_ins_ms: dict[str, int] = sign_ins_used_ms,
+        ) -> None:
+            tokens.touch_api_tokens(connection, tokens_ms)
+            for sign_in_id, at_ms in sign_ins_ms.items():
+                people.touch_sign_in(connection, sign_in_id, last_used_ms=at_ms)
+
+        database.write_soon(store)
+
+
+async def delete_old_tasks(database: Database, retention_days: int) -> None:
+    """Delete finished tasks and answered questions older than the retention, for ever; one of 0 deletes none."""
+    while retention_days > 0:
+        before_ms = now_ms() - retention_days * 86_400_000
+        try:
+            deleted = await database.write(
+                partial(tasks.delete_old_tasks, before_ms=before_ms, limit=RETENTION_BATCH), durable=False
+            )
+            for delete in (
+                approvals.delete_old_approvals,
+                fanouts.delete_old_fanouts,
+                schedules.delete_old_schedules,
+            ):
+                await database.write(partial(delete, before_ms=before_ms), durable=False)
+            await database.write(
+                partial(sessions.delete_old_sessions, before_ms=before_ms, limit=RETENTION_BATCH), durable=False
+            )
+        except StoreUnavailable as error:
+            _log.warning("retention_failed", error=str(error))
+            deleted = 0
+        if deleted:
+            _log.info("tasks_deleted", count=deleted, retention_days=retention_days)
+        if deleted < RETENTION_BATCH:
+            await trio.sleep(RETENTION_EVERY_S)
