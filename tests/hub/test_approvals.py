@@ -14,8 +14,9 @@ from tests.hub.support import become_owner, invite
 from tests.support.runner_stub import RunnerStub, connect_v1
 
 from guardhouse.errors import SetupError
-from guardhouse.hub.approvals.desk import EXPLANATION_MAX_BYTES, Rules
 from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_mail, parse_webhook
+from guardhouse.hub.approvals.question import EXPLANATION_MAX_BYTES
+from guardhouse.hub.approvals.rules import Rules
 
 RULE = {"rule": "rm *", "because": "deletes", "place": "ops.yaml:7", "profile": "observe"}
 

@@ -12,7 +12,7 @@ from guardhouse.hub.api.cursors import parse_cursor, render_cursor
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.environment_filter import environment_id_of
 from guardhouse.hub.api.errors import ApiError
-from guardhouse.hub.approvals.desk import Decided, Decider
+from guardhouse.hub.approvals.rules import Decided, Decider
 from guardhouse.hub.audit.policies import policies_of_report
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import reach_of

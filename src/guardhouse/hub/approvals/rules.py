@@ -1,0 +1,112 @@
+"""Who may decide what: the account's rules, what somebody said, and whether they may say it.
+
+Knows no store. Runs in the hub.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from guardhouse.hub.api.errors import ApiError
+from guardhouse.hub.store.approvals import ApprovalRecord, GrantRecord, Vote
+from guardhouse.wire.messages_v1 import ApprovalScope
+
+__all__ = ["Decided", "Decider", "Rules", "already_answered", "check_may_decide", "is_same_voter", "may_cover"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How the account wants it.
+
+    Attributes:
+        two_people: two different people must say yes.
+        own_requests: a person may say yes to what they, or a token of theirs, asked for.
+    """
+
+    two_people: bool = False
+    own_requests: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decider:
+    """Who decides: the id of the token or person, whose it is, what to call them, and whether an admin."""
+
+    id: str
+    person: str | None
+    name: str
+    is_admin: bool
+    is_browser: bool
+    address: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What somebody said. ``for_s`` is how long it holds, for ``session`` and ``rule``."""
+
+    allow: bool
+    scope: ApprovalScope
+    for_s: int | None
+    note: str
+
+
+def check_may_decide(
+    record: ApprovalRecord, said: Decided, by: Decider, *, rules: Rules, owner_of: Callable[[str], str | None]
+) -> None:
+    """Let somebody decide.
+
+    Args:
+        owner_of: returns the id of the person whose API token it is, or None.
+
+    Raises:
+        ApiError: 400 there is no rule to decide for; 403 the rules say that this one may not; 409 it has its answer.
+    """
+    if record.state != "pending":
+        raise already_answered(record)
+    if said.scope is ApprovalScope.RULE and not (record.rule or record.place):
+        raise ApiError(400, "no_rule", "the runner named no rule, so nothing can be said for it", hint="decide once")
+    if not said.allow:
+        return
+    if rules.two_people and by.person is None:
+        raise ApiError(403, "two_people", "two people must approve, and this API token belongs to none", hint="sign in")
+    owner = owner_of(record.requester)
+    mine = by.id == record.requester or (by.person is not None and by.person in {record.requester, owner})
+    if mine and not rules.own_requests:
+        raise ApiError(
+            403, "own_request", "this hub does not let people approve what they asked for", hint="ask a colleague"
+        )
+    if by.id == record.requester and not by.is_browser and not by.is_admin:
+        # An agent's token that could approve for itself would need nobody.
+        raise ApiError(
+            403,
+            "own_request",
+            "an API token cannot approve what it asked for itself",
+            hint="sign in, or use another person's token",
+        )
+
+
+def may_cover(
+    grant: GrantRecord, record: ApprovalRecord, *, rules: Rules, owner_of: Callable[[str], str | None]
+) -> bool:
+    """Whether the rules of today let a grant answer: not one's own where unwanted, and of two where two must."""
+    deciders = set(msgspec.json.decode(grant.deciders, type=list[str]))
+    if grant.verdict != "allow":
+        return True
+    if not rules.own_requests and deciders & {record.requester, owner_of(record.requester)}:
+        return False
+    return not rules.two_people or len(deciders) > 1
+
+
+def is_same_voter(one: Vote, other: Vote) -> bool:
+    """Whether two votes are one person's, or one token's of nobody."""
+    return one.by == other.by or (one.person is not None and one.person == other.person)
+
+
+def already_answered(record: ApprovalRecord) -> ApiError:
+    """Return the refusal of a word that comes after the answer."""
+    return ApiError(
+        409,
+        "already_decided",
+        f"this question is {record.state} already ({record.decided_by_name or record.note or 'no note'})",
+        hint="'guardhouse approval show' has the answer",
+    )
