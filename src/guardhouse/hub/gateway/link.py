@@ -1,8 +1,7 @@
-"""One runner's connection: frames in and out around a `HubSession`, output and results into the store.
+"""One runner's connection: frames in and out around a `HubSession`.
 
-Three tasks share it: the receiver hands frames to the session, the keeper stores what arrived and acknowledges after
-the commit, the sender writes what the session queued. The receiver waits when the keeper falls behind, so a slow disk
-slows the runner's command instead of filling the hub's memory. Runs in the hub.
+Three tasks share it: the receiver hands frames to the session, the `Intake` stores what arrived and acknowledges after
+the commit, the sender writes what the session queued. Runs in the hub.
 """
 
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 import trio
-from sqlalchemy import Connection
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -25,19 +23,17 @@ from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.file_calls import FileCalls
 from guardhouse.hub.gateway.heartbeats import Heartbeats
+from guardhouse.hub.gateway.intake import Intake
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.gateway.pace import FramePace
 from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.presence import ConnectedInstance
 from guardhouse.hub.store import heartbeats
-from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.policies import HubPolicyRecord
-from guardhouse.hub.store.tasks import TaskEnd, TaskRecord, TaskState
+from guardhouse.hub.store.tasks import TaskState
 from guardhouse.hub.tasks.board import TaskBoard
-from guardhouse.hub.tasks.ends import decide_end, finish_and_record
-from guardhouse.hub.tasks.live import LiveTask
 from guardhouse.hub.transport import Probe
-from guardhouse.values import Stream
 from guardhouse.wire import FrameTooLarge, UnsendableMessage, render_frame
 from guardhouse.wire.messages import Message as WireMessage
 from guardhouse.wire.messages import TaskRequest
@@ -76,15 +72,6 @@ __all__ = ["RunnerLink"]
 
 _log = structlog.get_logger("guardhouse.hub.gateway")
 
-# What may wait for the store before the receiver stops reading.
-UNSTORED_MAX_BYTES: Final = 4 * 1024 * 1024
-# Neighbouring pieces of one stream become one row of at most this.
-ROW_MAX_BYTES: Final = 256 * 1024
-# What the hub keeps of one stream of one task, whatever a runner sends (runners cap at the same figure).
-STREAM_MAX_BYTES: Final = limits.CAPTURE_LIMIT_BYTES + 64 * 1024
-# Frames a second that a runner may send for long, and at once; beyond, it is read more slowly.
-FRAMES_PER_S: Final = 2_000.0
-FRAMES_BURST: Final = 4_000.0
 CLOSE_WAIT_S: Final = 2.0
 WARNINGS_LOGGED: Final = 20
 
@@ -114,16 +101,12 @@ class RunnerLink:
         self._desk = desk
         self._links = links
         self._remote_address = remote_address
+        self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
         self._connected_ms = now_ms()
         self._heartbeats = Heartbeats(
             environment=environment, database=database, links=links, remote_address=remote_address
         )
         self._held: set[str] = set()
-        self._unstored: list[OutputReceived | OutputGap | ResultReceived] = []
-        self._unstored_bytes = 0
-        self._storing = trio.Lock()
-        self._room = trio.Event()
-        self._to_store = trio.Event()
         self._to_send = trio.Event()
         self._scope = trio.CancelScope()
         self._close: tuple[int, str] | None = None
@@ -131,7 +114,16 @@ class RunnerLink:
         self._warnings = 0
         self._file_calls = FileCalls()
         self.policies = PolicyCourier(session, database, environment=environment)
-        self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
+        self._intake = Intake(
+            session,
+            database=database,
+            board=board,
+            held=self._held,
+            log=self._log,
+            policies_in_force=lambda: self.policies_in_force,
+            answered=lambda: self._to_send.set(),
+            refuse=self._end_with,
+        )
 
     # What the board and the registry see.
 
@@ -235,13 +227,13 @@ class RunnerLink:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keep)
+                    nursery.start_soon(self._intake.run)
                     nursery.start_soon(self._send)
                     nursery.start_soon(self._watch)
                     await self._begin()
                     await self._receive()
                     # Nothing more is read; what came before is stored all the same.
-                    await self._store()
+                    await self._intake.store()
                     if self._close is not None:
                         await trio.sleep_forever()  # until the sender has said so
                     nursery.cancel_scope.cancel()
@@ -262,7 +254,7 @@ class RunnerLink:
         self._to_send.set()
 
     async def _receive(self) -> None:
-        tokens, refilled_s = FRAMES_BURST, trio.current_time()
+        pace = FramePace()
         try:
             while self._close is None:
                 message = await self._websocket.receive()
@@ -270,18 +262,13 @@ class RunnerLink:
                     self._note_end(message)
                     return
                 now_s = trio.current_time()
-                tokens = min(FRAMES_BURST, tokens + (now_s - refilled_s) * FRAMES_PER_S) - 1
-                refilled_s = now_s
-                if tokens < 0:
-                    await trio.sleep(-tokens / FRAMES_PER_S)
+                await pace.take(now_s)
                 data = message.get("text")
                 for event in self._session.received(message["bytes"] if data is None else data, now_s):
                     await self._take(event)
                 if self._session.backlog:
                     self._to_send.set()
-                while self._unstored_bytes > UNSTORED_MAX_BYTES:
-                    self._room = trio.Event()
-                    await self._room.wait()
+                await self._intake.wait_for_room()
         except PeerError as error:
             self._log.warning("runner_broke_protocol", code=error.code, error=str(error))
             self._end_with(close_code(error), close_reason(error))
@@ -298,10 +285,7 @@ class RunnerLink:
                 peer_time_ms = self._session.peer_time_ms if self._session.is_v1 else None
                 await self._heartbeats.take(event.heartbeat, protocol=self.protocol, peer_time_ms=peer_time_ms)
             case OutputReceived() | OutputGap() | ResultReceived():
-                self._unstored.append(event)
-                if isinstance(event, OutputReceived):
-                    self._unstored_bytes += len(event.data)
-                self._to_store.set()
+                self._intake.take(event)
             case TaskAccepted():
                 self._board.reports.accepted(event)
             case TaskRejected():
@@ -380,103 +364,6 @@ class RunnerLink:
         draining = self._links.drained.get(self._environment.id)
         if draining is not None:
             self.send_draining(draining)
-
-    # Storing.
-
-    async def _keep(self) -> None:
-        while True:
-            await self._to_store.wait()
-            self._to_store = trio.Event()
-            await self._store()
-
-    async def _store(self) -> None:
-        """Store what has arrived, in its order and in one transaction, then acknowledge it."""
-        # Shielded: a commit that memory does not hear of would leave a finished task waiting for its result.
-        with trio.CancelScope(shield=True):
-            async with self._storing:
-                await self._store_batch()
-
-    async def _store_batch(self) -> None:
-        batch, self._unstored = self._unstored, []
-        if not batch:
-            return
-        at_ms = now_ms()
-        rows: dict[str, list[tuple[Stream, int, bytes]]] = {}
-        ends: dict[str, TaskEnd] = {}
-        records: dict[str, TaskRecord] = {}
-        started: list[str] = []
-        received = 0
-        for event in batch:
-            task_id = event.result.task_id if isinstance(event, ResultReceived) else event.task_id
-            live = self._board.find(task_id)
-            if isinstance(event, OutputReceived):
-                received += len(event.data)
-                if live is not None:
-                    if live.record.state in {TaskState.SENT, TaskState.ACCEPTED}:
-                        live.update(state=TaskState.RUNNING, started_ms=at_ms, state_reason=None)
-                        started.append(task_id)
-                    _add_row(rows.setdefault(task_id, []), live, event)
-            elif isinstance(event, OutputGap):
-                if live is not None:
-                    live.notes.append(f"bytes {event.start} to {event.end} of {event.stream} are lost")
-            elif live is not None:
-                live.runner_spans = event.result.spans
-                ends[task_id] = self._end(live, event, at_ms)
-                records[task_id] = live.record
-
-        policies = self.policies_in_force
-
-        def store_all(connection: Connection) -> list[str]:
-            for task_id in started:
-                store.advance_task(
-                    connection,
-                    task_id,
-                    to=TaskState.RUNNING,
-                    since=frozenset({TaskState.SENT, TaskState.ACCEPTED}),
-                    started_ms=at_ms,
-                    state_reason=None,
-                )
-            for task_id, chunks in rows.items():
-                store.store_output(connection, task_id, chunks)
-            return [
-                task_id
-                for task_id, end in ends.items()
-                if finish_and_record(connection, records[task_id], end, actor="runner", policies=policies)
-            ]
-
-        try:
-            finished = await self._database.write(store_all, durable=bool(ends))
-        except StoreUnavailable as error:
-            # Nothing is acknowledged: a v1 runner keeps it and sends it again on its next connection.
-            self._log.error("output_not_stored", error=str(error))
-            self._end_with(1013, "the hub cannot store output now; come back later")
-            return
-        self._unstored_bytes -= received
-        self._room.set()
-        for task_id, chunks in rows.items():
-            live = self._board.find(task_id)
-            if live is not None:
-                sizes = {f"{stream.value}_bytes": offset + len(data) for stream, offset, data in chunks}
-                live.update(**sizes)
-        for event in batch:
-            if isinstance(event, OutputReceived):
-                self._session.output_stored(event.task_id, event.stream, event.end)
-            elif isinstance(event, ResultReceived):
-                task_id = event.result.task_id
-                self._held.discard(task_id)
-                self._session.result_stored(task_id)
-        for task_id in finished:
-            self._board.ended(task_id, ends[task_id])
-        self._to_send.set()
-
-    def _end(self, live: LiveTask, event: ResultReceived, at_ms: int) -> TaskEnd:
-        notes = list(live.notes)
-        for stream, dropped in live.dropped.items():
-            if dropped:
-                notes.append(f"the hub keeps {STREAM_MAX_BYTES} bytes of {stream}; {dropped} more were dropped")
-        if not event.complete:
-            notes.append("the runner sent more output than arrived")
-        return decide_end(event.result, at_ms=at_ms, cancel_asked=live.record.cancel_ms is not None, notes=notes)
 
     # Sending and watching.
 
@@ -558,20 +445,3 @@ class RunnerLink:
             )
         except StoreUnavailable as error:
             self._log.warning("disconnect_not_written", error=str(error))
-
-
-def _add_row(rows: list[tuple[Stream, int, bytes]], live: LiveTask, event: OutputReceived) -> None:
-    """Add a piece to a task's rows: joined to the one before where it goes on, cut at the cap."""
-    offset, data = event.offset - live.dropped[event.stream], event.data
-    fits = max(0, STREAM_MAX_BYTES - offset)
-    if len(data) > fits:
-        live.dropped[event.stream] += len(data) - fits
-        data = data[:fits]
-        if not data:
-            return
-    if rows:
-        stream, start, before = rows[-1]
-        if stream is event.stream and start + len(before) == offset and len(before) + len(data) <= ROW_MAX_BYTES:
-            rows[-1] = (stream, start, before + data)
-            return
-    rows.append((event.stream, offset, data))
