@@ -30,6 +30,7 @@ from guardhouse.hub.managed.freezer import Freezer, _own_group, find_freezer, th
 from guardhouse.hub.managed.host import ManagedHost
 from guardhouse.hub.managed.profile import policy_text, profile_text
 from guardhouse.hub.managed.settings import Domain, ManagedSettings
+from guardhouse.hub.managed.upkeep import SandboxUpkeep
 from guardhouse.policy import decide_operation, load_policy
 from guardhouse.values import Verdict
 
@@ -225,23 +226,23 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
             assert read.status_code == 404
 
         # Its runner is killed: the next task finds another over the same files.
-        child = host._children[environment]
+        child = host.runners.find(environment)
         child._process.kill()
         await child.ended.wait()
         assert await output(await run(session, "cat file")) == "kept\n"
 
         async def gone_on() -> bool:
-            await host.look(environment)
+            await SandboxUpkeep(host).look(environment)
             return (await show())["state"] == "frozen"
 
         # Idle, its whole tree is stopped where it is, and the next task finds the very same runner; where there is no
         # freezer, or too many are frozen already, the runner is ended and another comes. The files are the same.
         for frozen in (8, 0):
-            child = host._children[environment]
+            child = host.runners.find(environment)
             host.settings = replace(sandboxes, idle_s=0.01, frozen=frozen)
             await hub.until(gone_on)
-            stays = frozen > 0 and host.freezer is not None
-            assert (environment in host._children) is stays
+            stays = frozen > 0 and host.runners.freezer is not None
+            assert (host.runners.find(environment) is not None) is stays
             assert (await http.get("/api/v1/managed-sandbox")).json()["frozen"] == stays
             if stays:
                 assert child._group.is_frozen()
@@ -250,9 +251,9 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
             host.settings = sandboxes
             thawed = await run(session, "cat file")
             assert (await output(thawed), thawed["session_notice"]) == ("kept\n", None)
-            assert (host._children[environment] is child) is stays
+            assert (host.runners.find(environment) is child) is stays
         events = (await http.get("/api/v1/audit", params={"action": "sandbox.freeze"})).json()["events"]
-        assert [event["detail"]["in_memory"] for event in events] == [False, host.freezer is not None]
+        assert [event["detail"]["in_memory"] for event in events] == [False, host.runners.freezer is not None]
 
         # Over its quota its tasks are ended, over twice of it it is emptied, and that is said.
         body = {
@@ -262,7 +263,7 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
         task = (await http.post("/api/v1/tasks", json=body)).json()
 
         async def ended() -> bool:
-            await host.look(environment)
+            await SandboxUpkeep(host).look(environment)
             return (await http.get(f"/api/v1/tasks/{task['id']}")).json()["finished"]
 
         await hub.until(ended)
@@ -272,7 +273,7 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
         assert (directory.workspace / "file").exists(), "what is over its quota may be tidied up"
 
         async def emptied() -> bool:
-            await host.look(environment)
+            await SandboxUpkeep(host).look(environment)
             return host.find(environment).state == "reclaimed"
 
         host.settings = replace(sandboxes, size_bytes=4 * MIB)

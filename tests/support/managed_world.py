@@ -21,6 +21,7 @@ from tests.support.runner_process import ACCOUNT
 
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.managed.settings import ManagedSettings
+from guardhouse.hub.managed.upkeep import SandboxUpkeep
 from guardhouse.hub.server import open_hub
 
 LISTED, OTHER, GATEWAY = "93.184.216.34", "93.184.216.35", "93.184.216.1"
@@ -158,13 +159,13 @@ async def main(directory: Path) -> dict[str, str]:
 
             # Taken off the list while it is frozen: the thawed sandbox does not reach it any more.
             host = hub.services.sessions.managed
-            (environment,) = host._records
+            (environment,) = [record.environment_id for record in host.records]
             host.settings = replace(settings, idle_s=0.01)
             with trio.fail_after(60):
                 while host.find(environment).state != "frozen":
-                    await host.look(environment)
+                    await SandboxUpkeep(host).look(environment)
                     await trio.sleep(0.05)
-            told["in memory"] = str(host.frozen)
+            told["in memory"] = str(host.runners.frozen)
             host.settings = settings
             await http_.put("/api/v1/managed-sandbox", json={"domains": []})
             await run("listed before", FETCH, allowed)

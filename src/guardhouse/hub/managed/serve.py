@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS
 from guardhouse.hub.managed.host import ManagedHost
 from guardhouse.hub.managed.settings import ManagedSettings
+from guardhouse.hub.managed.upkeep import SandboxUpkeep
 from guardhouse.hub.services import Services
 from guardhouse.hub.transport import bind_listener, serve_listener
 
@@ -47,7 +48,7 @@ async def serve_managed(
         serve = partial(serve_listener, cast(Any, _Gateway(app)), listener, stop=stop.wait)
         url: str = await nursery.start(serve)
         await host.open(nursery, url=f"ws{url.removeprefix('http')}{GATEWAY_PATHS[0]}")
-        nursery.start_soon(host.run)
+        nursery.start_soon(SandboxUpkeep(host).run)
         try:
             yield host
         finally:
@@ -55,7 +56,7 @@ async def serve_managed(
                 await host.close()
             stop.set()
             nursery.cancel_scope.cancel()
-    await host.tidy()
+    await host.runners.tidy()
 
 
 class _Gateway:
