@@ -203,6 +203,18 @@ async def test_bad_environments_are_refused(hub, body):
     assert set(reply.json()["error"]) == {"code", "message", "hint", "retryable"}
 
 
+async def test_scope_is_fixed(hub):
+    """An environment stays with whom it was made for: a change of scope is refused, and changes nothing else."""
+    await hub.environment()
+    await hub.http.post("/api/v1/teams", json={"name": "payments"})
+    moved = {"tags": ["new"], "scope": {"kind": "team", "team": "payments"}}
+    reply = await hub.http.patch("/api/v1/environments/web-1", json=moved)
+    assert reply.status_code == 400
+    assert "scope" in reply.json()["error"]["message"]
+    found = (await hub.http.get("/api/v1/environments/web-1")).json()
+    assert (found["scope"]["kind"], found["tags"]) == ("account", [])
+
+
 async def test_list_filters_and_pages(hub):
     """Filters narrow, pages join up to the whole, by name."""
     team = (await hub.http.post("/api/v1/teams", json={"name": "payments"})).json()
@@ -215,6 +227,8 @@ async def test_list_filters_and_pages(hub):
         return [one["name"] for one in reply.json()["environments"]]
 
     assert await names(tag="even") == ["web-0", "web-2", "web-4"]
+    (of_team,) = (await hub.http.get("/api/v1/environments", params={"scope": "payments"})).json()["environments"]
+    assert of_team["scope"] == {"kind": "team", "team": "payments"}, "people are shown the team's name"
     assert await names(scope=team["id"]) == await names(scope="payments") == ["web-3"]
     assert await names(scope="account") == ["web-0", "web-1", "web-2", "web-4"]
     assert await names(text="EB-2") == ["web-2"]

@@ -253,3 +253,14 @@ async def test_guide(hub):
     assert found["connect_url"] == created["connect_url"]
     assert created["environment"]["id"] in found["markdown"]
     assert created["token"] not in json.dumps(found)
+
+
+async def test_addresses_come_from_the_configuration(start_hub):
+    """Behind a proxy the guide and the answers name the address that the operator set, not the socket's."""
+    async with start_hub(public_url="https://hub.example.com/base/") as hub:
+        created = await hub.environment()
+        assert created["connect_url"].startswith("wss://hub.example.com/base/")
+        guide = (await hub.http.get("/api/v1/environments/web-1/guide")).json()
+        assert guide["connect_url"] == created["connect_url"]
+        assert "hub.example.com" in guide["markdown"]
+        assert "127.0.0.1" not in guide["markdown"]
