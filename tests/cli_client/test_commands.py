@@ -330,7 +330,7 @@ async def test_hub_command_serves_and_stops(tmp_path):
     )
     assert process.stderr is not None
     seen = b""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while b"listening on http" not in seen:
             seen += await process.stderr.receive_some(65_536)
         process.terminate()

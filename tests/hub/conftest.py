@@ -33,6 +33,7 @@ from guardhouse.hub.server import RunningHub, open_hub
 ON_ONE = {
     "test_approvals_with_runner": "what real runners do; test_approvals asks the store",
     "test_asking_operations": "what real runners do; test_approvals asks the store",
+    "test_hard_starts": "what the files of a state directory do; test_postgresql has its server's",
     "test_killed_at_each_step": "eight hubs; the long form has GUARDHOUSE_TEST_STORE",
     "test_managed": "what real sandboxes do, for half a minute; test_managed_store asks the store",
     "test_mcp_door": "what counts calls is in memory",

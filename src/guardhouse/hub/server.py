@@ -32,7 +32,7 @@ from guardhouse.hub.sealing import open_sealer
 from guardhouse.hub.services import Services
 from guardhouse.hub.state_dir import StateDir
 from guardhouse.hub.transport import Listener, bind_listener, load_certificate, serve_listener, server_context
-from guardhouse.hub.upkeep import delete_old_tasks, store_uses
+from guardhouse.hub.upkeep import delete_old_tasks, look_at_certificate, store_uses, watch_certificate
 
 __all__ = ["RunningHub", "open_hub"]
 
@@ -61,6 +61,7 @@ class RunningHub:
             _log.error("certificate_not_reloaded", error=str(error))
         else:
             _log.info("certificate_reloaded", path=str(config.tls_certificate))
+            look_at_certificate(config.tls_certificate)
 
 
 @asynccontextmanager
@@ -88,10 +89,11 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         async with trio.open_nursery() as writing:
             await writing.start(database.run)
             try:
+                keeper = AuditKeeper(database, signer, state.audit_head)
+                await keeper.check_store()
                 if await ensure_owner_token(database, state):
                     _log.info("owner_token_written", path=str(state.owner_token_file))
                 sealer = await open_sealer(state, database)
-                keeper = AuditKeeper(database, signer, state.audit_head)
                 await keeper.start(version=__version__)
                 public_url = (config.public_url or listener.url).rstrip("/")
                 owner_link = await make_owner_link(database, public_url, state)
@@ -143,6 +145,8 @@ async def _serving(
         if config.audit_syslog is not None:
             background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
         background.start_soon(delete_old_tasks, database, config.retention_days)
+        if config.tls_certificate is not None:
+            background.start_soon(watch_certificate, config.tls_certificate)
         async with trio.open_nursery() as serving, mcp_endpoint(services) as (endpoint, attach):
             app = attach(build_app(services, mcp=endpoint, on_broken_promise=on_broken_promise))
             # Starlette's and Hypercorn's types for one and the same ASGI differ in form only.

@@ -137,14 +137,17 @@ class StateDir:
     def audit_key(self) -> bytes:
         """Return the seed of the key that the audit log is signed with; make it at the first start (0600).
 
-        A key that is missing although the log was signed is noticed by `guardhouse.hub.audit.keeper`.
-
         Raises:
-            SetupError: the file has the wrong length, or is open to others.
+            SetupError: the file has the wrong length or is open to others; or it is missing and the log was signed.
         """
         path = self.path / "audit.key"
         key = _read_key(path, "audit key", AUDIT_KEY_BYTES)
         if key is None:
+            if self.audit_head.exists():
+                raise SetupError(
+                    f"audit key {str(path)!r} is missing, and the audit log was signed with it (audit.head is there);"
+                    " restore it from the backup that the database is from"
+                )
             key = secrets.token_bytes(AUDIT_KEY_BYTES)
             write_secret_file(path, key)
         return key

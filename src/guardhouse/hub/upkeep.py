@@ -1,27 +1,51 @@
-"""What a hub does again and again while it serves: write down uses of tokens, delete what its retention ends.
+"""What a hub does again and again while it serves: note uses of tokens, delete old rows, look at its certificate.
 
 Runs in the hub.
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
 from sqlalchemy import Connection
 
+from guardhouse.errors import SetupError
 from guardhouse.hub.authorize import Credentials
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.store import approvals, fanouts, people, schedules, sessions, tasks, tokens
+from guardhouse.hub.transport import certificate_notice, read_validity
 
-__all__ = ["delete_old_tasks", "store_uses"]
+__all__ = ["delete_old_tasks", "look_at_certificate", "store_uses", "watch_certificate"]
 
 _log = structlog.get_logger("guardhouse.hub")
 
 RETENTION_EVERY_S: Final = 3_600.0
 RETENTION_BATCH: Final = 500
 STORE_USES_EVERY_S: Final = 60.0
+CERTIFICATE_EVERY_S: Final = 86_400.0
+
+
+def look_at_certificate(certificate: Path) -> None:
+    """Log when the hub's certificate is over, not yet valid, or over soon."""
+    try:
+        notice = certificate_notice(read_validity(certificate), now_ms=now_ms())
+    except SetupError as error:
+        _log.error("certificate_not_read", error=str(error))
+        return
+    if notice is not None:
+        event, details = notice
+        tell = _log.warning if event == "certificate_ends_soon" else _log.error
+        tell(event, path=str(certificate), **details)
+
+
+async def watch_certificate(certificate: Path) -> None:
+    """Look at the certificate now and once a day, for ever."""
+    while True:
+        await trio.to_thread.run_sync(look_at_certificate, certificate)
+        await trio.sleep(CERTIFICATE_EVERY_S)
 
 
 async def store_uses(database: Database, credentials: Credentials) -> None:

@@ -55,6 +55,21 @@ class AuditKeeper:
         self._head_file = head_file
         self._signed_seq = 0
 
+    async def check_store(self) -> None:
+        """Refuse a store that has lost everything; must come before anything is written to it.
+
+        Raises:
+            SetupError: it has no audit record, and some were signed; or ``audit.head`` is broken.
+        """
+        head = read_head_file(self._head_file)
+        last, _ = await self._database.read(audit.read_audit_head)
+        if head is not None and last == 0:
+            raise SetupError(
+                f"the store is empty, and {str(self._head_file)!r} says that {head.seq} audit records were signed: the"
+                " database was lost, emptied, or is another one; bring it back ('guardhouse hub restore' takes a"
+                " backup), or move audit.head away to start anew with nothing"
+            )
+
     async def start(self, *, version: str) -> None:
         """Compare the store with what was signed last, and record that the hub has started.
 
