@@ -22,10 +22,10 @@ import trio
 from starlette.websockets import WebSocket
 
 from guardhouse.hub.config import HubConfig
-from guardhouse.hub.gateway import link
+from guardhouse.hub.gateway import intake
 from guardhouse.hub.logs import configure_logs
 from guardhouse.hub.server import open_hub
-from guardhouse.hub.tasks.board import TaskBoard
+from guardhouse.hub.tasks.dispatch import Dispatcher
 from guardhouse.wire.session import HubSession
 
 PR_SET_PDEATHSIG = 1
@@ -55,7 +55,7 @@ def die_at(step: str, count: int) -> None:
 
         return call
 
-    send, receive, finish = WebSocket.send, WebSocket.receive, link.finish_and_record
+    send, receive, finish = WebSocket.send, WebSocket.receive, intake.finish_and_record
 
     async def send_and_die(self: WebSocket, message: Any) -> None:
         await send(self, message)
@@ -75,11 +75,11 @@ def die_at(step: str, count: int) -> None:
         return done
 
     for owner, name, instead in (
-        (TaskBoard, "_send", before(TaskBoard._send, "task stored, not sent")),
+        (Dispatcher, "send", before(Dispatcher.send, "task stored, not sent")),
         (HubSession, "result_stored", before(HubSession.result_stored, "result stored, not acknowledged")),
         (WebSocket, "send", send_and_die),
         (WebSocket, "receive", receive_and_die),
-        (link, "finish_and_record", finish_and_die),
+        (intake, "finish_and_record", finish_and_die),
     ):
         setattr(owner, name, instead)
 
