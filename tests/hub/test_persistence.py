@@ -143,10 +143,10 @@ async def test_plain_task_that_may_not_have_arrived(start_hub, monkeypatch):
         await hub.until(runs)
         await runner.result(answered["id"], exit_code=3)
         assert (await hub.result(answered["id"]))["exit_code"] == 3
-        await hub.hub.services.board.sweep()
+        await hub.hub.services.board.deadlines.sweep()
         assert (await runner.expect("task.cancel"))["task_id"] == silent["id"]
         monkeypatch.setattr("guardhouse.hub.tasks.sweep.CANCEL_GRACE_S", 0.0)
-        await hub.hub.services.board.sweep()
+        await hub.hub.services.board.deadlines.sweep()
         found = await hub.result(silent["id"])
         assert (found["state"], found["error_code"]) == ("lost", "lost")
         assert "two minutes" in found["state_reason"]
