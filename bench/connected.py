@@ -11,7 +11,8 @@ again. Says on standard error how far it is; prints one JSON object, indented un
 * ``idle``: the hub's resident memory (KiB, and KiB for each runner above an empty hub) and share of one core;
 * ``dispatch``: one task at a time to runners at random, then 16 at a time;
 * ``restart``: ``kill -9`` of the hub under tasks and a new start on the same state: seconds until it answers and until
-  all are back, peak memory, the slowest task asked for meanwhile of a runner at random (back or not yet);
+  all are back, peak memory; tasks asked for meanwhile of a runner at random: of one that is back at once (``returned``,
+  with p50, p99 and the slowest), of others the slowest, most of which is the time until that runner is back;
 * ``tasks``: every task of the run. ``stored`` in the hub's database, ``acknowledged`` to whoever asked, ``started`` by
   the runners' own record. To be 0: ``started_twice``, ``started_and_not_stored``, ``acknowledged_and_not_stored``,
   ``ended_twice``, ``results_lost`` (started, answered, and ended otherwise than the runner said), and after
@@ -240,20 +241,28 @@ class Measurement:
         note(f"{name}: {self.found[name]}")
 
     async def ask(
-        self, http: httpx2.AsyncClient, *, command: str = "true", wait_s: float = 60, key: str | None = None
+        self,
+        http: httpx2.AsyncClient,
+        *,
+        command: str = "true",
+        wait_s: float = 60,
+        key: str | None = None,
+        queue_s: float = 120,
     ) -> str:
-        """Ask for one task of a runner at random and return its state."""
+        """Ask for one task of a runner at random and return its state; ``away`` where it is, and ``queue_s`` is 0."""
         key = key or f"bench-{len(self.asked)}-{random.randrange(1 << 48)}"
         self.asked.add(key)
         body = {
             "environment_id": f"host-{random.Random(key).randrange(self.runners):06}",
             "operation": "bash",
             # The hub waits so long, and a minute of grace, for a task whose runner never answers.
-            "args": {"command": command, "timeout_s": 1},
-            "queue_s": 120,
+            "args": {"command": command, "timeout": 1},
+            "queue_s": queue_s,
             "idempotency_key": key,
         }
         reply = await http.post("/api/v1/tasks", params={"wait_s": wait_s}, json=body)
+        if reply.status_code == 409 and not queue_s:
+            return "away"
         reply.raise_for_status()
         task = reply.json()
         self.acknowledged.add(task["id"])
@@ -300,30 +309,33 @@ class Measurement:
     async def come_back(self, fleet: Fleet, began_s: float) -> None:
         note(f"the next hub answers after {self.hub.started_s:.1f} s")
         before = await fleet.counts()
-        meanwhile: list[float] = []
+        meanwhile: dict[str, list[float]] = {"returned": [], "away": []}
         async with self.client() as http:
             is_over = trio.Event()
 
-            async def ask_until_answered(command: str, *, key: str, wait_s: float) -> str:
+            async def ask_until_answered(command: str, *, key: str, wait_s: float, queue_s: float = 120) -> str:
                 # The kernel may reset connections while more come than are accepted: then with the same key again.
                 while True:
                     try:
-                        return await self.ask(http, command=command, key=key, wait_s=wait_s)
+                        return await self.ask(http, command=command, key=key, wait_s=wait_s, queue_s=queue_s)
                     except httpx2.TransportError:
                         await trio.sleep(random.uniform(0, 2))
 
             async def ask_meanwhile() -> None:
                 while not is_over.is_set():
-                    began = time.perf_counter()
-                    state = await ask_until_answered("true", key=f"meanwhile-{random.randrange(1 << 48)}", wait_s=60)
+                    key, began = f"meanwhile-{random.randrange(1 << 48)}", time.perf_counter()
+                    found, state = "returned", await ask_until_answered("true", key=key, wait_s=60, queue_s=0)
+                    if state == "away":
+                        found, state = "away", await ask_until_answered("true", key=key, wait_s=60)
                     if state == "succeeded":
-                        meanwhile.append(time.perf_counter() - began)
-                    await trio.sleep(0.5)
+                        meanwhile[found].append(time.perf_counter() - began)
+                    await trio.sleep(0.2)
 
             async with trio.open_nursery() as nursery:
                 for key, command in self.unanswered.items():
                     nursery.start_soon(partial(ask_until_answered, command, key=key, wait_s=0))
-                nursery.start_soon(ask_meanwhile)
+                for _ in range(4):
+                    nursery.start_soon(ask_meanwhile)
                 took_s = await fleet.until_connected(self.runners, began_s=began_s)
                 peak_kib = self.hub.memory_kib("VmHWM")
                 is_over.set()
@@ -333,8 +345,11 @@ class Measurement:
             "all_back_s": round(took_s, 1),
             "hub_processor_s": round(self.hub.processor_s(), 1),
             "peak_kib": peak_kib,
-            "tasks_meanwhile": len(meanwhile),
-            "task_meanwhile_slowest_s": round(max(meanwhile), 2) if meanwhile else None,
+            "tasks_of_returned": len(meanwhile["returned"]),
+            "task_of_returned": milliseconds(meanwhile["returned"]) if len(meanwhile["returned"]) > 1 else None,
+            "task_of_returned_slowest_s": round(max(meanwhile["returned"], default=0.0), 2),
+            "tasks_of_away": len(meanwhile["away"]),
+            "task_of_away_slowest_s": round(max(meanwhile["away"], default=0.0), 2),
             "dials_each": round((after["dials"] - before["dials"]) / self.runners, 2),
             "refusals": {
                 status: count - before["refusals"].get(status, 0) for status, count in after["refusals"].items()

@@ -153,7 +153,7 @@ class Campaign:
             while not self.is_over:
                 key, status = secrets.token_hex(8), random.randrange(100)
                 self.asked[key] = status
-                args = {"command": f"exit {status}", "timeout_s": 600}
+                args = {"command": f"exit {status}", "timeout": 600}
                 body = {"environment_id": f"host-{random.randrange(len(KINDS))}", "operation": "bash", "args": args}
                 body |= {"queue_s": 600, "idempotency_key": key}
                 while True:
@@ -238,6 +238,7 @@ async def test_every_task_is_counted_wherever_the_hub_was_killed(tmp_path, store
         if state == "succeeded":
             assert (exit_code, reason, ends) == (campaign.asked[key], None, 1), task_id
         else:
-            # Stored as sent for the plain runner, and the hub was killed before it was on the wire.
-            assert (environment, state, ends) == (PLAIN, "sent", 0), task_id
+            # Stored as sent for the plain runner, and the hub was killed before it was on the wire: in a long run some
+            # have been given up meanwhile.
+            assert (environment, state, ends) in {(PLAIN, "sent", 0), (PLAIN, "lost", 1)}, task_id
             assert "cannot say" in reason
