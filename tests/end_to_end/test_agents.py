@@ -3,7 +3,8 @@
 The agents themselves are looked for in the directory that GUARDHOUSE_AGENTS names, such as npm's `node_modules/.bin`;
 without it the walk is gone by a plain agent of our own, whose model sees the text of a result and nothing else:
 
-    npm install @anthropic-ai/claude-code @openai/codex opencode-ai @google/gemini-cli @qwen-code/qwen-code
+    npm install @anthropic-ai/claude-code @openai/codex opencode-ai @google/gemini-cli \
+        @modelcontextprotocol/inspector
     GUARDHOUSE_AGENTS=$PWD/node_modules/.bin python -m pytest tests/end_to_end/test_agents.py
 """
 
@@ -23,12 +24,13 @@ from demo.local_system import LocalSystem
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from tests.end_to_end.agents.clients import AGENTS, NAME, Hub
-from tests.end_to_end.agents.model_server import ModelServer, Script
-from tests.end_to_end.agents.walk import TOOLS, missing, next_call
+from tests.end_to_end.agents.model_server import Call, ModelServer, Script
+from tests.end_to_end.agents.walk import TOOLS, Walk
 
 HOST = "end-to-end"
 WALK_MAX_S = 300.0
 DIRECTORY = os.environ.get("GUARDHOUSE_AGENTS", "")
+INSPECTOR = shutil.which("mcp-inspector", path=DIRECTORY) if DIRECTORY else None
 INSTALLED = [name for name, agent in AGENTS.items() if DIRECTORY and shutil.which(agent.program, path=DIRECTORY)]
 
 # A server of the older era in a few lines, since the machine's own Python has no SDK behind the wall.
@@ -54,6 +56,17 @@ for line in sys.stdin:
 """
 
 
+def hub_of(system: LocalSystem) -> Hub:
+    """What a user of the system has in hand."""
+    return Hub(
+        url=system.url,
+        token=system.api_token,
+        token_file=str(system.api_token_file),
+        ca_file=str(system.ca_file),
+        guardhouse=str(Path(sys.executable).with_name("guardhouse")),
+    )
+
+
 @pytest.fixture(scope="module")
 def shouter(system: LocalSystem) -> Iterator[None]:
     """A record of an MCP server on the machine, which the walk calls by its name."""
@@ -66,8 +79,8 @@ def shouter(system: LocalSystem) -> Iterator[None]:
 
 async def test_the_walk_of_a_plain_agent(system: LocalSystem, shouter: None) -> None:
     """A model that is shown the text of each result, and nothing else, gets by it to the end of the walk."""
-    place = "walk-plain"
-    script = Script(next_call(HOST, place=place))
+    walk = Walk(HOST, "walk-plain")
+    script = Script(walk.next_call)
     context = ssl.create_default_context(cafile=system.ca_file)
     headers = {"authorization": f"Bearer {system.api_token}"}
     messages: list[dict[str, Any]] = []
@@ -96,7 +109,50 @@ async def test_the_walk_of_a_plain_agent(system: LocalSystem, shouter: None) -> 
                 text = "\n".join(block.text for block in found.content if block.type == "text")
                 messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
     assert {tool.name for tool in listed} == TOOLS, "the walk is over every tool"
-    assert missing(HOST, script.brought, place=place) == []
+    assert walk.missing(script.brought) == []
+
+
+@pytest.mark.skipif(INSPECTOR is None, reason="no mcp-inspector in the directory that GUARDHOUSE_AGENTS names")
+@pytest.mark.parametrize("way", ["https", "stdio"])
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_the_inspector(system: LocalSystem, shouter: None, tmp_path: Path, era: str, way: str) -> None:
+    """The official inspector's command line goes the same walk, a process a call, and finds no fault with a schema."""
+    hub = hub_of(system)
+    words = [str(INSPECTOR), "--cli", "--protocol-era", era, "--format", "json", "-q", "--connect-timeout", "60000"]
+    if way == "https":
+        words += ["--transport", "http", "--server-url", f"{hub.url}/mcp", "--header", f"Authorization: {hub.bearer}"]
+    else:
+        pairs = [word for name, value in hub.variables().items() for word in ("-e", f"{name}={value}")]
+        words += [*pairs, hub.guardhouse, "mcp"]
+
+    def inspect(*more: str) -> str:
+        ran = subprocess.run(
+            [*words, *more],
+            env={
+                "HOME": str(tmp_path),
+                "PATH": f"{DIRECTORY}:{os.environ.get('PATH', '')}",
+                "NODE_EXTRA_CA_CERTS": hub.ca_file,
+            },
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=WALK_MAX_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        return f"{ran.stdout}\n{ran.stderr}"
+
+    listed = inspect("--method", "tools/list", "--strict")
+    assert [name for name in TOOLS if f'"{name}"' not in listed] == [], listed
+    assert "error-severity" not in listed
+    walk = Walk(HOST, f"walk-inspector-{era}-{way}", follows_tasks=era == "modern")
+    brought: list[tuple[Call, str]] = []
+    while (call := walk.next_call(brought)) is not None:
+        arguments = json.dumps(call.arguments)
+        brought.append(
+            (call, inspect("--method", "tools/call", "--tool-name", call.tool, "--tool-args-json", arguments))
+        )
+    assert walk.missing(brought) == []
 
 
 @pytest.mark.parametrize("way", ["https", "stdio"])
@@ -104,15 +160,9 @@ async def test_the_walk_of_a_plain_agent(system: LocalSystem, shouter: None) -> 
 def test_an_agent(system: LocalSystem, shouter: None, tmp_path: Path, name: str, way: str) -> None:
     """An agent of somebody else's, set up by our lines, calls every tool, and its model is told what it has to be."""
     agent = AGENTS[name]
-    hub = Hub(
-        url=system.url,
-        token=system.api_token,
-        token_file=str(system.api_token_file),
-        ca_file=str(system.ca_file),
-        guardhouse=str(Path(sys.executable).with_name("guardhouse")),
-    )
-    place = f"walk-{agent.program}-{way}"
-    script = Script(next_call(HOST, place=place))
+    hub = hub_of(system)
+    walk = Walk(HOST, f"walk-{agent.program}-{way}")
+    script = Script(walk.next_call)
     with ModelServer(script, server=NAME) as model:
         setup = agent.set_up(tmp_path, hub, model.url, way == "stdio")
         environ = {"HOME": str(tmp_path), "PATH": f"{DIRECTORY}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
@@ -128,4 +178,4 @@ def test_an_agent(system: LocalSystem, shouter: None, tmp_path: Path, name: str,
             )
             assert ran.returncode == 0, (ran.stdout[-2_000:], ran.stderr[-2_000:])
     assert script.offered.keys() == TOOLS, "every tool is offered to the model"
-    assert missing(HOST, script.brought, place=place) == [], (ran.stdout[-2_000:], ran.stderr[-2_000:])
+    assert walk.missing(script.brought) == [], (ran.stdout[-2_000:], ran.stderr[-2_000:])

@@ -49,6 +49,14 @@ def test_words_and_addresses_are_not(part: dict[str, object]) -> None:
     assert len(describe_block(part | {"name": "x" * 10_000}).model_dump_json()) < 1_000
 
 
+def test_blocks_are_bounded_together() -> None:
+    """What is beyond 512 KiB is described only; a smaller one after it still goes."""
+    large = {"type": "image", "mimeType": "image/png", "data": base64.b64encode(bytes(300_000)).decode()}
+    small = {"type": "image", "mimeType": "image/png", "data": PNG}
+    assert [len(block.data) for block in blocks_of([large, large, small])] == [400_000, len(PNG)]
+    assert describe_block(large).bytes == 300_000
+
+
 def test_structured_content_is_within_the_budget() -> None:
     """Whole or not at all, and then it is said; what it takes, the text beside it does not get."""
     notes: list[str] = []

@@ -59,7 +59,13 @@ def test_show_names_every_entry_of_our_own_processes(name):
 def test_list_and_doctor_name_our_own_processes():
     """Both say which processes confine themselves; doctor says with what."""
     assert set(json.loads(invoke(sandbox, "list", "--json").output)["own_processes"]) == set(OWN)
-    assert set(json.loads(invoke(doctor, "--json").output)["own_processes"]) == set(OWN)
+    told = json.loads(invoke(doctor, "--json").output)
+    assert set(told["own_processes"]) == set(OWN)
+    # Whether a hub could freeze idle sandboxes: by one of the two, or why by none; the person is told the same.
+    freezing = told["managed_freezing"]
+    assert freezing["cgroup_version"] in (1, 2) or freezing["why"]
+    word = "in memory, by cgroup v" if freezing["cgroup_version"] else "ends the runners of idle managed sandboxes: "
+    assert word in invoke(doctor).output
     assert "runner         confines itself" in invoke(doctor).output
 
 

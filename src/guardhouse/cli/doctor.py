@@ -1,9 +1,11 @@
 """`guardhouse doctor`: which layers of the wall this host gives, what is missing, what to do, which profiles run.
 
-Wiring of `kernel.probe` (the answers) and `sandbox` (what each profile requires). Changes nothing.
+Wiring of `kernel.probe` (the answers) and `sandbox` (what each profile requires), and of the hub's freezer for managed
+sandboxes. Changes nothing but a control group, made for a trial and removed.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ import click
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.data_files import shipped_directory
 from guardhouse.errors import SetupError
+from guardhouse.hub.managed.freezer import find_freezer
 from guardhouse.kernel.probe import HostFeatures, probe_host
 from guardhouse.sandbox.compile import missing_layers
 from guardhouse.sandbox.compile_process import lacking_layers
@@ -35,6 +38,14 @@ class ProfileHealth:
     missing: dict[str, str]
     weaker: tuple[str, ...]
     without_gate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Freezing:
+    """By which version of control groups a hub started from here could freeze an idle sandbox; None and ``why`` not."""
+
+    version: int | None
+    why: str
 
 
 # What becomes, without an exec gate, of a command that gate one's reading of the text leaves undecided.
@@ -63,13 +74,17 @@ def doctor(context: click.Context, *, profile: str, as_json: bool) -> None:
         chosen = _examine(profile, directory, features, compiler)
         healths.append(chosen)
     own = [_examine_process(process, features, compiler) for process in read_library(directory).processes.values()]
+    freezing = _examine_freezing()
     runs = not chosen.missing and not any(health.missing for health in own)
     if as_json:
         data = _as_data(features, compiler, healths, chosen)
-        click.echo(json.dumps(data | {"own_processes": _healths_as_data(own), "runs": runs}))
+        frozen = {"cgroup_version": freezing.version, "why": freezing.why}
+        more = {"own_processes": _healths_as_data(own), "managed_freezing": frozen, "runs": runs}
+        click.echo(json.dumps(data | more))
     else:
         _print(features, compiler, healths)
         _print_processes(own)
+        _print_freezing(freezing)
     context.exit(ExitCode.OK if runs else ExitCode.FAILED)
 
 
@@ -102,6 +117,23 @@ def _examine_process(process: ProcessProfile, features: HostFeatures, compiler: 
         lacking["seccomp"] = compiler
     missing = {layer: why for layer, why in lacking.items() if layer in process.requires}
     return ProfileHealth(process.name, missing, tuple(layer for layer in lacking if layer not in missing))
+
+
+def _examine_freezing() -> Freezing:
+    """Try the freezer as a hub would, in a group of this process's own."""
+    freezer, why = find_freezer(Path(f"/doctor/{os.getpid()}"))
+    if freezer is None:
+        return Freezing(None, why)
+    freezer.close()
+    return Freezing(freezer.version, "")
+
+
+def _print_freezing(freezing: Freezing) -> None:
+    click.echo()
+    if freezing.version is None:
+        click.echo(f"  a hub started from here ends the runners of idle managed sandboxes: {freezing.why}")
+    else:
+        click.echo(f"  a hub started from here freezes idle managed sandboxes in memory, by cgroup v{freezing.version}")
 
 
 def _print_processes(healths: list[ProfileHealth]) -> None:

@@ -19,6 +19,8 @@ __all__ = ["blocks_of", "describe_block"]
 # RFC 6838, 4.2: what a type and a subtype may be made of.
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
 _SHOWN_CHARS: Final = 200
+# Of base64, all blocks together: clients give up on an event of more than 1 MiB, of which the text is a part.
+_BLOCKS_MAX_CHARS: Final = 512 * 1024
 
 
 def describe_block(block: Mapping[str, Any]) -> PartAnswer:
@@ -36,13 +38,17 @@ def describe_block(block: Mapping[str, Any]) -> PartAnswer:
 
 
 def blocks_of(parts: Iterable[Mapping[str, Any]]) -> list[ContentBlock]:
-    """Return the blocks that may be handed on: valid base64 of a valid media type."""
+    """Return the blocks that may be handed on: valid base64 of a valid media type, 512 KiB of it at most."""
     blocks: list[ContentBlock] = []
+    left_chars = _BLOCKS_MAX_CHARS
     for part in parts:
         data = _data(part)
         if data is None:
             continue
         encoded = base64.b64encode(data).decode()
+        if len(encoded) > left_chars:
+            continue
+        left_chars -= len(encoded)
         media = _media_type(part)
         match part.get("type"):
             case "image" if media.startswith("image/"):

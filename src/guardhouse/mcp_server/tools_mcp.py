@@ -72,6 +72,9 @@ def register(server: MCPServer[Any], operations: Operations) -> None:
         path = result.get("file_path")
         how = f"read_file has the whole at {path}" if path else "max_output_tokens shows more; ask the tool for less"
         parts = result.get("parts", [])
+        blocks = blocks_of(parts)
+        if len(blocks) < sum(describe_block(part).bytes is not None for part in parts):
+            notes.append("content that is too large, or not what it says it is, was left out: parts names all of it")
         shown = take_excerpt(text, budget_tokens=max_output_tokens, how_to_read_on=how)
         source = f"{where.environment_name}:{name}"
         if result.get("is_error"):
@@ -90,7 +93,7 @@ def register(server: MCPServer[Any], operations: Operations) -> None:
             notes=notes,
         )
         lines = [fence(shown.text, source=source), *(f"note: {note}" for note in notes)]
-        return answer(found, "\n".join(lines), blocks=blocks_of(parts))
+        return answer(found, "\n".join(lines), blocks=blocks)
 
 
 def within(structured: Any, budget_tokens: int, notes: list[str]) -> tuple[Any, int]:

@@ -85,6 +85,10 @@ def _claude_code(_home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
             "ANTHROPIC_BASE_URL": model,
             "ANTHROPIC_API_KEY": "none",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            # Without a person it would begin before a server that is slow to start has said what it has.
+            "MCP_CONNECTION_NONBLOCKING": "0",
+            "MCP_CONNECT_TIMEOUT_MS": "120000",
+            "MCP_TIMEOUT": "120000",
             "NODE_EXTRA_CA_CERTS": hub.ca_file,
         },
     )
@@ -100,7 +104,8 @@ def _codex(home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
         'model = "scripted"\nmodel_provider = "scripted"\n'
         f'[model_providers.scripted]\nname = "scripted"\nbase_url = "{model}/v1"\nwire_api = "responses"\n'
         # Without a person nobody else can agree to a tool that is not read-only.
-        f'[mcp_servers.{NAME}]\ndefault_tools_approval_mode = "approve"\n{server}'
+        f'[mcp_servers.{NAME}]\ndefault_tools_approval_mode = "approve"\n'
+        f"startup_timeout_sec = 120\nrequired = true\n{server}"
     )
     path = home / ".codex" / "config.toml"
     path.parent.mkdir()
@@ -119,7 +124,7 @@ def _opencode(home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
         server = {"type": "remote", "url": f"{hub.url}/mcp", "headers": headers, "oauth": False}
     provider = {"npm": "@ai-sdk/openai-compatible", "options": {"baseURL": f"{model}/v1", "apiKey": "none"}}
     config = {
-        "mcp": {NAME: {**server, "enabled": True}},
+        "mcp": {NAME: {**server, "enabled": True, "timeout": 120_000}},
         "provider": {"scripted": {**provider, "models": {"scripted": {"tool_call": True}}}},
         "model": "scripted/scripted",
         "small_model": "scripted/scripted",
@@ -131,15 +136,13 @@ def _opencode(home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
     )
 
 
-def _of_gemini(hub: Hub, bridge: bool) -> dict[str, Any]:
-    if bridge:
-        return {NAME: {"command": hub.guardhouse, "args": ["mcp"], "env": hub.variables(), "trust": True}}
-    return {NAME: {"httpUrl": f"{hub.url}/mcp", "headers": {"Authorization": hub.bearer}, "trust": True}}
-
-
 def _gemini(home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
+    if bridge:
+        server: dict[str, Any] = {"command": hub.guardhouse, "args": ["mcp"], "env": hub.variables()}
+    else:
+        server = {"httpUrl": f"{hub.url}/mcp", "headers": {"Authorization": hub.bearer}}
     settings = {
-        "mcpServers": _of_gemini(hub, bridge),
+        "mcpServers": {NAME: {**server, "trust": True, "timeout": 120_000}},
         "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
         "privacy": {"usageStatisticsEnabled": False},
     }
@@ -154,28 +157,9 @@ def _gemini(home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
     )
 
 
-def _qwen(home: Path, hub: Hub, model: str, bridge: bool) -> Setup:
-    settings = {
-        "mcpServers": _of_gemini(hub, bridge),
-        "security": {"auth": {"selectedType": "openai"}},
-        "privacy": {"usageStatisticsEnabled": False},
-    }
-    _write_json(home / ".qwen" / "settings.json", settings)
-    return Setup(
-        command=("qwen", "--yolo", "-p", "Walk."),
-        environment={
-            "OPENAI_API_KEY": "none",
-            "OPENAI_BASE_URL": f"{model}/v1",
-            "OPENAI_MODEL": "scripted",
-            "NODE_EXTRA_CA_CERTS": hub.ca_file,
-        },
-    )
-
-
 AGENTS: Final[dict[str, Agent]] = {
     "Claude Code": Agent("claude", _claude_code),
     "Codex": Agent("codex", _codex),
     "opencode": Agent("opencode", _opencode),
     "Gemini CLI": Agent("gemini", _gemini),
-    "Qwen Code": Agent("qwen", _qwen),
 }

@@ -170,7 +170,13 @@ def _anthropic(script: Script, server: str, body: Mapping[str, Any]) -> Iterator
     }
     found = script.go_on(results) if names else None
     usage = {"input_tokens": 10, "output_tokens": 10}
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": body.get("model"), "content": []}
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": body.get("model"),
+        "content": [],
+    }
     yield {"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}}
     if found is None:
         block: dict[str, Any] = {"type": "text", "text": ""}
@@ -203,7 +209,7 @@ def _responses(script: Script, server: str, body: Mapping[str, Any]) -> Iterator
         if isinstance(item, dict) and item.get("type") == "function_call_output"
     }
     found = script.go_on(results) if names else None
-    answer = {"id": "resp_1", "object": "response", "model": body.get("model"), "output": []}
+    answer: dict[str, Any] = {"id": "resp_1", "object": "response", "model": body.get("model"), "output": []}
     yield {"type": "response.created", "response": {**answer, "status": "in_progress"}}
     if found is None:
         text = {"type": "output_text", "text": _WORDS, "annotations": []}

@@ -5,13 +5,12 @@ is of no use to anybody.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.end_to_end.agents.model_server import Call
 
-__all__ = ["STEPS", "TOOLS", "Step", "missing", "next_call"]
+__all__ = ["STEPS", "TOOLS", "Step", "Walk"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,11 @@ STEPS: Final[tuple[Step, ...]] = (
     Step("open_session", {"title": "a walk", "environment": "{host}"}, (r"ses_\w+",), (("session", r"\b(ses_\w+)"),)),
     Step(
         "run_command",
-        {"session_id": "{session}", "command": "echo begun; echo oops >&2; sleep 300", "wait_s": 2},
-        (r"running", r"wait_task", r"begun", r"oops"),
+        {"session_id": "{session}", "command": "echo begun; echo oops >&2; sleep {hold}", "wait_s": 2},
+        (r"{state}", r"begun", r"oops"),
         (_TASK,),
     ),
-    Step("wait_task", {"task_id": "{task}", "wait_s": 0}, (r"{task}", r"running")),
+    Step("wait_task", {"task_id": "{task}", "wait_s": 0}, (r"{task}", r"{state}")),
     Step("read_output", {"task_id": "{task}", "stream": "stderr"}, (r"oops", r"untrusted")),
     Step("cancel_task", {"task_id": "{task}", "reason": "enough"}, (r"{task}", r"cancelling|finished")),
     Step("wait_task", {"task_id": "{task}", "wait_s": 30}, (r"begun|cancelled",)),
@@ -81,7 +80,7 @@ STEPS: Final[tuple[Step, ...]] = (
         {"environment": "{host}", "server": "walk-shouter", "tool": "shout", "arguments": {"text": "hello {checksum}"}},
         (r"HELLO SHA256:", r"untrusted"),
     ),
-    Step("run_command", {"environment": "{host}", "command": "printf '%s' \"$((6 * 7))\""}, (r"\b42\b", r"exit")),
+    Step("run_command", {"environment": "{host}", "command": "printf '%s' \"$((6 * 7))\""}, (r"(?<!\d)42(?!\d)",)),
 )
 
 
@@ -104,41 +103,44 @@ def _filled_pattern(pattern: str, facts: dict[str, str]) -> str:
     return pattern
 
 
-def next_call(host: str, *, place: str) -> Callable[[list[tuple[Call, str]]], Call | None]:
-    """Return the script of the walk.
+@dataclass(frozen=True)
+class Walk:
+    """The walk over one hub.
 
-    Args:
+    Attributes:
         host: the environment's name.
         place: a directory of the workspace that is not there yet.
+        follows_tasks: the host has the Tasks extension, and so answers its model when a command has ended only.
     """
 
-    def follow(brought: list[tuple[Call, str]]) -> Call | None:
-        facts = {"host": host, "place": place}
+    host: str
+    place: str
+    follows_tasks: bool = False
+
+    def next_call(self, brought: list[tuple[Call, str]]) -> Call | None:
+        """Return the call that follows on what every call before it brought; None at the end."""
+        if len(brought) == len(STEPS):
+            return None
+        step = STEPS[len(brought)]
+        return Call(step.tool, _filled(step.arguments, self._facts(brought)))
+
+    def missing(self, brought: list[tuple[Call, str]]) -> list[str]:
+        """Return what an agent's model was not told, in words; nothing when the whole walk was as it has to be."""
+        found = [
+            f"{number} {step.tool}: nothing like {pattern!r} in {text[:1500]!r}"
+            for number, (step, (_, text)) in enumerate(zip(STEPS, brought, strict=False), 1)
+            for pattern in (_filled_pattern(each, self._facts(brought)) for each in step.says)
+            if re.search(pattern, text) is None
+        ]
+        if len(brought) < len(STEPS):
+            found.append(f"the walk ended before {STEPS[len(brought)].tool}, call {len(brought) + 1} of {len(STEPS)}")
+        return found
+
+    def _facts(self, brought: list[tuple[Call, str]]) -> dict[str, str]:
+        hold, state = ("3", "finished") if self.follows_tasks else ("300", "running")
+        facts = {"host": self.host, "place": self.place, "hold": hold, "state": state}
         for step, (_, text) in zip(STEPS, brought, strict=False):
             for name, pattern in step.learns:
                 found = re.search(pattern, text)
                 facts[name] = found[1] if found else f"nothing was said of {name}"
-        if len(brought) == len(STEPS):
-            return None
-        step = STEPS[len(brought)]
-        return Call(step.tool, _filled(step.arguments, facts))
-
-    return follow
-
-
-def missing(host: str, brought: list[tuple[Call, str]], *, place: str) -> list[str]:
-    """Return what an agent's model was not told, in words; nothing when the whole walk was as it has to be."""
-    facts = {"host": host, "place": place}
-    found = []
-    for number, (step, (_, text)) in enumerate(zip(STEPS, brought, strict=False), 1):
-        for name, pattern in step.learns:
-            said = re.search(pattern, text)
-            facts[name] = said[1] if said else "?"
-        found += [
-            f"{number} {step.tool}: nothing like {pattern!r} in {text[:1500]!r}"
-            for pattern in (_filled_pattern(each, facts) for each in step.says)
-            if re.search(pattern, text) is None
-        ]
-    if len(brought) < len(STEPS):
-        found.append(f"the walk ended before {STEPS[len(brought)].tool}, call {len(brought) + 1} of {len(STEPS)}")
-    return found
+        return facts
