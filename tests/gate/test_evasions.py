@@ -1,6 +1,7 @@
 """The evasions of `evasions.py` against a deny rule and an allow-list, many in one test; their twins must succeed."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,17 @@ def test_a_deny_rule_holds_and_the_twins_run(deny_gate: Gate) -> None:
 def test_an_allow_list_holds(list_gate: Gate) -> None:
     """A program that the list does not name does not run, whatever a listed one does to start it."""
     assert made(list_gate, tried(list_gate), "PWNED") == []
+
+
+@pytest.mark.parametrize("copied", ["cp $(type -P zgrep) z", "cat $(type -P zgrep) > z; chmod +x z"])
+def test_a_copied_script_is_held_to_the_words_of_a_rule(copied: str, gate_workspace: Path) -> None:
+    """A deny rule about one use of a system script holds for a copy of it, and for that use alone (the twin)."""
+    gate = Gate(gate_workspace, [("*", "allow"), ("zgrep -c *", "deny")])
+    try:
+        text = f"echo a | gzip > a.gz; {copied}; ./z %s a a.gz"
+        refused = gate.run(text % "-c")
+        assert "1\n" not in refused.output
+        assert [program["rule"] for program in refused.refused] == ["zgrep -c *"]
+        assert gate.run(text % "-n").output == "1:a\n"
+    finally:
+        gate.close()

@@ -234,7 +234,7 @@ class ExecJudge:
             for found in (behind, self._refuse_inner(facts, context)):
                 if found is not None and found.is_named_no:
                     judgement = _strictest(judgement, found)
-        copied = None if script.file is None else self._refuse_copy(script.file, facts.script_arguments, context)
+        copied = None if script.file is None else self._refuse_copy(script.file, argv, context)
         return judgement if copied is None else _strictest(judgement, self._from(copied, facts))
 
     def _as_helper(self, facts: ExecFacts, parent: Judgement) -> Judgement | None:
