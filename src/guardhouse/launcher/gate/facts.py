@@ -11,6 +11,7 @@ Judges nothing. Runs in the exec gate's monitor, outside the command's namespace
 # ruff: noqa: PTH115, PTH116 - the launcher does without pathlib: it would double what each fork copies
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ _INTERPRETERS_MAX: Final = 5  # fs/exec.c, exec_binprm: scripts whose interprete
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _ELF_32: Final = b"\x7fELF\x01"  # elf(5), EI_CLASS
+# A path whose text does not tell where it leads; matched by no rule but those for every path.
+_UNSETTLED: Final = "/.."
+_OPEN_FILE: Final = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/([0-9]{1,10})")
 # What ldd sets for the dynamic loader, see ld.so(8).
 _LISTS_ONLY: Final = b"LD_TRACE_LOADED_OBJECTS="
 
@@ -94,12 +98,16 @@ KinOf = Callable[[os.stat_result, str], frozenset[str]]
 class Script:
     """A file that an interpreter reads. ``file`` is None where its path cannot be followed from outside.
 
-    ``is_sure`` is off where what runs may as well be a binary that was given this path as an argument.
+    Attributes:
+        is_sure: off where what runs may as well be a binary that was given this path as an argument.
+        settled: the path that was given, absolute, with no link of it followed: where it is not the file's own, a link
+            on the way can be turned elsewhere before the interpreter opens it. Empty for the file's own.
     """
 
     path: str
     file: File | None
     is_sure: bool = True
+    settled: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +198,55 @@ def _script_of(tid: int, given: str, file: File, kin_of: KinOf) -> Script | None
         # Gone or moved since: what runs is known, what it was called by is only its text.
         named = None
     if named is None:
-        return Script(given, None, is_sure=False)
+        return Script(given, _open_file(tid, given, kin_of), is_sure=False, settled=given)
     found, status, opened = named
     try:
         if (status.st_dev, status.st_ino) == file.identity:
             return None
-        script = Script(given, _file(found, status, f"/proc/self/fd/{opened}", kin_of))
         # A path that led to a binary when it was executed and leads to a script now must not make the one go by the
         # other's name: what runs has to be what the script's first line asks for.
-        if _leads_to(tid, opened, file):
-            return script
-        return Script(script.path, script.file, is_sure=False)
+        is_sure = _leads_to(tid, opened, file)
+        read = _file(found, status, f"/proc/self/fd/{opened}", kin_of)
+        return Script(given, read, is_sure=is_sure, settled=_settled(tid, given, dirfd=None, found=found))
     finally:
         os.close(opened)
+
+
+def _open_file(tid: int, given: str, kin_of: KinOf) -> File | None:
+    """Return the file behind ``/dev/fd/N``, which is the process's own since its exec; None for any other path."""
+    named = _OPEN_FILE.fullmatch(given)
+    if named is None:
+        return None
+    try:
+        return _stat_file(f"/proc/{tid}/fd/{named[1]}", kin_of)
+    except OSError:
+        return None
+
+
+def _settled(tid: int, path: str, *, dirfd: int | None, found: str) -> str:
+    """Return the absolute path that ``path`` is as text; empty where it is ``found``, so that no link was followed.
+
+    Where a ``..`` stands behind a name, that name may be a link and the text says nothing of where it leads.
+    """
+    try:
+        words = [word for word in _absolute(tid, path, dirfd).split("/") if word not in ("", ".")]
+    except OSError:
+        return _UNSETTLED
+    given = [word for word in path.split("/") if word not in ("", ".")]
+    leading = next((number for number, word in enumerate(given) if word != ".."), len(given))
+    if ".." in given[leading:] or (path.startswith("/") and leading):
+        return _UNSETTLED
+    # What is left of them stands behind the working directory, which has no links in it.
+    base = len(words) - len(given)
+    settled = "/" + "/".join([*words[: max(0, base - leading)], *given[leading:]])
+    return "" if settled == found else settled
+
+
+def _absolute(tid: int, path: str, dirfd: int | None) -> str:
+    if path.startswith("/"):
+        return path
+    base = "cwd" if dirfd is None or dirfd == _AT_FDCWD else f"fd/{dirfd}"
+    return os.readlink(f"/proc/{tid}/{base}") + "/" + path
 
 
 def _leads_to(tid: int, opened: int, interpreter: File) -> bool:
@@ -310,7 +354,9 @@ def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
             if is_foreign(begun):
                 raise ForeignProgramError(path)
             # As the event will name it: by the path that was given, which may be a link (AT_EXECFN).
-            script = Script(os.fsdecode(entry.path), file) if _first_line(begun) else None
+            given = os.fsdecode(entry.path)
+            settled = _settled(tid, given, dirfd=entry.dirfd, found=path)
+            script = Script(given, file, settled=settled) if _first_line(begun) else None
         finally:
             os.close(opened)
     except (OSError, ValueError) as error:
@@ -334,9 +380,7 @@ def _find_in_view(tid: int, path: str, *, dirfd: int | None) -> tuple[str, os.st
     """
     if not path:
         raise OSError(errno.ENOENT, "an empty path")
-    if not path.startswith("/"):
-        base = "cwd" if dirfd is None or dirfd == _AT_FDCWD else f"fd/{dirfd}"
-        path = os.readlink(f"/proc/{tid}/{base}") + "/" + path
+    path = _absolute(tid, path, dirfd)
     root = os.open(f"/proc/{tid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = openat2(

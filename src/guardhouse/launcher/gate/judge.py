@@ -227,6 +227,14 @@ class ExecJudge:
         judgement = _strictest(self._from(decision, facts), as_binary)
         if decision.verdict is Verdict.DENY or names:
             return judgement
+        if script.settled:
+            # The interpreter opens it once more, and until then a link on the way can be turned: a rule for the file
+            # that it leads to now says nothing of that one.
+            where = script.settled
+            decision = decide_exec(
+                self._policy, argv, path=where, workspace_path=self._in_workspace(where), context=context
+            )
+            judgement = _strictest(judgement, self._from(decision, facts))
         # The author of an unknown script chose its interpreter and that one's arguments. A rule that names such a
         # program and says no still holds: '#!/bin/rm -rf' is rm.
         if facts.is_final:
