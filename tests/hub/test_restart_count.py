@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 PROGRAM = Path(__file__).parents[2] / "bench" / "connected.py"
@@ -25,6 +26,7 @@ NEVER = (
 )
 
 
+@pytest.mark.timeout(360)
 async def test_no_task_is_lost_or_run_twice_over_a_kill():
     """Each task ends once and runs at most once; a request that was repeated to the next hub is one task."""
     # A task that was stored as sent and not on the wire yet waits two minutes for its end: those are not waited for.
