@@ -135,7 +135,7 @@ SLOT_IDLE_TIMEOUT_S: Final = 60.0
 SLOT_COMMANDS_MAX: Final = 1000  # then a fresh pid 1: bounds whatever an interpreter gathers over time
 STOP_KILL_TIMEOUT_S: Final = 2.0  # an init that has not killed its namespace by then is killed itself
 LAUNCH_BUNDLE_MAX_BYTES: Final = 16 * 1024 * 1024
-LAUNCHER_START_TIMEOUT_S: Final = 30.0  # an interpreter's start and one JSON document, on a host under full load
+LAUNCHER_START_TIMEOUT_S: Final = 120.0  # one that ends is noticed at once; 40 s on an emulated processor under load
 
 # Skills (S173: 100 MB upload; one message holds less). Ratio: text packs about 4:1, a bomb up to 1,032:1 (deflate).
 SKILL_ARCHIVE_MAX_BYTES: Final = 23 * 1024 * 1024

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Census", "Process", "below", "subreaper"]
+__all__ = ["HOARD_KEYS", "Census", "Process", "below", "subreaper"]
 
+# The first of the System V keys that a command of `leftovers` takes, all with the same upper bits.
+HOARD_KEYS = 0x67680000
 _PR_SET_CHILD_SUBREAPER = 36
 _PUBLIC_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/run/lock")
 _SOCKET_TABLES = ("tcp", "tcp6", "udp", "udp6", "raw", "icmp", "udplite")
@@ -177,13 +179,17 @@ class Census:
         return found
 
     def _ipc(self, running: dict[int, Process]) -> dict[str, int]:
-        """Count the account's; not shared memory whose maker lives and is none of ours (another test's database)."""
+        """Count the account's, of an account that is shared those that `leftovers` makes: a database that another test
+        has killed leaves its memory; not shared memory whose maker lives and is none of ours (another test's database).
+        """
         found = {}
         for kind, column in (("shm", 7), ("msg", 7), ("sem", 4)):
             lines = Path(f"/proc/sysvipc/{kind}").read_text(encoding="ascii").splitlines()[1:]
             rows = [[int(word) for word in line.split()] for line in lines]
             found[kind] = sum(
-                row[column] == self.uid and (kind != "shm" or row[4] in running or not Path(f"/proc/{row[4]}").exists())
+                row[column] == self.uid
+                and (not self.mark or row[0] >> 8 == HOARD_KEYS >> 8)
+                and (kind != "shm" or row[4] in running or not Path(f"/proc/{row[4]}").exists())
                 for row in rows
             )
         return found
