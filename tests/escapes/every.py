@@ -1,5 +1,6 @@
-"""All attacks: the first table, the newer and the rarer one, and those by way of services."""
+"""All attacks: the first table, the newer, the rarer and the later one, and those by way of services."""
 
+from .later import LATER
 from .newer import NEWER
 from .rarer import RARER
 from .services import SERVICES
@@ -7,4 +8,4 @@ from .table import ATTACKS as FIRST
 
 __all__ = ["ATTACKS"]
 
-ATTACKS = (*FIRST, *NEWER, *RARER, *SERVICES)
+ATTACKS = (*FIRST, *NEWER, *RARER, *LATER, *SERVICES)

@@ -186,3 +186,25 @@ def counts(launcher_pid):
         "host mounts": len(open("/proc/self/mountinfo").readlines()),
         "own descriptors": len(os.listdir("/proc/self/fd")),
     }
+
+
+ADOPTED = """
+import ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None)
+CLONE_PARENT = 0x8000
+CLONE = 220 if os.uname().machine == "aarch64" else 56
+for exit_signal in (signal.SIGCHLD, 0, signal.SIGUSR1):
+    if libc.syscall(CLONE, CLONE_PARENT | exit_signal, 0, 0, 0, 0) == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.setsid()
+        time.sleep(300)
+print("started")
+"""
+
+
+def test_children_given_to_pid_one_by_clone_end_with_the_command(workspace):
+    """CLONE_PARENT makes them pid 1's from the start, with whatever signal at their end: they hold nobody up."""
+    with DirectClient(start_launcher(bundle(workspace))) as client:
+        request = LaunchRequest("isolate", ("/usr/bin/python3", "-I", "-c", ADOPTED), timeout_s=60)
+        outcome = client.wait(client.launch(request, stdout_fd=2, stderr_fd=2))
+        assert (outcome.exit_code, outcome.timed_out, outcome.killed_descendants) == (0, False, 3)

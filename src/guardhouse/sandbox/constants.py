@@ -130,6 +130,9 @@ _VALUES: Final = {
     "SOCK_NONBLOCK": 0x800,
     "SOCK_CLOEXEC": 0x80000,
     "MSG_FASTOPEN": 0x20000000,
+    # asm-generic/mman-common.h, linux/memfd.h
+    "MAP_HUGETLB": 0x40000,
+    "MFD_HUGETLB": 4,
     # linux/fs.h
     "RENAME_WHITEOUT": 4,
     # linux/netlink.h
@@ -238,8 +241,10 @@ ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "fchmodat2": {"mode": 2},
         "fcntl": {"cmd": 1},
         "ioctl": {"request": 1},
+        "memfd_create": {"flags": 1},
         "mknod": {"mode": 1},
         "mknodat": {"mode": 2},
+        "mmap": {"flags": 3},
         "open": {"flags": 1, "mode": 2},
         "openat": {"flags": 2, "mode": 3},
         "personality": {"persona": 0},
