@@ -56,6 +56,20 @@ except ProcessLookupError:
 print("alive", flush=True)
 """
 
+DENIED_FLOOD = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+children = []
+for _ in range(16):
+    children.append(os.fork())
+    if children[-1] == 0:
+        for _ in range(1000):
+            libc.ptrace(0, 0, 0, 0)
+        os._exit(0)
+for pid in children:
+    os.waitpid(pid, 0)
+"""
+
 
 def needs(start):
     if start == "root" and os.geteuid() != 0:
@@ -99,6 +113,15 @@ def test_endless_loop_ends_at_its_time_limit(arena, start):
     assert outcome.timed_out
     assert outcome.exit_code == 124
     assert time.monotonic() - began < 1 + 1 + 30
+    assert survives(arena, "isolate", start)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_flood_of_denied_calls_is_answered_and_counted(arena, start):
+    """Sixteen processes that do what is denied and nothing else keep pid 1 busy; it answers and counts every call."""
+    needs(start)
+    _, outcome = arena.run("isolate", start, (PYTHON, "-I", "-c", DENIED_FLOOD))
+    assert (outcome.exit_code, outcome.denied_syscalls) == (0, {"ptrace": 16_000})
     assert survives(arena, "isolate", start)
 
 

@@ -59,7 +59,7 @@ def journal(unit: str) -> str:
     return sh("journalctl", "--no-pager", "-n", "15", "-o", "cat", "-u", unit).stdout
 
 
-def wait_until(check: object, *, within_s: float = 30.0) -> bool:
+def wait_until(check: object, *, within_s: float = 120.0) -> bool:
     """Call ``check`` until it is true."""
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
