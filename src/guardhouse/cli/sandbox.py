@@ -6,6 +6,7 @@ Wiring only: every answer comes from `guardhouse.sandbox`; `try` starts a launch
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -47,6 +48,8 @@ __all__ = ["sandbox"]
 
 # Of the command's standard error, where a program says why it gives up.
 _TAIL_BYTES: Final = 16 * 1024
+# What a shell answers for a program that is not there.
+_NOT_FOUND: Final = 127
 
 _directory_option = click.option(
     "--directory",
@@ -190,6 +193,8 @@ def try_(
 ) -> NoReturn:
     """Run COMMAND behind the wall of PROFILE on this host: no policy, no exec gate, no hub.
 
+    COMMAND is a program and its arguments; a shell text runs as: bash -c 'TEXT'.
+
     It keeps the command's output and exit status; what the wall refused stands on stderr. With --json the outcome is
     one object on stderr's place, after the command's own output.
     """
@@ -229,6 +234,8 @@ def try_(
             click.echo(f"guardhouse: {denial.text}", err=True)
         for line in refused_lines(egress):
             click.echo(f"guardhouse: {line}", err=True)
+        if outcome.exit_code == _NOT_FOUND and len(command) == 1 and " " in command[0]:
+            click.echo(f"guardhouse: a shell text runs as: bash -c {shlex.quote(command[0])}", err=True)
     sys.exit(outcome.exit_code)
 
 

@@ -16,7 +16,8 @@ from guardhouse.policy.language import SEPARATOR
 from guardhouse.policy.model import GATED, INHERIT, Children, Context, Policy, Rule
 from guardhouse.policy.narrowing import all_must_allow
 from guardhouse.policy.reordered import respelled_rules
-from guardhouse.policy.rulebook import action_of, rulebook_of
+from guardhouse.policy.rulebook import Match, Rulebook, action_of, rulebook_of
+from guardhouse.policy.same_deed import OPERANDS_MAX, plainer_commands
 from guardhouse.policy.subjects import without_dots
 from guardhouse.values import Verdict
 
@@ -89,17 +90,54 @@ def _decide_as(names: tuple[str, ...], arguments: tuple[str, ...], policy: Polic
         if action_of(other.winner) is not Verdict.ALLOW:
             reason = f"with '..' resolved it reads {' '.join((names[0], *meant))!r}, which is not allowed"
             answer = _stricter(answer, ExecDecision(action_of(other.winner), other.winner, reason))
-    subject = SEPARATOR.join((names[0].rpartition("/")[2], *arguments))
-    for position, rule, spellings in respelled_rules(policy, names[0].rpartition("/")[2]):
-        if position > match.position and spellings.hold(subject) and rule in book.later_rules(match.position, context):
-            reason = f"{shown!r} is {rule.says()} with its options in other places"
-            answer = _stricter(answer, ExecDecision(rule.action, rule, reason))
+    plain = names[0].rpartition("/")[2]
+    respelled = _respelled(policy, book, plain, arguments, match, context)
+    if respelled is not None:
+        answer = _stricter(answer, respelled)
+    if book.may_refuse_later(plain, match.position):
+        commands = plainer_commands(plain, arguments, named=book.operands_named(plain))
+        if commands is None:
+            reason = f"a later rule could name any of its more than {OPERANDS_MAX} operands: give it fewer at a time"
+            return ExecDecision(Verdict.DENY, match.winner, reason)
+        for other_words in commands:
+            answer = _stricter(answer, _plainer(policy, book, (names, other_words), match, context) or answer)
     if match.winner.action is Verdict.ALLOW and match.winner.is_glob:
         words = [Argument(argument) for argument in arguments]
-        elsewhere = why_connects_elsewhere(match.winner.match, names[0].rpartition("/")[2], words)
+        elsewhere = why_connects_elsewhere(match.winner.match, plain, words)
         if elsewhere:
             answer = _stricter(answer, ExecDecision(Verdict.DENY, match.winner, elsewhere))
     return answer
+
+
+def _respelled(
+    policy: Policy, book: Rulebook, program: str, arguments: tuple[str, ...], match: Match, context: Context
+) -> ExecDecision | None:
+    """What later rules say that mean this command with its options in other places; None where there is none."""
+    subject = SEPARATOR.join((program, *arguments))
+    found: ExecDecision | None = None
+    for position, rule, spellings in respelled_rules(policy, program):
+        if position > match.position and spellings.hold(subject) and rule in book.later_rules(match.position, context):
+            reason = f"{' '.join((program, *arguments))!r} is {rule.says()} with its options in other places"
+            decision = ExecDecision(rule.action, rule, reason)
+            found = decision if found is None else _stricter(found, decision)
+    return found
+
+
+def _plainer(
+    policy: Policy,
+    book: Rulebook,
+    command: tuple[tuple[str, ...], tuple[str, ...]],
+    match: Match,
+    context: Context,
+) -> ExecDecision | None:
+    """What later rules say of a plainer command that this one does as well; None where they say nothing."""
+    names, arguments = command
+    other = book.find((SEPARATOR.join((name, *arguments)) for name in names), context)
+    plain = names[0].rpartition("/")[2]
+    if other.winner is not None and other.position > match.position and other.winner.action is not Verdict.ALLOW:
+        reason = f"it does what {' '.join((plain, *arguments))!r} does, and that matches {other.winner.says()}"
+        return ExecDecision(other.winner.action, other.winner, reason)
+    return _respelled(policy, book, plain, arguments, match, context)
 
 
 def _stricter(first: ExecDecision, other: ExecDecision) -> ExecDecision:

@@ -19,6 +19,7 @@ from guardhouse.policy.language import SEPARATOR, Language, concat
 from guardhouse.policy.model import INHERIT, Context, Policy, Rule
 from guardhouse.policy.reordered import Spellings, respelled_rules
 from guardhouse.policy.rulebook import Match, Rulebook, action_of, rulebook_of
+from guardhouse.policy.same_deed import OPERANDS_MAX, plainer_commands
 from guardhouse.policy.shell import SimpleCommand, Word
 from guardhouse.policy.shell.wrappers import WRAPPERS
 from guardhouse.policy.subjects import without_dots
@@ -99,7 +100,9 @@ class Judge:
             return _decided(command, argv, verdict, match.winner, match.tried, _why_rule(argv, match.winner))
         if self.allows_everything:
             return _decided(command, argv, verdict, match.winner, match.tried, "the policy allows every command")
-        stricter = self._judge_normalised(command, argv, names, match)
+        stricter = self._judge_normalised(command, argv, names, match) or self._judge_plainer(
+            command, argv, names, match
+        )
         if stricter is not None:
             return stricter
         doubt = self._doubt(command, names, list(argv[1:]), match, is_unwrapped=is_unwrapped)
@@ -152,6 +155,29 @@ class Judge:
             return _decided(command, argv, verdict, other.winner, other.tried, because)
         because = f"it is allowed as written, but with '..' resolved it reads {meant!r}, which is not"
         return _undecided(command, argv, match.winner, match.tried, because)
+
+    def _judge_plainer(
+        self, command: SimpleCommand, argv: tuple[str, ...], names: tuple[str, ...], match: Match
+    ) -> CommandDecision | None:
+        """A later rule may deny, or ask about, the same deed in plainer words (same_deed.py)."""
+        plain = names[-1]
+        if not self._book.may_refuse_later(plain, match.position):
+            return None
+        commands = plainer_commands(plain, argv[1:], named=self._book.operands_named(plain))
+        doubt = (
+            None if commands is not None else f"a later rule could name any of its more than {OPERANDS_MAX} operands"
+        )
+        for arguments in commands or ():
+            other = self._find(names, arguments)
+            if (
+                other.winner is not None
+                and other.position > match.position
+                and action_of(other.winner) != Verdict.ALLOW
+            ):
+                because = f"it does what {' '.join((plain, *arguments))!r} does, and that matches {other.winner.says()}"
+                return _decided(command, argv, other.winner.action, other.winner, other.tried, because)
+            doubt = doubt or self._doubt_spelling(plain, arguments, match)
+        return _undecided(command, argv, match.winner, match.tried, doubt) if doubt else None
 
     def _doubt(
         self,

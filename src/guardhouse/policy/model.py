@@ -30,6 +30,8 @@ __all__ = [
     "Section",
 ]
 
+# Of a rule's own text, where a sentence names it; an argument rule may name fifty programs.
+SHOWN_MAX_CHARS: Final = 120
 ACTIONS: Final = {"allow": Verdict.ALLOW, "deny": Verdict.DENY, "ask": Verdict.ASK}
 
 # Where a program may be found by its plain name, unless the document says otherwise: the PATH that the launcher gives
@@ -158,8 +160,9 @@ class Rule:
     source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def says(self) -> str:
-        """Return how a person is told of this rule: ``'kubectl get *' (policy.yaml:3:5)``."""
-        return f"{self.match!r} ({self.place})"
+        """Return how a person is told of this rule: ``'kubectl get *' (policy.yaml:3:5)``; a long one by its start."""
+        shown = self.match if len(self.match) <= SHOWN_MAX_CHARS else f"{self.match[: SHOWN_MAX_CHARS - 1]}…"
+        return f"{shown!r} ({self.place})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from guardhouse.policy.language import ANYTHING, Language, is_anything
 from guardhouse.policy.matcher import Matcher
 from guardhouse.policy.model import Condition, Context, Policy, Rule
 from guardhouse.policy.possible import NO_RULE, fixed_program, possible_winners
+from guardhouse.policy.same_deed import operand_text
 from guardhouse.policy.subjects import parse_subject_pattern
 from guardhouse.values import Verdict
 
@@ -33,6 +34,8 @@ class Match:
     tried: tuple[Rule, ...]
 
 
+# No program's name: a rule whose first word is open.
+_ANY_PROGRAM: Final = ""
 _BOOKS: Final[WeakKeyDictionary[Policy, dict[str, "Rulebook"]]] = WeakKeyDictionary()
 
 
@@ -64,6 +67,7 @@ class Rulebook:
         self._languages: tuple[Language, ...] = tuple(rule.language for rule in rules)
         self._everything = list(range(len(self.rules)))
         self._has_conditions = any(rule.when for rule in rules)
+        self._operands_named: dict[str, tuple[str, ...]] = {}
         self._overall: dict[tuple[bool | None, ...] | None, frozenset[Verdict]] = {}
 
     @cached_property
@@ -155,6 +159,33 @@ class Rulebook:
     def denies_everything(self, context: Context) -> bool:
         """Whether no subject is allowed or asked about."""
         return self.verdicts_overall(context) == {Verdict.DENY}
+
+    def may_refuse_later(self, program: str, position: int) -> bool:
+        """Whether a rule behind ``position`` that does not allow could be about the program."""
+        return max(self._last_refusal.get(program, NO_RULE), self._last_refusal.get(_ANY_PROGRAM, NO_RULE)) > position
+
+    def operands_named(self, program: str) -> tuple[str, ...]:
+        """The texts by which rules that do not allow name an operand of the program (`same_deed.operand_text`)."""
+        found = self._operands_named.get(program)
+        if found is None:
+            texts = [
+                operand_text(rule.match) if rule.is_glob else ""
+                for rule in self.rules
+                if rule.action is not Verdict.ALLOW
+                and (not rule.programs or any(name.rpartition("/")[2] == program for name in rule.programs))
+            ]
+            found = self._operands_named[program] = tuple({text for text in texts if text is not None})
+        return found
+
+    @cached_property
+    def _last_refusal(self) -> dict[str, int]:
+        """Each plain name, to the last rule about it that does not allow."""
+        return {
+            name.rpartition("/")[2]: at
+            for at, rule in enumerate(self.rules)
+            if rule.action is not Verdict.ALLOW
+            for name in rule.programs or (_ANY_PROGRAM,)
+        }
 
     def later_rules(self, position: int, context: Context) -> list[Rule]:
         """The rules behind a position that apply, or may."""

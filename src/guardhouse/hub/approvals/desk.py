@@ -142,7 +142,7 @@ class ApprovalDesk:
         answering = answering_grants(record, [grant for grant in grants if may(grant)])
         if answering:
             first = answering[0]
-            names = " and ".join(dict.fromkeys(grant.decided_by_name for grant in answering))
+            names = " and ".join(dict.fromkeys(grant.decided_by_name for grant in answering))[:256]
             close_question(
                 connection,
                 record,
