@@ -11,7 +11,6 @@ import ctypes
 import os
 import signal
 import struct
-import time
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -183,27 +182,15 @@ _USAGE: Final = Usage()
 _NOT_BLOCKING: Final = _WALL | os.WNOHANG
 
 
-def wait_any(*, block: bool = True, poll_ns: int = 0) -> tuple[int, int, Usage]:
+def wait_any(*, block: bool = True) -> tuple[int, int, Usage]:
     """Return (tid, wait status, resource usage) of any tracee or child; tid 0 when ``block`` is off and none waits.
-
-    Args:
-        poll_ns: for how many nanoseconds to look again and again before sleeping, where ``block`` is on.
 
     Raises:
         ChildProcessError: there is none left.
     """
     # Not os.wait4, which imports a module and makes sixteen objects for every stop.
-    if poll_ns:
-        end_ns = time.monotonic_ns() + poll_ns
-        while True:
-            # SAFE: the kernel writes one int and one struct rusage, which live as long as this module.
-            tid = _QUICK_WAIT(-1, _STATUS_POINTER, _NOT_BLOCKING, _RUSAGE_POINTER)
-            if tid > 0:
-                return tid, _STATUS.value, _USAGE
-            if tid == -1 or time.monotonic_ns() > end_ns:
-                break
     while True:
-        # SAFE: as above.
+        # SAFE: the kernel writes one int and one struct rusage, which live as long as this module.
         tid = _QUICK_WAIT(-1, _STATUS_POINTER, _WALL if block else _NOT_BLOCKING, _RUSAGE_POINTER)
         if tid != -1:
             return tid, _STATUS.value, _USAGE

@@ -43,7 +43,6 @@ from guardhouse.launcher.gate.facts import (
 )
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
 from guardhouse.launcher.gate.messages import Asked, Begin, End, Over, parse_order, render_question
-from guardhouse.launcher.gate.patience import Patience
 from guardhouse.launcher.gate.questions import Answer, Held, Question, Questions, Request
 from guardhouse.launcher.gate.report import Refusals, judgement_of, report_of, size_bytes
 from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
@@ -75,14 +74,11 @@ ENDING: Final = Answer(allows=False, why="it needed a person's approval, and the
 
 
 class _Monitor:
-    def __init__(
-        self, judge: ExecJudge, sock: socket.socket, launcher: socket.socket, init_pid: int, patience: Patience
-    ) -> None:
+    def __init__(self, judge: ExecJudge, sock: socket.socket, launcher: socket.socket, init_pid: int) -> None:
         self._judge = judge
         self._sock = sock
         self._launcher = launcher
         self._questions = Questions()
-        self._patience = patience
         self._cached_for = self._questions.request.context
         self._signals_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
         self._poll = select.poll()
@@ -139,14 +135,10 @@ class _Monitor:
     def _follow(self) -> None:
         tree, questions = self._tree, self._questions
         wait_any, classify, continue_tracee = ptrace.wait_any, ptrace.classify, ptrace.continue_tracee
-        poll_ns = self._patience.poll_ns
-        kind: StopKind | None = None
         while not tree.is_empty:
             try:
-                if tree.has_lost_children or questions.is_waiting:
-                    tid, status, usage = self._next_stop()
-                else:
-                    tid, status, usage = wait_any(poll_ns=poll_ns(kind, followed=tree.thread_count))
+                waits = tree.has_lost_children or questions.is_waiting
+                tid, status, usage = self._next_stop() if waits else wait_any()
             except ChildProcessError:
                 return
             kind, number = classify(status)
@@ -432,7 +424,6 @@ def fork_monitor(
         descriptors.close_all_but((2, sock.fileno(), launcher.fileno()))
         os.set_blocking(launcher.fileno(), False)
         set_title("guardhouse-monitor")
-        patience = Patience()  # counts the processors, which the wall does not let it do
         try:
             confine_process(wall)
         except SetupError as error:
@@ -441,7 +432,7 @@ def fork_monitor(
         # Waited for with a time-out where a child's parent is lost; otherwise wait(2) tells of every stop.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         gc.disable()
-        _Monitor(judge, sock, launcher, init_pid, patience).serve()
+        _Monitor(judge, sock, launcher, init_pid).serve()
     except BaseException:  # raised again: only told before this process ends
         # Ours to mend: without this line nobody would know why every process of the command was killed.
         traceback.print_exc()

@@ -69,11 +69,6 @@ class ProcessTree:
         return not self._program and not self._early
 
     @property
-    def thread_count(self) -> int:
-        """How many threads are followed; asked at every stop."""
-        return len(self._program) + len(self._early)
-
-    @property
     def has_lost_children(self) -> bool:
         """Whether there are `lost_children`; asked at every stop."""
         return bool(self._lost)
