@@ -1,7 +1,10 @@
 """The hub's MCP server, driven by the official client in both eras and over the stdio bridge, against a real runner."""
 
 import json
+import os
+import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,6 +103,36 @@ async def test_every_tool(system: LocalSystem, way: str, monkeypatch: pytest.Mon
         assert path in [each["path"] for each in (await ask("list_files", environment=HOST, path="agent"))["entries"]]
         assert path in (await ask("glob_files", environment=HOST, pattern="agent/*.txt"))["matches"]
         assert f"{path}:2:2" in (await ask("grep_files", environment=HOST, pattern="^2$", path="agent"))["text"]
+
+
+@pytest.mark.parametrize("said", ["nothing", "initialize", "deaf hub"])
+def test_the_bridge_ends_with_its_host(system: LocalSystem, said: str) -> None:
+    """When stdin ends, however far the two have come, and also when the hub says nothing any more."""
+    client = {"name": "host", "version": "1"}
+    first = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+    messages = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": first},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    ]
+    command = [sys.executable, "-m", "guardhouse", "mcp"]
+    hub = system.process("hub").pid
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | system.cli_environment()
+    ) as bridge:
+        try:
+            assert bridge.stdin is not None
+            assert bridge.stdout is not None
+            if said != "nothing":
+                bridge.stdin.write("".join(json.dumps(each) + "\n" for each in messages).encode())
+                bridge.stdin.flush()
+                assert json.loads(bridge.stdout.readline())["result"]["protocolVersion"] == "2025-11-25"
+            if said == "deaf hub":
+                os.kill(hub, signal.SIGSTOP)
+            bridge.stdin.close()
+            assert bridge.wait(60) == 0
+        finally:
+            os.kill(hub, signal.SIGCONT)
+            bridge.kill()
 
 
 async def test_long_output_is_head_and_tail(system: LocalSystem) -> None:

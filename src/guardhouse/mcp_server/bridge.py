@@ -23,6 +23,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 __all__ = ["HeaderBook", "carry"]
 
+# How long the hub has to hear that the session is over; nobody waits for more than that.
+_GOODBYE_S: Final = 5.0
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 
 
@@ -64,25 +66,30 @@ class HeaderBook:
 async def carry(url: str, client: httpx2.AsyncClient) -> None:
     """Carry messages between this process's stdin and stdout and the MCP server at ``url`` until stdin ends.
 
+    The session at the hub is ended then, for which the hub has 5 s; what still runs there goes on.
+
     Args:
         client: with the bearer token among its headers.
     """
     book = HeaderBook()
-    async with (
-        stdio_server() as (from_host, to_host),
-        streamable_http_client(url, http_client=client) as (from_hub, to_hub),
-        anyio.create_task_group() as tasks,
-    ):
+    with anyio.CancelScope() as everything:
+        async with (
+            stdio_server() as (from_host, to_host),
+            to_host,  # `stdio_server` waits for its writer, which goes on until this is closed
+            streamable_http_client(url, http_client=client) as (from_hub, to_hub),
+            anyio.create_task_group() as tasks,
+        ):
 
-        async def back() -> None:
-            async for found in from_hub:
+            async def back() -> None:
+                async for found in from_hub:
+                    if isinstance(found, SessionMessage):
+                        book.saw_answer(found.message)
+                        await to_host.send(found)
+
+            tasks.start_soon(back)
+            async for found in from_host:
                 if isinstance(found, SessionMessage):
-                    book.saw_answer(found.message)
-                    await to_host.send(found)
-
-        tasks.start_soon(back)
-        async for found in from_host:
-            if isinstance(found, SessionMessage):
-                headers = book.headers_for(found.message)
-                await to_hub.send(SessionMessage(found.message, ClientMessageMetadata(headers=headers or None)))
-        tasks.cancel_scope.cancel()
+                    headers = book.headers_for(found.message)
+                    await to_hub.send(SessionMessage(found.message, ClientMessageMetadata(headers=headers or None)))
+            tasks.cancel_scope.cancel()
+            everything.deadline = anyio.current_time() + _GOODBYE_S
