@@ -48,6 +48,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a checksum": (lambda: pack().replace(b"SKILL.md", b"SKILL.mt", 1), "checksum"),
     "a link": (lambda: patched(156, b"2"), "a symbolic link"),
     "a setuid bit": (lambda: patched(100, b"0004755\0"), "setuid"),
+    # Python's reader stops at the NUL and finds an empty file, others skip it.
+    "a size behind a NUL": (lambda: patched(124, b"\0" * 8 + b"0007"), "no octal number"),
     "a size that is no number": (lambda: patched(124, b"\x80"), "no octal number"),
     "a name that goes up": (lambda: patched(345, b"../../..\0"), ".."),
     "bytes behind the end": (lambda: pack() + b"x" * 512, "bytes follow"),

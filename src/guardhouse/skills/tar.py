@@ -5,6 +5,7 @@ does not know it refuses: links, devices, sparse files, second names. Pure: byte
 """
 
 import io
+import re
 import stat
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ __all__ = ["TarEntry", "as_zip", "is_zip", "read_tar", "write_zip"]
 
 _BLOCK: Final = 512
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_OCTAL: Final = re.compile(rb" *([0-7]*)[ \0]*")
 _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _CHUNK_BYTES: Final = 256 * 1024
 # Headers, padding and the end of a tar archive: five blocks an entry, and one record of the largest usual size.
@@ -156,16 +158,17 @@ def _text(field: bytes) -> str:
 
 
 def _number(field: bytes, what: str) -> int:
-    digits = field.strip(b" \0")
-    if any(digit not in b"01234567" for digit in digits):
+    # Digits behind a NUL count for some readers and not for others.
+    found = _OCTAL.fullmatch(field)
+    if found is None:
         raise SkillRefused(f"the archive has a {what} that is no octal number: {field!r}")
-    return int(digits or b"0", 8)
+    return int(found[1] or b"0", 8)
 
 
 def _check_sum(header: bytes) -> None:
     wanted = sum(header[:148]) + 8 * 0x20 + sum(header[156:])
-    field = header[148:156].strip(b" \0")
-    if not field or any(digit not in b"01234567" for digit in field) or int(field, 8) != wanted:
+    found = _OCTAL.fullmatch(header[148:156])
+    if found is None or not found[1] or int(found[1], 8) != wanted:
         raise SkillRefused("not a zip or tar archive: a header's checksum is wrong")
 
 
