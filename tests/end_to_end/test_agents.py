@@ -112,13 +112,14 @@ async def test_the_walk_of_a_plain_agent(system: LocalSystem, shouter: None) -> 
     assert walk.missing(script.brought) == []
 
 
-@pytest.mark.skipif(INSPECTOR is None, reason="no mcp-inspector in the directory that GUARDHOUSE_AGENTS names")
+@pytest.mark.by_hand("GUARDHOUSE_AGENTS")
 @pytest.mark.parametrize("way", ["https", "stdio"])
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 def test_the_inspector(system: LocalSystem, shouter: None, tmp_path: Path, era: str, way: str) -> None:
     """The official inspector's command line goes the same walk, a process a call, and finds no fault with a schema."""
+    assert INSPECTOR is not None, f"there is no mcp-inspector in {DIRECTORY} (GUARDHOUSE_AGENTS)"
     hub = hub_of(system)
-    words = [str(INSPECTOR), "--cli", "--protocol-era", era, "--format", "json", "-q", "--connect-timeout", "60000"]
+    words = [INSPECTOR, "--cli", "--protocol-era", era, "--format", "json", "-q", "--connect-timeout", "60000"]
     if way == "https":
         words += ["--transport", "http", "--server-url", f"{hub.url}/mcp", "--header", f"Authorization: {hub.bearer}"]
     else:
@@ -155,6 +156,7 @@ def test_the_inspector(system: LocalSystem, shouter: None, tmp_path: Path, era: 
     assert walk.missing(brought) == []
 
 
+@pytest.mark.by_hand("GUARDHOUSE_AGENTS")
 @pytest.mark.parametrize("way", ["https", "stdio"])
 @pytest.mark.parametrize("name", INSTALLED)
 def test_an_agent(system: LocalSystem, shouter: None, tmp_path: Path, name: str, way: str) -> None:

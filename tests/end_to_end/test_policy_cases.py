@@ -24,6 +24,8 @@ CORPUS = Path(__file__).resolve().parents[1] / "corpus" / "policy_cases.jsonl"
 CASES = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
 CANARY = Path("/var/tmp/holdout/canary.txt")
 PORT = 8099
+# Another run on this host may have its turn, and takes a minute or two for all cases.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_mail, parse_webhook
 from guardhouse.hub.approvals.question import EXPLANATION_MAX_BYTES
 from guardhouse.hub.approvals.rules import Rules
+from guardhouse.hub.database import Database
 
 RULE = {"rule": "rm *", "because": "deletes", "place": "ops.yaml:7", "profile": "observe"}
 
@@ -428,6 +429,47 @@ async def test_mail_is_sent(start_hub):
         nursery.cancel_scope.cancel()
     assert b"rm -r old" in received[0]
     assert f"guardhouse approval approve {found['id']}".encode() in received[0]
+
+
+async def test_a_message_stored_right_after_the_look_is_sent_at_once(start_hub, monkeypatch):
+    """A question that is committed when the sender has just found nothing does not wait for its next minute."""
+    from guardhouse.hub.approvals import notify
+    from guardhouse.hub.store import approvals as store
+    from guardhouse.hub.store import audit
+
+    looked = trio.Event()
+    sent: list[str] = []
+    read = Database.read
+
+    def insert(connection: Any) -> None:
+        now_ms = int(time.time() * 1000)
+        message = store.Notification(
+            id="ntf_1", channel="mail", subject="apr_1", body="message", created_ms=now_ms, next_ms=now_ms
+        )
+        store.insert_notification(connection, message)
+        audit.record_audit_event(
+            connection, at_ms=now_ms, actor="hub", action="approval.request", target="apr_1", address=None
+        )
+
+    async def read_and_then_store(self: Database, operation: Any) -> Any:
+        found = await read(self, operation)
+        if getattr(operation, "func", None) is store.next_notifications and not looked.is_set():
+            looked.set()
+            await self.write(insert)
+        return found
+
+    monkeypatch.setattr(Database, "read", read_and_then_store)
+    monkeypatch.setattr(notify, "send_mail", lambda _mail, body: sent.append(body))
+    mail = notify.Mail(
+        host="127.0.0.1", port=25, tls_from_start=False, user=None, password=None,
+        sender="hub@example.com", recipients=("ops@example.com",),
+    )  # fmt: skip
+    async with start_hub(mail=mail):
+        with trio.fail_after(30):
+            await looked.wait()
+            while not sent:  # noqa: ASYNC110 - filled by a thread
+                await trio.sleep(0.02)
+    assert sent == ["message"]
 
 
 def test_bad_destinations_are_refused(tmp_path):

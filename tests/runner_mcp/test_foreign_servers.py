@@ -40,7 +40,7 @@ permission:
     - {match: "filesystem/write_file", when: {arguments: {path: "*/forbidden"}}, then: deny}
 """
 
-pytestmark = pytest.mark.skipif(not PLACE, reason="GUARDHOUSE_MCP_SERVERS names no directory with foreign servers")
+pytestmark = pytest.mark.by_hand("GUARDHOUSE_MCP_SERVERS")
 
 
 def npm(name: str, *arguments: str, **more: Any) -> dict[str, Any]:

@@ -171,6 +171,8 @@ class Notifier:
             return
         while True:
             wait_s = 60.0
+            # Before the look, so that what is stored right after it is news.
+            news = self._database.news
             try:
                 waiting = await self._database.read(partial(store.next_notifications, limit=20))
                 due = [one for one in waiting if one.next_ms <= now_ms()]
@@ -183,7 +185,6 @@ class Notifier:
             except StoreUnavailable as error:
                 _log.warning("notifications_wait", error=str(error))
                 wait_s = 5.0
-            news = self._database.news
             with trio.move_on_after(wait_s):
                 await self._database.until_news(news + 1)
 
