@@ -1,5 +1,6 @@
 """A real launcher with the exec gate in front of a workspace, and the same wall without the gate beside it."""
 
+import itertools
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ DENY = [("*", "allow"), ("touch *PWNED*", "deny")]
 ALLOW_LIST = [("*", "deny"), *((f"{name} *", "allow") for name in ON_THE_LIST_OF_SHELLS)]
 ALLOW_ALL = [("*", "allow")]
 TOOL_SOURCE = Path(__file__).parent / "attack_tool.c"
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,6 @@ class Gate:
         policy = b"" if given is None else gate_settings(dump_policy(given), environment=tags)
         self.handle = start_launcher(self._bundle(), warm=(self.profile,), gate_policy=policy)
         self.client = DirectClient(self.handle)
-        self._count = 0
 
     def _bundle(self) -> Bundle:
         shipped = shipped_directory("sandbox")
@@ -77,8 +79,8 @@ class Gate:
 
     def fresh_directory(self) -> Path:
         """Return a new directory of the workspace that the command's user owns."""
-        self._count += 1
-        made = self.directory / f"{os.getpid()}-{id(self):x}-{self._count}"
+        # One count for all gates of the process: an object's id is given out again once the object is gone.
+        made = self.directory / f"{os.getpid()}-{next(_numbers)}"
         made.mkdir()
         if os.geteuid() == 0:
             os.chown(made, self.account.uid, self.account.gid)
