@@ -162,7 +162,7 @@ def _verify(
     as_json: bool,
     database: str | None = None,
 ) -> None:
-    from guardhouse.hub.audit.chain import parse_public_key
+    from guardhouse.hub.audit.chain import key_id_of, parse_public_key
     from guardhouse.hub.audit.export import read_export, read_store
     from guardhouse.hub.audit.verify import verify as verify_source
 
@@ -187,6 +187,10 @@ def _verify(
                 "checkpoints": report.checkpoints,
                 "key_id": report.key_id,
                 "key_is_pinned": report.key_is_pinned,
+                "key_changes": [
+                    {"seq": one.seq, "old_key_id": key_id_of(one.old), "key_id": key_id_of(one.new)}
+                    for one in report.key_changes
+                ],
                 "problem_count": report.problem_count,
                 "problems": [{"kind": one.kind, "seq": one.seq, "text": one.text} for one in report.problems],
             }
@@ -202,6 +206,7 @@ def _verify(
                 ("signed to", report.signed_to),
                 ("checkpoints", report.checkpoints),
                 ("key", f"{report.key_id} ({'pinned' if report.key_is_pinned else 'not pinned: give --public-key'})"),
+                *(("changed to", f"{key_id_of(one.new)} at record {one.seq}") for one in report.key_changes),
                 ("result", "good" if report.is_good else f"{report.problem_count} problems"),
             ]
         )

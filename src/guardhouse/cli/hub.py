@@ -275,6 +275,32 @@ def rotate(context: click.Context, *, state_dir: Path, database: str | None) -> 
     click.echo(f"sealed {count} runner tokens under a new key; back sealing.key up anew", err=True)
 
 
+@hub.command("rotate-audit-key")
+@_STATE_DIR
+@_DATABASE
+@click.option("--key-lost", is_flag=True, help="audit.key is lost for good: go on without its word, which stays seen.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def rotate_audit(
+    context: click.Context, *, state_dir: Path, database: str | None, key_lost: bool, as_json: bool
+) -> None:
+    """Let a new key sign the audit log; the old one signs for it. Stop the hub first. Prints the new public key."""
+    from guardhouse.hub.audit.rotate import change_audit_key
+
+    _check_database(context, database)
+    made = change_audit_key(HubConfig(state_dir=state_dir, database=database), is_lost=key_lost)
+    if as_json:
+        facts = {"old_key_id": made.old_key_id, "key_id": made.key_id, "public_key": made.public_key, "seq": made.seq}
+        print_json(facts)
+        return
+    click.echo(made.public_key)
+    click.echo(
+        f"record {made.seq}: key {made.key_id} signs from here on, {made.old_key_id} no more; keep the new public key"
+        " where this host cannot change it, back audit.key up, and keep the old one with the backups made before",
+        err=True,
+    )
+
+
 @hub.command("backup")
 @click.argument("file", type=click.Path(path_type=Path))
 @_STATE_DIR

@@ -13,8 +13,8 @@ from msgspec import structs
 from sqlalchemy import Connection
 
 from guardhouse.errors import SetupError
-from guardhouse.hub.audit.chain import AuditSigner
 from guardhouse.hub.audit.keeper import AuditKeeper
+from guardhouse.hub.audit.rotate import open_audit_signer
 from guardhouse.hub.bootstrap import open_database
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.config import HubConfig
@@ -128,10 +128,10 @@ def change_sealing_key(config: HubConfig) -> int:
         state = StateDir.open(config.state_dir)
         try:
             database = open_database(config, state)
-            keeper = AuditKeeper(database, AuditSigner(state.audit_key()), state.audit_head)
             async with trio.open_nursery() as nursery:
                 await nursery.start(database.run)
                 try:
+                    keeper = AuditKeeper(database, await open_audit_signer(state, database), state.audit_head)
                     count = await rotate_sealing_key(state, database)
                     await keeper.checkpoint()
                 except SetupError as error:

@@ -19,8 +19,8 @@ from guardhouse.errors import InvariantError, SetupError
 from guardhouse.hub.app import build_app
 from guardhouse.hub.approvals.notify import Notifier
 from guardhouse.hub.assembly import assemble, connect
-from guardhouse.hub.audit.chain import AuditSigner
 from guardhouse.hub.audit.keeper import AuditKeeper
+from guardhouse.hub.audit.rotate import open_audit_signer
 from guardhouse.hub.audit.syslog import SyslogForwarder, parse_syslog
 from guardhouse.hub.bootstrap import ensure_owner_token, make_owner_link, open_database
 from guardhouse.hub.config import HubConfig
@@ -79,7 +79,9 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         context = server_context(config.tls_certificate, config.tls_key)
     state = StateDir.open(config.state_dir)
     try:
-        signer = AuditSigner(state.audit_key())
+        if state.next_audit_key() is None:
+            # Before anything is made: a hub that lost its key is refused as it stands.
+            state.audit_key()
         database = open_database(config, state)
         try:
             listener = bind_listener(config.host, config.port, context=context)
@@ -89,7 +91,7 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         async with trio.open_nursery() as writing:
             await writing.start(database.run)
             try:
-                keeper = AuditKeeper(database, signer, state.audit_head)
+                keeper = AuditKeeper(database, await open_audit_signer(state, database), state.audit_head)
                 await keeper.check_store()
                 if await ensure_owner_token(database, state):
                     _log.info("owner_token_written", path=str(state.owner_token_file))

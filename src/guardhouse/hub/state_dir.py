@@ -140,17 +140,42 @@ class StateDir:
         Raises:
             SetupError: the file has the wrong length or is open to others; or it is missing and the log was signed.
         """
-        path = self.path / "audit.key"
+        path = self.audit_key_file
         key = _read_key(path, "audit key", AUDIT_KEY_BYTES)
         if key is None:
             if self.audit_head.exists():
                 raise SetupError(
                     f"audit key {str(path)!r} is missing, and the audit log was signed with it (audit.head is there);"
-                    " restore it from the backup that the database is from"
+                    " restore it from the backup that the database is from; if it is lost for good, 'guardhouse hub"
+                    " rotate-audit-key --key-lost' goes on with a new one, and the log says so for ever"
                 )
             key = secrets.token_bytes(AUDIT_KEY_BYTES)
             write_secret_file(path, key)
         return key
+
+    @property
+    def audit_key_file(self) -> Path:
+        """Where the seed of the audit log's key lies."""
+        return self.path / "audit.key"
+
+    @property
+    def next_audit_key_file(self) -> Path:
+        """Where the key lies that is about to take the audit key's place."""
+        return self.path / "audit.key.next"
+
+    def next_audit_key(self) -> bytes | None:
+        """Return the key that is about to take the audit key's place, or None."""
+        return _read_key(self.next_audit_key_file, "audit key", AUDIT_KEY_BYTES)
+
+    def adopt_next_audit_key(self) -> None:
+        """Let the next audit key be the audit key."""
+        self.next_audit_key_file.replace(self.audit_key_file)
+        _sync_directory(self.path)
+
+    def drop_next_audit_key(self) -> None:
+        """Forget the next audit key."""
+        self.next_audit_key_file.unlink(missing_ok=True)
+        _sync_directory(self.path)
 
     @property
     def audit_head(self) -> Path:

@@ -30,6 +30,12 @@ CHECKPOINT_EVERY_S: Final = 60.0
 CHECKPOINT_RECORDS: Final = 512
 
 
+_OLDER_STORE: Final = (
+    "; where that database is older than a change of the key, move audit.head away and keep it: it is the proof of what"
+    " was recorded since"
+)
+
+
 def read_head_file(path: Path) -> Checkpoint | None:
     """Return the checkpoint in ``audit.head``, or None when there is no such file.
 
@@ -83,6 +89,7 @@ class AuditKeeper:
                 raise SetupError(
                     f"the audit log was signed with key {one.key_id}, but audit.key is {self.signer.key_id};"
                     " restore audit.key from the backup that the database is from"
+                    f"{_OLDER_STORE if one is head else ''}"
                 )
         newest = max((one for one in (head, stored) if one is not None), key=lambda one: one.seq, default=None)
         await self._database.write(partial(self._record_start, newest=newest, version=version))

@@ -19,6 +19,7 @@ from guardhouse.hub.audit.chain import (
     key_id_of,
     link_hash,
 )
+from guardhouse.hub.audit.keys import KeyChange, KeyLine, parse_key_change
 
 __all__ = ["AuditSource", "Problem", "Report", "verify"]
 
@@ -45,7 +46,9 @@ class Report:
     Attributes:
         signed_to: the highest record that a valid signature covers; records after it hang together, but whoever can
             write the store could have written them.
+        key_id: of the public key that was believed.
         key_is_pinned: the public key came from the caller, not from what was verified.
+        key_changes: where the hub changed its key, in order.
     """
 
     records: int = 0
@@ -56,6 +59,7 @@ class Report:
     checkpoints: int = 0
     key_id: str = ""
     key_is_pinned: bool = False
+    key_changes: list[KeyChange] = field(default_factory=list)
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -95,7 +99,10 @@ class AuditSource:
 
 
 def verify(source: AuditSource, public_key: bytes, *, is_pinned: bool) -> Report:
-    """Return what is wrong with ``source``, checked with the hub's ``public_key`` (32 raw bytes)."""
+    """Return what is wrong with ``source``, checked with the hub's ``public_key`` (32 raw bytes).
+
+    Keys that came before or after that one are believed as far as it vouches for them (`KeyLine`).
+    """
     report = Report(key_id=key_id_of(public_key), key_is_pinned=is_pinned)
     for text in source.unreadable:
         report.add("unreadable", None, text)
@@ -106,10 +113,27 @@ def verify(source: AuditSource, public_key: bytes, *, is_pinned: bool) -> Report
     _walk(source, report, odd=odd, missing=missing, wanted=wanted, hashes=hashes)
     if odd:
         _explain(source, report, odd, missing)
-    _check_checkpoints(source, report, public_key, hashes)
-    _check_heads(source, report, public_key, hashes)
-    _check_end(source, report, public_key)
+    keys = _follow_keys(source, report, public_key, hashes)
+    _check_checkpoints(source, report, keys, hashes)
+    _check_heads(source, report, keys, hashes)
+    _check_end(source, report, keys)
     return report
+
+
+def _follow_keys(source: AuditSource, report: Report, public_key: bytes, hashes: dict[int, bytes]) -> KeyLine:
+    def fits(one: Checkpoint, key: bytes) -> bool:
+        return hashes.get(one.seq) == one.hash and is_signed_by(key, one.signature, one.signed())
+
+    def is_signed_at(seq: int, key: bytes) -> bool:
+        return any(one.seq == seq and fits(one, key) for one in source.checkpoints)
+
+    def signs_behind(seq: int, key: bytes) -> bool:
+        return any(one.seq > seq and fits(one, key) for one in (*source.checkpoints, *source.heads))
+
+    keys = KeyLine(report.key_changes, public_key, is_signed_at=is_signed_at, signs_behind=signs_behind)
+    for seq, text in keys.problems:
+        report.add("key", seq, text)
+    return keys
 
 
 def _walk(
@@ -145,6 +169,9 @@ def _walk(
                 odd.append(record)
             else:
                 report.add("changed", record.seq, f"record {record.seq} is not what its hash says")
+        elif record.seq == expected and (change := parse_key_change(record)):
+            # Behind a hole a record's hash says nothing of its words, and nobody is believed for those.
+            report.key_changes.append(change)
         if record.seq in wanted:
             hashes[record.seq] = record.hash
         previous, expected = record.hash, record.seq + 1
@@ -209,11 +236,11 @@ def _original_place(record: AuditRecord, numbers: set[int], previous_hashes: set
     return None
 
 
-def _check_checkpoints(source: AuditSource, report: Report, public_key: bytes, hashes: dict[int, bytes]) -> None:
+def _check_checkpoints(source: AuditSource, report: Report, keys: KeyLine, hashes: dict[int, bytes]) -> None:
     last: Checkpoint | None = None
     for one in source.checkpoints:
         report.checkpoints += 1
-        if not _check_signature(report, one, public_key):
+        if not _check_signature(report, one, keys):
             last = one
             continue
         if last is not None and one.previous != last.digest:
@@ -224,12 +251,12 @@ def _check_checkpoints(source: AuditSource, report: Report, public_key: bytes, h
         last = one
 
 
-def _check_signature(report: Report, one: Checkpoint, public_key: bytes) -> bool:
-    if one.key_id != report.key_id:
-        report.add(
-            "key", one.seq, f"the checkpoint at {one.seq} is signed with key {one.key_id}, expected {report.key_id}"
-        )
-    elif not is_signed_by(public_key, one.signature, one.signed()):
+def _check_signature(report: Report, one: Checkpoint, keys: KeyLine) -> bool:
+    key = keys.at(one.seq)
+    expected = "none that is vouched for there" if key is None else key_id_of(key)
+    if key is None or one.key_id != expected:
+        report.add("key", one.seq, f"the checkpoint at {one.seq} is signed with key {one.key_id}, expected {expected}")
+    elif not is_signed_by(key, one.signature, one.signed()):
         report.add("checkpoint", one.seq, f"the checkpoint at {one.seq} has a false signature")
     else:
         return True
@@ -255,22 +282,23 @@ def _check_covered(report: Report, one: Checkpoint, hashes: dict[int, bytes], *,
         report.signed_to = max(report.signed_to, one.seq)
 
 
-def _check_heads(source: AuditSource, report: Report, public_key: bytes, hashes: dict[int, bytes]) -> None:
+def _check_heads(source: AuditSource, report: Report, keys: KeyLine, hashes: dict[int, bytes]) -> None:
     known = {one.signature for one in source.checkpoints}
     for one in source.heads:
-        if one.signature in known or not _check_signature(report, one, public_key):
+        if one.signature in known or not _check_signature(report, one, keys):
             continue
         report.add("checkpoint", one.seq, f"the checkpoint at {one.seq} was deleted from the store")
         _check_covered(report, one, hashes, place="checkpoint kept outside the store")
 
 
-def _check_end(source: AuditSource, report: Report, public_key: bytes) -> None:
+def _check_end(source: AuditSource, report: Report, keys: KeyLine) -> None:
     end = source.end
     if end is None:
         if source.needs_end:
             report.add("truncated", None, "the file has no last line of an export: it was cut off")
         return
-    if end.key_id != report.key_id or not is_signed_by(public_key, end.signature, end.signed()):
+    key = keys.at(end.last_seq)
+    if key is None or end.key_id != key_id_of(key) or not is_signed_by(key, end.signature, end.signed()):
         report.add("unsigned", None, "the last line of the export has a false signature")
         return
     if (report.last_seq or end.first_seq - 1) < end.last_seq:

@@ -48,6 +48,8 @@ def make_backup(config: HubConfig, path: Path, *, with_keys: bool) -> BackupMade
     backend = choose_backend(state.database, config.database)
     if not backend.exists():
         raise SetupError(f"no hub's store is at {backend.label}; give the hub's --state-dir or --database")
+    if with_keys and (state.next_audit_key_file.exists() or state.next_sealing_key_file.exists()):
+        raise SetupError("a change of a key was cut short, so nobody knows which is in force; start the hub once")
     try:
         with backend.readers.begin() as connection:
             step = current_step(connection)

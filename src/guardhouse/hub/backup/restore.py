@@ -148,6 +148,12 @@ def _fill(
     _check_sealing_key(connection, state)
     signer = AuditSigner(state.audit_key())
     report = _verify(connection, signer)
+    last = audit.last_checkpoint(connection)
+    if last is not None and last.key_id != signer.key_id:
+        raise SetupError(
+            f"the audit log in the backup was signed with key {last.key_id} last, and audit.key is {signer.key_id}: put"
+            " the audit.key of that time there, since each backup belongs to the keys that the hub had then"
+        )
     # A gap that the hub itself recorded is part of the log's history, and no fault of this backup.
     broken = [one for one in report.problems if one.kind != "gap"]
     if broken and not accept_broken_audit:
