@@ -28,6 +28,7 @@ from guardhouse.hub.people.devices import DeviceSignIns
 from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.rates import RateLimit
+from guardhouse.hub.readiness import Readiness
 from guardhouse.hub.services import Services
 from guardhouse.hub.sessions.desk import SessionDesk
 from guardhouse.hub.skills.courier import SkillCourier
@@ -86,6 +87,7 @@ async def assemble(
         mcp_servers=McpServers(sealer, await database.read(mcp_servers.list_mcp_servers)),
         mcp_admission=McpAdmission(config.mcp, metrics),
         metrics=metrics,
+        readiness=Readiness(database),
         skills=kept_skills,
         skill_courier=courier,
         skill_uploads=SkillUploads(),

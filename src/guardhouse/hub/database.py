@@ -78,6 +78,8 @@ class Database:
         # The newest number that was committed, and what wakes who waits for a higher one; of the event loop.
         self._news = 0
         self._has_news = trio.Event()
+        # What the store said when a write failed; whoever sees one stored again takes it back. Of the event loop.
+        self.failed_write: str | None = None
         # Guards what follows it, which both the event loop and the writer's thread use.
         self._wake = threading.Condition()
         self._is_awaited = False
@@ -198,6 +200,8 @@ class Database:
     def _tell(self, batch: list[_Write[Any]], news: int) -> None:
         """Give each write of a committed batch its outcome; on the event loop."""
         for write in batch:
+            if isinstance(write.error, StoreUnavailable):
+                self.failed_write = str(write.error)
             if write.error is not None and (isinstance(write.error, StoreUnavailable) or not write.is_awaited):
                 _log.warning("write_failed", error=str(write.error))
             write.finished.set()

@@ -22,6 +22,7 @@ from guardhouse.hub.people.lockout import Lockout
 from guardhouse.hub.people.passwords import Passwords
 from guardhouse.hub.presence import Presence, decide_presence
 from guardhouse.hub.rates import RateLimit
+from guardhouse.hub.readiness import Readiness
 from guardhouse.hub.sessions.desk import SessionDesk
 from guardhouse.hub.skills.courier import SkillCourier
 from guardhouse.hub.skills.registry import Skills
@@ -68,6 +69,7 @@ class Services:
     skill_courier: SkillCourier
     skill_uploads: SkillUploads
     metrics: Metrics
+    readiness: Readiness
     traces: Traces
     sessions: SessionDesk
     is_stopping: bool = False

@@ -222,4 +222,5 @@ def write_secret_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise SetupError(f"cannot write {str(path)!r}: {error.strerror}") from error

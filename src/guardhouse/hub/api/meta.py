@@ -10,8 +10,6 @@ import msgspec
 from guardhouse import __version__
 from guardhouse.hub.api import schemas_meta
 from guardhouse.hub.api.door import Call, Reply
-from guardhouse.hub.database import StoreUnavailable
-from guardhouse.hub.store.tokens import count_api_tokens
 
 __all__ = ["show_health", "show_landing", "show_readiness"]
 
@@ -44,14 +42,9 @@ async def show_health(call: Call) -> Reply:
 
 
 async def show_readiness(call: Call) -> Reply:
-    """Answer whether the store can be read and the hub goes on."""
+    """Answer whether the store can be read and written, and the hub goes on."""
     services = call.services
-    reason = "the hub is shutting down" if services.is_stopping else None
-    if reason is None:
-        try:
-            await services.database.read(count_api_tokens)
-        except StoreUnavailable as error:
-            reason = str(error)
+    reason = "the hub is shutting down" if services.is_stopping else await services.readiness.reason()
     body = schemas_meta.Readiness(status="not_ready" if reason else "ready", reason=reason)
     return Reply(body, status=503 if reason else 200)
 

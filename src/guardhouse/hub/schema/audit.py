@@ -53,7 +53,7 @@ audit_checkpoints = Table(
     Column("signature", LargeBinary(64), nullable=False),
 )
 
-# Up to which record each forwarder (syslog) has sent.
+# Up to which record each forwarder (syslog) has sent; of "readiness", when a failing store was tried last (Unix ms).
 audit_positions = Table(
     "audit_positions",
     METADATA,
