@@ -13,6 +13,7 @@ from tests.support.runner_stub import connect_plain, connect_v1
 from guardhouse.hub.gateway import admission, links
 from guardhouse.hub.gateway.admission import RETRY_AFTER_MAX_S, RETRY_AFTER_MIN_S
 from guardhouse.hub.store import environments
+from guardhouse.hub.transport.websocket import BoundedWebSocket
 
 READS_TOGETHER = 60
 
@@ -164,3 +165,51 @@ async def test_a_runner_that_gave_up_while_it_waited_costs_nothing(start_hub, mo
             answer = await trio.to_thread.run_sync(answer_of, half_open)
         assert answer.startswith(b"HTTP/1.1 200") is not tls
         assert asked == []
+
+
+async def test_a_runner_that_gave_up_while_its_record_was_read_is_not_let_in(start_hub, monkeypatch):
+    """It would be online, and be given tasks, though it is gone; the one beside it that waits is let in."""
+    async with start_hub() as hub:
+        services = hub.hub.services
+        waits, leaves = [await hub.environment(name=name) for name in ("waits", "leaves")]
+        gate, asked, claimed, ended, read = trio.Event(), [], [], [], services.admission.read
+
+        async def read_later(environment_id):
+            asked.append(environment_id)
+            await gate.wait()
+            return await read(environment_id)
+
+        claim, handle = services.links.claim, BoundedWebSocket.handle
+
+        async def handle_and_tell(stream, happened):
+            await handle(stream, happened)
+            if stream.closed:
+                ended.append(stream)
+
+        monkeypatch.setattr(BoundedWebSocket, "handle", handle_and_tell)
+        monkeypatch.setattr(services.admission, "read", read_later)
+        monkeypatch.setattr(services.links, "claim", lambda name, link: (claimed.append(name), claim(name, link)))
+        address = hub.hub.listener.socket.getsockname()
+        with socket.create_connection(address) as gone, socket.create_connection(address) as stays:
+            for sock, created in ((gone, leaves), (stays, waits)):
+                sock.sendall(
+                    f"GET /api/v1/runner/ws?token={created['token']} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+                )
+
+            async def both_ask():
+                return len(asked) == 2
+
+            await hub.until(both_ask)
+            gone.shutdown(socket.SHUT_WR)
+
+            async def hub_has_read_that():
+                return bool(ended)
+
+            await hub.until(hub_has_read_that)
+            gate.set()
+            with trio.fail_after(30):
+                assert await trio.to_thread.run_sync(answer_of, gone) == b""
+                assert (await trio.to_thread.run_sync(answer_of, stays)).startswith(b"HTTP/1.1 101")
+            assert claimed == [waits["environment"]["id"]]

@@ -58,6 +58,10 @@ class RunnerGateway:
         try:
             with self._services.admission.upgrading():
                 environment = await self._admit(websocket, address)
+            if scope["state"]["probe"].is_gone:
+                # Else it would be online, and be given tasks, until somebody read that it is not.
+                _log.info("runner_gone_before_welcome", remote_address=address)
+                return
             subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", []) else None
             link = self._link(websocket, environment, subprotocol, address)
             self._services.links.claim(environment.id, link)

@@ -40,6 +40,11 @@ class Probe:
         self.last_heard_s = trio.current_time()
         self._heard.set()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the peer has hung up, as far as has been read; it may have while its upgrade waited for its turn."""
+        return self._websocket.closed
+
     async def is_alive(self, *, within_s: float) -> bool:
         """Send a ping and say whether any frame came back within ``within_s`` seconds."""
         self._heard = trio.Event()
