@@ -42,9 +42,11 @@ def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callab
         on_broken_promise: told of an `InvariantError`, after which the process must not carry on.
     """
     gateway = RunnerGateway(services)
-    # Tried in this order, one by one: the runners' paths first, since after a restart all of them come at once.
+    # Tried one by one in this order; after a restart all runners come at once, so theirs stand first.
     routes: list[BaseRoute] = [WebSocketRoute(path, gateway, name=path) for path in GATEWAY_PATHS]
-    routes += [HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES]
+    routes += [
+        HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES
+    ]
     routes += [HttpRoute(path, mcp, name=path) for path in (MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)]
     starlette = Starlette(
         routes=routes,
