@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class Gate:
     """One launcher. ``rules`` is None for none."""
 
     profile = "observe"
+    follows = True
+    interpreter = sys.executable
 
     def __init__(
         self, directory: Path, rules: list[tuple[str, str]] | Policy | None, *, tags: frozenset[str] | None = None
@@ -60,8 +63,10 @@ class Gate:
         self.directory = directory
         self.account = resolve_account(None, effective_uid=os.geteuid())
         given = rules if rules is None or isinstance(rules, Policy) else policy_from_pairs(rules)
-        policy = b"" if given is None else gate_settings(dump_policy(given), environment=tags)
-        self.handle = start_launcher(self._bundle(), warm=(self.profile,), gate_policy=policy)
+        policy = b"" if given is None else gate_settings(dump_policy(given), environment=tags, follows=self.follows)
+        self.handle = start_launcher(
+            self._bundle(), warm=(self.profile,), gate_policy=policy, interpreter=self.interpreter
+        )
         self.client = DirectClient(self.handle)
 
     def _bundle(self) -> Bundle:

@@ -123,6 +123,7 @@ def plan(name, mounts, workspace, *, network="none", seccomp=None, count_denials
         tmp_bytes=16 << 20,
         umask=0o022,
         count_denials=count_denials,
+        exec_notice="none",
     )
     return replace(found, **changes)
 

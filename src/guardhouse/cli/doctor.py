@@ -20,6 +20,7 @@ from guardhouse.kernel.probe import HostFeatures, probe_host
 from guardhouse.sandbox.compile import missing_layers
 from guardhouse.sandbox.compile_process import lacking_layers
 from guardhouse.sandbox.load import list_profiles, load_profile, read_library
+from guardhouse.sandbox.narrow_execute import exec_notice
 from guardhouse.sandbox.profile import LAYERS, ProcessProfile
 from guardhouse.sandbox.seccomp_compiler import check_compiler
 
@@ -52,6 +53,10 @@ class Freezing:
 WITHOUT_GATE: Final = {
     "refused": "is refused",
     "allowed_files": "runs, and can execute only files that the policy allows whatever their arguments",
+    "judged_arguments": (
+        "runs, and can execute only files that the policy allows with some arguments; the arguments are judged as their"
+        " caller shows them, which a program that is out to deceive can change"
+    ),
 }
 
 
@@ -104,9 +109,13 @@ def _examine(name: str, directory: Path, features: HostFeatures, compiler: str) 
     weaker = [layer for layer, why in features.layers.items() if why and layer not in missing and layer != "exec_gate"]
     if features.landlock_abi < profile.landlock_minimum_abi and "landlock" not in missing:
         weaker.append("landlock")
+    without_gate = "refused"
     # The stand-in is Landlock's to hold.
-    stands_in = profile.exec_fallback == "allowed_files" and bool(features.landlock_abi)
-    without_gate = "allowed_files" if stands_in else "refused"
+    if profile.exec_fallback != "refuse" and features.landlock_abi:
+        notice = exec_notice(
+            profile.exec_fallback, exec_notices=features.exec_notices, caller_words=features.caller_words
+        )
+        without_gate = "allowed_files" if notice == "none" else notice
     return ProfileHealth(profile.name, missing, tuple(dict.fromkeys(weaker)), without_gate)
 
 
@@ -170,10 +179,23 @@ def _print(features: HostFeatures, compiler: str, healths: list[ProfileHealth]) 
         else:
             click.echo(f"  {health.name:14} runs here")
     click.echo()
-    _print_without_gate(healths, is_missing=bool(features.layers["exec_gate"]))
+    _print_without_gate(healths, features, is_missing=bool(features.layers["exec_gate"]))
 
 
-def _print_without_gate(healths: list[ProfileHealth], *, is_missing: bool) -> None:
+def _print_notices(features: HostFeatures) -> None:
+    """Say what the record of such a command will hold."""
+    if features.exec_notices:
+        click.echo(f"    without a record of what it started: {features.exec_notices}")
+    elif features.caller_words:
+        click.echo(f"    with a record of what it started, by what that had become: {features.caller_words}, which")
+        click.echo(
+            "    is how a program's arguments could be judged; 'judged_arguments' is no more than 'allowed_files'"
+        )
+    else:
+        click.echo("    with a record of what it started, and a word to whoever is refused, by seccomp notification")
+
+
+def _print_without_gate(healths: list[ProfileHealth], features: HostFeatures, *, is_missing: bool) -> None:
     """Say what becomes of a command whose text leaves open what it runs: loops, variables, interpreters."""
     if is_missing:
         click.echo("  execs cannot be followed here; a command whose text leaves open what it runs")
@@ -184,6 +206,8 @@ def _print_without_gate(healths: list[ProfileHealth], *, is_missing: bool) -> No
         names = [health.name for health in healths if health.without_gate == kind]
         if names:
             click.echo(f"    {meaning}: {', '.join(names)}")
+    if any(health.without_gate != "refused" for health in healths):
+        _print_notices(features)
     if is_missing and any(health.without_gate == "refused" for health in healths):
         click.echo("  ('exec_gate: {fallback: allowed_files, why: …}' lets a profile run it with allowed files alone)")
 
@@ -214,6 +238,8 @@ def _as_data(
         "cgroup_version": features.cgroup_version,
         "cgroup_controllers": sorted(features.cgroup_controllers),
         "openat2": features.openat2,
+        "exec_notices": not features.exec_notices,
+        "caller_words": not features.caller_words,
         "layers": layers,
         "notes": list(features.notes),
         "profiles": _healths_as_data(healths),

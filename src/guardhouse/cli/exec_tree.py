@@ -16,7 +16,10 @@ _REFUSALS_SHOWN: Final = 5
 def refusal_lines(execs: dict[str, Any] | None) -> list[str]:
     """Return a sentence for each of the first programs that were refused, and how many more there were."""
     refused = [] if execs is None else execs["refused"]
-    lines = [f"the exec gate did not let {one['path']} run: {one['because']}" for one in refused[:_REFUSALS_SHOWN]]
+    lines = [
+        f"the exec gate did not let {one['path'] or 'a program'} run: {one['because']}"
+        for one in refused[:_REFUSALS_SHOWN]
+    ]
     if len(refused) > _REFUSALS_SHOWN:
         lines.append(f"and {len(refused) - _REFUSALS_SHOWN} further programs; 'guardhouse task show --tree' lists them")
     return lines
@@ -38,13 +41,19 @@ def tree_lines(execs: dict[str, Any]) -> list[str]:
             waiting += [(child, depth + 1) for child in reversed(children.get(one["index"], []))]
     if execs["left_out"]:
         lines.append(f"and {execs['left_out']} further programs that the record has no room for")
+    if execs.get("unseen"):
+        lines.append(f"and {execs['unseen']} execs of which nothing could be read")
     return lines
 
 
 def _line(one: dict[str, Any]) -> str:
     words = shlex.join(one["argv"])
+    # Where nothing could follow the command's execs, its programs are known by what their callers said.
+    source = ", as its caller said" if one.get("words") == "caller" else ""
     if "index" not in one:
-        return f"REFUSED {one['path']}: {words}  ({one['because']})"
+        return f"REFUSED {one['path']}: {words}  ({one['because']}{source})"
+    if "words" in one:
+        return f"{one['path']}: {words}  [pid {one['pid']}, from {one['started_s']:.3f} s{source}]"
     if one["signal"] is not None:
         end = f"signal {one['signal']}"
     elif one["exit_status"] is not None:

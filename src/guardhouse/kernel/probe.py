@@ -18,6 +18,7 @@ from typing import Final
 from guardhouse.kernel import cgroup_tree, credentials, mounts, namespaces
 from guardhouse.kernel.ptrace import exec_entry, seize
 from guardhouse.kernel.syscalls import NUMBERS, declare
+from guardhouse.kernel.tracee import read_memory
 
 __all__ = ["HostFeatures", "probe_host"]
 
@@ -45,6 +46,8 @@ class HostFeatures:
         cgroup_controllers: those whose limits can be set below this process's own group.
         seccomp_actions: what the kernel's filters can answer (``user_notif``, ``trace`` …).
         system_links: ``/bin`` and its like where they are symbolic links, with their text.
+        exec_notices: why a filter cannot hand execs to a listener and let them go on; ``""`` where it can.
+        caller_words: why the memory of another process of the account cannot be read; ``""`` where it can.
         layers: by layer (the names a profile's ``requires`` uses), why it cannot be put up; ``""`` where it can.
         notes: what works less well here than elsewhere, in words, with what to do.
     """
@@ -60,6 +63,8 @@ class HostFeatures:
     seccomp_actions: frozenset[str]
     cgroup_version: int
     cgroup_controllers: frozenset[str]
+    exec_notices: str
+    caller_words: str
     system_links: Mapping[str, str]
     layers: Mapping[str, str]
     notes: tuple[str, ...]
@@ -96,6 +101,8 @@ def probe_host() -> HostFeatures:
         seccomp_actions=actions,
         cgroup_version=version,
         cgroup_controllers=controllers,
+        exec_notices=_why_no_notices(actions),
+        caller_words=_in_child(_try_read),
         system_links=_system_links(),
         layers=layers,
         notes=(*_notes(landlock_abi=landlock_abi, privileged=privileged, version=version), *weak),
@@ -205,6 +212,20 @@ def _try_trace() -> None:
         os.waitpid(pid, 0)
 
 
+def _try_read() -> None:
+    """Read a child's memory, as the gate's listener does to a command's."""
+    text = ctypes.create_string_buffer(b"read")
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        read_memory(pid, ctypes.addressof(text), len(text))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def _landlock() -> tuple[int, str]:
     try:
         # SAFE: with this flag the kernel reads no memory and returns the version.
@@ -248,6 +269,11 @@ def _why_no_gate(actions: frozenset[str]) -> str:
     if "trace" not in actions:
         return "this kernel's filters cannot stop a call for a tracer"
     return _in_child(_try_trace)
+
+
+def _why_no_notices(actions: frozenset[str]) -> str:
+    missing = {"user_notif", "errno", "allow"} - actions
+    return f"this kernel's filters cannot answer {', '.join(sorted(missing))} (needs Linux 5.5)" if missing else ""
 
 
 def _system_links() -> dict[str, str]:

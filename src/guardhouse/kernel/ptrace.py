@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import struct
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ __all__ = [
     "classify",
     "continue_tracee",
     "event_message",
+    "exec_arguments",
     "exec_entry",
     "listen",
     "refuse_system_call",
@@ -285,6 +287,11 @@ def exec_entry(tid: int) -> ExecEntry | None:
         arguments = (words[_RDI], words[_RSI], words[_RDX], words[_R10], words[_R8])
     else:
         number, arguments = words[8], (words[0], words[1], words[2], words[3], words[4])
+    return exec_arguments(number, arguments)
+
+
+def exec_arguments(number: int, arguments: Sequence[int]) -> ExecEntry | None:
+    """Return what the words in the registers mean to execve or execveat; None for another call. Pure."""
     if number == _EXECVE:
         return ExecEntry(arguments[0], arguments[1], None, 0)
     if number == _EXECVEAT:

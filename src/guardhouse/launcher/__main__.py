@@ -84,7 +84,9 @@ def _make_gate(policy: bytes, bundle: Bundle, library: str) -> "ExecJudge | None
     importlib.import_module("guardhouse.launcher.gate.monitor")
     decide_exec(restored, ("true",), path="/usr/bin/true", names={"true"})
     trusted = TrustedPrograms(restored.trusted_path)
-    return ExecJudge(restored, trusted, workspace=bundle.workspace, environment=environment)
+    return ExecJudge(
+        restored, trusted, workspace=bundle.workspace, environment=environment, follows=given["follows"] is True
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -47,7 +47,8 @@ class Confinement:
         private_parts: what of the view is made anew.
         counts_denials: somebody answers the notifications of denied calls.
         is_gated: the exec gate's monitor follows this thread, so execve and execveat stop for it.
-        listener_fd: out: where denied calls wait for an answer, -1 when the filter answers by itself.
+        listener_fd: out: where denied calls, and execs as the plan says, wait for an answer; -1 when the filter answers
+            by itself.
     """
 
     bundle: Bundle
@@ -122,11 +123,15 @@ def _install_filter(confinement: Confinement) -> None:
     compiled = confinement.plan.seccomp.get(ARCHITECTURE)
     if compiled is None:
         raise SetupError(f"the profile has no filter for {ARCHITECTURE}; it has {sorted(confinement.plan.seccomp)}")
-    suffix = "_gate" if confinement.is_gated else ""
+    answers = "notify" if confinement.counts_denials else "errno"
+    if confinement.plan.exec_notice != "none":
+        program = compiled.programs[f"{answers}_execs"]
+        confinement.listener_fd = seccomp.install(program, listener=True, waits_killable=True)
+        return
+    program = compiled.programs[f"{answers}_gate" if confinement.is_gated else answers]
+    listener_fd = seccomp.install(program, listener=confinement.counts_denials)
     if confinement.counts_denials:
-        confinement.listener_fd = seccomp.install(compiled.programs[f"notify{suffix}"], listener=True)
-    else:
-        seccomp.install(compiled.programs[f"errno{suffix}"], listener=False)
+        confinement.listener_fd = listener_fd
 
 
 # Order is the design: each step takes away the means to undo the ones before it.

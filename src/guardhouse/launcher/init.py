@@ -2,7 +2,8 @@
 
 A command is never pid 1 itself, so signals act on it as on any process. This process takes orders on one socket
 (`run`, `signal`) and reports (`ready`, `started`, `refused`, `ended`). It answers denied system calls where the
-profile counts them. When the launcher dies the kernel kills it, and with it the whole pid namespace.
+profile counts them, unless execs are handed over as well: then the monitor does (`gate/listener.py`). When the launcher
+dies the kernel kills it, and with it the whole pid namespace.
 
 Knows nothing of time limits: they are the launcher's (`lifetime.py`). Runs as its own process, cloned from the
 launcher; what runs beside it in its namespaces is the attacker.
@@ -28,7 +29,7 @@ from guardhouse.kernel import credentials, descriptors, seccomp
 from guardhouse.kernel.syscalls import ARCHITECTURE
 from guardhouse.launcher import channel
 from guardhouse.launcher.confine import Confinement, Program, StepFailedError, confine_thread, start_program
-from guardhouse.launcher.gate import ATTACH, FOLLOWED
+from guardhouse.launcher.gate import ATTACH, FOLLOWED, LISTENER
 from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
 from guardhouse.launcher.self_confine import confine_process, plan_of
 from guardhouse.limits import EGRESS_BACKLOG
@@ -139,6 +140,8 @@ class _Init:
         self._postponed: tuple[dict[str, Any], channel.Received] | None = None
         self._early_signals: list[int] = []
         self._gate = None if place.gate_fd < 0 else socket.socket(fileno=place.gate_fd)
+        self._hands_over = place.plan.exec_notice != "none"
+        self._handed_over: _Vessel | None = None  # whose listener the monitor has
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
         self._progress_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -181,7 +184,7 @@ class _Init:
                 is_gated=place.gate_fd >= 0,
             ),
             self._progress_fd,
-            place.gate_fd,
+            -1 if self._hands_over else place.gate_fd,
         )
 
     def _timeout_ms(self) -> float | None:
@@ -273,8 +276,7 @@ class _Init:
     def _start_anew(self, order: dict[str, Any], received: channel.Received) -> None:
         """Begin the postponed command in a thread that has the view as it is now."""
         self._postponed = None
-        if self._gate is not None:
-            _gate_report(self._gate)
+        self._take_gate_report(self._vessel)
         if self._listener_fd >= 0:
             self._close_listener()
         self._vessel = self._new_vessel()
@@ -282,9 +284,28 @@ class _Init:
 
     def _watch_listener(self) -> None:
         listener_fd = self._vessel.confinement.listener_fd
-        if listener_fd >= 0 and self._listener_fd != listener_fd:
+        if self._hands_over:
+            self._hand_over(listener_fd)
+        elif listener_fd >= 0 and self._listener_fd != listener_fd:
             self._listener_fd = listener_fd
             self._poll.register(listener_fd, select.POLLIN)
+
+    def _hand_over(self, listener_fd: int) -> None:
+        """Give the monitor the listener and keep none: when that ends, the kernel has to see that nobody listens."""
+        if listener_fd < 0 or self._handed_over is self._vessel or self._gate is None:
+            return
+        self._handed_over = self._vessel
+        try:
+            channel.send(self._gate, LISTENER, (listener_fd,))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(_EXIT_BROKEN)
+        os.close(listener_fd)
+
+    def _take_gate_report(self, vessel: _Vessel) -> dict[str, Any] | None:
+        """Return what the monitor saw of a vessel's command; None without a gate, or where it was told of none."""
+        if self._gate is None or (self._hands_over and self._handed_over is not vessel):
+            return None
+        return _gate_report(self._gate)
 
     def _vessel_done(self, running: _Running) -> None:
         running.starting = False
@@ -367,7 +388,9 @@ class _Init:
         self._close_proxy()
         self._running = None
         vessel = running.vessel
-        execs = _gate_report(self._gate) if self._gate is not None else None
+        execs = self._take_gate_report(vessel)
+        if execs is not None and self._hands_over:
+            running.denied.update({int(number): count for number, count in execs.pop("denied").items()})
         is_clean = self._is_clean()
         if vessel.failure is not None:
             # A layer that failed once may fail again for a reason that lies in this process: it is not kept.

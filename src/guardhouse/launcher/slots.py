@@ -145,8 +145,15 @@ class Slot:
         return self.group is None or self.group.remove()
 
 
-def missing_layers(plan: ProfilePlan, home: CgroupHome | None, *, has_gate: bool) -> dict[str, str]:
-    """Return the layers that ``plan`` requires and that cannot be put up here, each with what to do."""
+def missing_layers(
+    plan: ProfilePlan, home: CgroupHome | None, *, has_gate: bool, has_judge: bool = False
+) -> dict[str, str]:
+    """Return the layers that ``plan`` requires and that cannot be put up here, each with what to do.
+
+    Args:
+        has_gate: execs can be followed and are judged.
+        has_judge: there is a policy to judge them by, however they are heard of.
+    """
     missing: dict[str, str] = {}
     controllers = () if home is None else home.controllers
     for layer in sorted(plan.required_layers):
@@ -161,6 +168,8 @@ def missing_layers(plan: ProfilePlan, home: CgroupHome | None, *, has_gate: bool
         missing["seccomp"] = "the profile's plan has no filter"
     if "exec_gate" in plan.required_layers and not has_gate:
         missing["exec_gate"] = "this host cannot follow execs, or the launcher was given no policy"
+    if plan.exec_notice != "none" and not has_judge:
+        missing["exec_gate"] = "the launcher was given no policy to judge the notified execs by"
     for name in ("mount", "pid"):
         if name not in plan.namespaces:
             missing["namespaces"] = f"the plan lacks the {name!r} namespace, without which nothing can be killed whole"
@@ -190,6 +199,8 @@ def make_slot(
     except OSError as error:
         raise SetupError(f"cgroup_pids: {error}") from error
     notes = _notes(plan, group)
+    if gate is not None and not gate.follows and plan.exec_notice == "none":
+        gate = None
     ours, theirs = channel.make_pair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     # The launcher serves everybody: it never waits for one init, whatever state that is in.
@@ -221,7 +232,9 @@ def make_slot(
         from guardhouse.launcher.gate.monitor import fork_monitor
 
         try:
-            monitor_pid = fork_monitor(gate, gate_ours, asks_theirs, init_pid=pid, wall=plan_of(bundle, "monitor"))
+            monitor_pid = fork_monitor(
+                gate, gate_ours, asks_theirs, init_pid=pid, plan=plan, wall=plan_of(bundle, "monitor")
+            )
         finally:
             # Without a monitor its init finds the socket closed and refuses to start anything.
             gate_ours.close()

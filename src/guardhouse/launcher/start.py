@@ -59,10 +59,16 @@ class LauncherHandle:
             return self.process.wait()
 
 
-def gate_settings(dumped_policy: object, *, environment: frozenset[str] | None = None) -> bytes:
-    """Return what the exec gate is started with: ``policy.dump_policy`` and the host's own tags (None: not known)."""
+def gate_settings(dumped_policy: object, *, environment: frozenset[str] | None = None, follows: bool = True) -> bytes:
+    """Return what the exec gate is started with.
+
+    Args:
+        dumped_policy: ``policy.dump_policy``.
+        environment: the host's own tags; None: not known.
+        follows: off where nothing can follow execs: only plans with a notice of them are judged then.
+    """
     tags = None if environment is None else sorted(environment)
-    return json.dumps({"policy": dumped_policy, "environment": tags}).encode("ascii")
+    return json.dumps({"policy": dumped_policy, "environment": tags, "follows": follows}).encode("ascii")
 
 
 def start_launcher(

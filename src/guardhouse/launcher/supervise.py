@@ -240,7 +240,10 @@ class Supervisor:
             return "request", f"unknown profile {profile!r}; this launcher has {known}"
         if profile not in self._missing:
             # Neither the plan nor the host's controllers change while this process lives.
-            self._missing[profile] = missing_layers(plan, self._home, has_gate=self._gate is not None)
+            gate = self._gate
+            self._missing[profile] = missing_layers(
+                plan, self._home, has_gate=gate is not None and gate.follows, has_judge=gate is not None
+            )
         for layer, why in self._missing[profile].items():
             return layer, why
         if len(self._jobs) >= limits.LAUNCH_SLOTS_MAX:
@@ -456,8 +459,11 @@ class Supervisor:
         except ConnectionResetError:
             received = None
         if received is None:
-            # The monitor has ended, and the kernel with it everything that it followed.
+            # The monitor has ended, and the kernel with it everything that it followed. What it only listened to cannot
+            # start a program any more, and nobody would hear of its denied calls.
             self._forget_monitor(slot)
+            if slot.plan.exec_notice != "none":
+                slot.destroy()
             return
         job = None if slot.serving is None else self._jobs.get(slot.serving)
         if job is None or slot.serving is None:

@@ -1,8 +1,9 @@
-"""Which programs a policy allows whatever their arguments: what can be promised of a file where nobody reads arguments.
+"""Which programs a policy allows whatever their arguments, or with some: what can be promised of a file as a whole.
 
 Pure; used at boot where the exec gate cannot be had and a profile falls back to Landlock.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from guardhouse.policy.automaton import TooManySteps
@@ -12,7 +13,7 @@ from guardhouse.policy.rulebook import Rulebook, rulebook_of
 from guardhouse.policy.versions import is_version_of
 from guardhouse.values import Verdict
 
-__all__ = ["is_always_allowed"]
+__all__ = ["is_always_allowed", "is_sometimes_allowed"]
 
 _ARGUMENTS: Final = optional(concat([SEPARATOR, ANYTHING]))
 
@@ -26,19 +27,40 @@ def is_always_allowed(policy: Policy, names: frozenset[str], paths: frozenset[st
         names: the plain names that mean this very file; all of them have to be allowed, or be one with another version.
         paths: where it is found; a rule that names it so counts as well.
     """
-    return bool(names) and all(_allows_file(layer, names, paths) for layer in policy.layers)
+    return bool(names) and all(_allows_file(layer, names, paths, _allows) for layer in policy.layers)
 
 
-def _allows_file(policy: Policy, names: frozenset[str], paths: frozenset[str]) -> bool:
+def is_sometimes_allowed(policy: Policy, names: frozenset[str], paths: frozenset[str]) -> bool:
+    """Tell whether every policy in force allows or asks about a program with some arguments; as `is_always_allowed`.
+
+    Each policy by itself: that they agree on some arguments is for whoever judges these.
+    """
+    return bool(names) and all(_allows_file(layer, names, paths, _allows_some) for layer in policy.layers)
+
+
+def _allows_file(
+    policy: Policy,
+    names: frozenset[str],
+    paths: frozenset[str],
+    allows: Callable[[Rulebook, str, frozenset[str]], bool],
+) -> bool:
     book = rulebook_of(policy)
     if book is None:
         return False
-    allowed = {name for name in names if _allows(book, name, paths)}
+    allowed = {name for name in names if allows(book, name, paths)}
     # Another version number in the name is the same program, unless a rule says no to it by that name.
     return all(
         name in allowed or (any(is_version_of(name, other) for other in allowed) and not _is_named_no(book, name))
         for name in names
     )
+
+
+def _allows_some(book: Rulebook, name: str, paths: frozenset[str]) -> bool:
+    try:
+        winners = book.find_possible(concat([choice([name, *sorted(paths)]), _ARGUMENTS]), Context())
+    except TooManySteps:
+        return False
+    return any(rule is not None and rule.action is not Verdict.DENY for rule in winners)
 
 
 def _is_named_no(book: Rulebook, name: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from guardhouse.policy import Policy
-from guardhouse.policy.always_allowed import is_always_allowed
+from guardhouse.policy.always_allowed import is_always_allowed, is_sometimes_allowed
 
 __all__ = ["find_allowed_files", "find_readable"]
 
@@ -28,11 +28,15 @@ _LOADERS: Final = (
 )
 
 
-def find_allowed_files(policy: Policy) -> tuple[str, ...]:
+def find_allowed_files(policy: Policy, *, with_some_arguments: bool = False) -> tuple[str, ...]:
     """Return the files of the trusted path that the policy allows whatever their arguments, the shell and the loaders.
 
     A file that goes by several names counts only where all of them are allowed.
+
+    Args:
+        with_some_arguments: also those that it allows, or asks about, with some arguments: for where these are judged.
     """
+    is_allowed = is_sometimes_allowed if with_some_arguments else is_always_allowed
     names: dict[tuple[int, int], set[str]] = {}
     paths: dict[tuple[int, int], set[str]] = {}
     for directory in policy.trusted_path:
@@ -43,7 +47,7 @@ def find_allowed_files(policy: Policy) -> tuple[str, ...]:
     allowed = {
         path
         for identity, known in names.items()
-        if not known & _APPLET_HOSTS and is_always_allowed(policy, frozenset(known), frozenset(paths[identity]))
+        if not known & _APPLET_HOSTS and is_allowed(policy, frozenset(known), frozenset(paths[identity]))
         for path in paths[identity]
     }
     shells = [f"{directory}/{_SHELL}" for directory in policy.trusted_path if Path(directory, _SHELL).is_file()]

@@ -69,7 +69,7 @@ def refused_remarks(outcome: CommandOutcome) -> list[str]:
         return []
     refused = outcome.execs["refused"]
     remarks = [
-        f"the exec gate did not let {program['path']} run: {program['because']}"
+        f"the exec gate did not let {program['path'] or 'a program'} run: {program['because']}"
         for program in refused[:_REFUSALS_SHOWN]
     ]
     if len(refused) > _REFUSALS_SHOWN:

@@ -17,11 +17,11 @@ from guardhouse.launcher.start import LauncherHandle, gate_settings, start_launc
 from guardhouse.policy import Policy, dump_policy
 from guardhouse.runner.allowed_files import find_allowed_files, find_readable
 from guardhouse.runner.identity import Account
-from guardhouse.sandbox.bundle import Bundle, Identity
-from guardhouse.sandbox.compile import compile_bundle
+from guardhouse.sandbox.bundle import Bundle, Identity, ProfilePlan
+from guardhouse.sandbox.compile import compile_bundle, with_exec_notice
 from guardhouse.sandbox.facts import LAUNCHING_PROCESSES, Surroundings
 from guardhouse.sandbox.load import load_profile, read_library
-from guardhouse.sandbox.narrow_execute import narrow_execute
+from guardhouse.sandbox.narrow_execute import exec_notice, narrow_execute
 from guardhouse.sandbox.profile import Profile
 
 __all__ = ["Wall", "put_up_wall"]
@@ -107,8 +107,10 @@ def put_up_wall(
     has_gate = not features.layers["exec_gate"]
     narrowed: frozenset[str] = frozenset()
     if not has_gate:
-        bundle, narrowed = _with_narrowed(bundle, [profiles[name] for name in sorted(offered)], policy)
-    gate_policy = gate_settings(dump_policy(policy), environment=tags) if has_gate else b""
+        bundle, narrowed = _with_narrowed(bundle, [profiles[name] for name in sorted(offered)], policy, features)
+    gate_policy = b""
+    if has_gate or any(plan.exec_notice != "none" for plan in bundle.profiles.values()):
+        gate_policy = gate_settings(dump_policy(policy), environment=tags, follows=has_gate)
     launcher = start_launcher(bundle, warm=(default.name,), gate_policy=gate_policy, files_settings=files_settings)
     return Wall(
         launcher=launcher,
@@ -123,14 +125,22 @@ def put_up_wall(
     )
 
 
-def _with_narrowed(bundle: Bundle, profiles: list[Profile], policy: Policy) -> tuple[Bundle, frozenset[str]]:
-    """Add to each profile that permits it a plan that executes nothing but what the policy allows anyhow."""
-    wanting = [profile.name for profile in profiles if profile.exec_fallback == "allowed_files"]
-    if not wanting:
-        return bundle, frozenset()
-    programs, readable = find_allowed_files(policy), find_readable(policy.trusted_path)
-    plans = {name: narrow_execute(bundle.profiles[name], programs=programs, readable=readable) for name in wanting}
-    made = {name: plan for name, plan in plans.items() if plan is not None}
+def _with_narrowed(
+    bundle: Bundle, profiles: list[Profile], policy: Policy, features: HostFeatures
+) -> tuple[Bundle, frozenset[str]]:
+    """Add to each profile that permits it a plan that executes nothing but what the policy allows."""
+    made: dict[str, ProfilePlan] = {}
+    readable = find_readable(policy.trusted_path)
+    for profile in profiles:
+        if profile.exec_fallback == "refuse":
+            continue
+        notice = exec_notice(
+            profile.exec_fallback, exec_notices=features.exec_notices, caller_words=features.caller_words
+        )
+        programs = find_allowed_files(policy, with_some_arguments=notice == "judged_arguments")
+        plan = narrow_execute(bundle.profiles[profile.name], programs=programs, readable=readable)
+        if plan is not None:
+            made[profile.name] = plan if notice == "none" else with_exec_notice(plan, profile, notice=notice)
     return (
         replace(bundle, profiles={**bundle.profiles, **{plan.name: plan for plan in made.values()}}),
         frozenset(made),

@@ -24,6 +24,7 @@ __all__ = [
     "Bundle",
     "CgroupLimits",
     "EgressGrant",
+    "ExecNotice",
     "FilterVariant",
     "Identity",
     "LandlockPlan",
@@ -39,7 +40,7 @@ __all__ = [
     "SeccompFilter",
 ]
 
-BUNDLE_VERSION: Final = 3
+BUNDLE_VERSION: Final = 4
 
 # The low 16 bits of SECCOMP_RET_TRACE in the *_gate variants: what PTRACE_GETEVENTMSG gives at an execve stop.
 GATE_TRACE_DATA: Final = 0x4758
@@ -66,7 +67,14 @@ MountKind = Literal[
 
 # errno: a denied call fails with EPERM, at once. notify: it asks the monitor, which counts it and says EPERM.
 # *_gate: the same, and allowed execve/execveat stop with SECCOMP_RET_TRACE for the exec gate's monitor.
-FilterVariant = Literal["errno", "notify", "errno_gate", "notify_gate"]
+# *_execs: the same, and allowed execve/execveat, and the call that a C library makes once when its program starts, are
+# handed to the listener (SECCOMP_RET_USER_NOTIF): where nothing can follow execs.
+FilterVariant = Literal["errno", "notify", "errno_gate", "notify_gate", "errno_execs", "notify_execs"]
+
+# Who is told of a command's execs where nothing can follow them. ``allowed_files``: they are recorded, and judged where
+# the caller's words can be read; Landlock alone is relied on. ``judged_arguments``: Landlock lets more files run, and
+# what cannot be judged does not start.
+ExecNotice = Literal["none", "allowed_files", "judged_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +156,7 @@ class SeccompFilter:
     """Finished classic BPF (``struct sock_filter[]``, 8 bytes an instruction) for one architecture.
 
     Attributes:
-        programs: by `FilterVariant`; every variant is there.
+        programs: by `FilterVariant`; of the ``*_execs`` ones that which the plan uses, where it uses one.
         names: every call known on the architecture, name to number, so that a notification can be named.
         digest: sha256 (hex) of the readable text in `sandbox/compiled/` that this was compiled from.
     """
@@ -200,6 +208,7 @@ class ProfilePlan:
         tmp_bytes: size of each private tmpfs; the number already stands in the mount options.
         umask: as a number.
         count_denials: use the ``notify`` variants.
+        exec_notice: other than ``none``: use the ``*_execs`` variants, with a listener outside.
     """
 
     name: str
@@ -222,6 +231,7 @@ class ProfilePlan:
     tmp_bytes: int
     umask: int
     count_denials: bool
+    exec_notice: ExecNotice
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from guardhouse.sandbox.profile import Egress, Profile
+from guardhouse.sandbox.profile import EXEC_FALLBACKS, Egress, Profile
 from guardhouse.sandbox.rules import alternatives_in_words, resolve_rules
 
 __all__ = ["Change", "compare_profiles"]
@@ -177,7 +177,8 @@ def _requirements(first: Profile, second: Profile) -> Iterator[Change]:
 
 def _single_settings(first: Profile, second: Profile) -> Iterator[Change]:
     if first.exec_fallback != second.exec_fallback:
-        direction: Direction = "narrows" if second.exec_fallback == "refuse" else "widens"
+        narrows = EXEC_FALLBACKS.index(second.exec_fallback) < EXEC_FALLBACKS.index(first.exec_fallback)
+        direction: Direction = "narrows" if narrows else "widens"
         yield Change(direction, "exec_gate", f"fallback was {first.exec_fallback}, is {second.exec_fallback}")
     if first.proc != second.proc:
         yield Change("widens" if second.proc == "host" else "narrows", "proc", f"/proc of the {second.proc}")

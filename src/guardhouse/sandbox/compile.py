@@ -4,6 +4,7 @@ Decides nothing at run time: what is not in the bundle cannot be asked of the la
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from guardhouse.errors import SetupError
@@ -11,6 +12,7 @@ from guardhouse.sandbox.bundle import (
     BUNDLE_VERSION,
     Bundle,
     CgroupLimits,
+    ExecNotice,
     Identity,
     Namespace,
     ProcessPlan,
@@ -25,9 +27,9 @@ from guardhouse.sandbox.plan_landlock import plan_landlock
 from guardhouse.sandbox.plan_mounts import check_absolute, plan_mounts
 from guardhouse.sandbox.profile import CGROUP_LIMITS, Profile
 from guardhouse.sandbox.rules import ARCHITECTURES, resolve_rules
-from guardhouse.sandbox.seccomp_compiler import compile_filter
+from guardhouse.sandbox.seccomp_compiler import compile_exec_notice, compile_filter
 
-__all__ = ["compile_bundle", "compile_plan", "missing_layers"]
+__all__ = ["compile_bundle", "compile_plan", "missing_layers", "with_exec_notice"]
 
 _PARAMETERS: Final = {**CGROUP_LIMITS, "tmp_bytes": (1 << 16, 1 << 50)}
 # sethostname(2): 64 bytes.
@@ -161,7 +163,27 @@ def compile_plan(
         tmp_bytes=tmp_bytes,
         umask=profile.umask,
         count_denials=profile.count_denials,
+        exec_notice="none",
     )
+
+
+def with_exec_notice(
+    plan: ProfilePlan, profile: Profile, *, notice: ExecNotice, switches: frozenset[str] = frozenset()
+) -> ProfilePlan:
+    """Return ``plan`` with a filter that hands its execs to a listener.
+
+    Args:
+        profile: what ``plan`` was compiled from, under the same ``switches``.
+
+    Raises:
+        SetupError: see `seccomp_compiler.compile_exec_notice`.
+    """
+    filters: dict[str, SeccompFilter] = {}
+    for architecture, compiled in plan.seccomp.items():
+        rules = resolve_rules(profile, architecture=architecture, switches=switches & profile.switches.keys())
+        variant, program = compile_exec_notice(rules, counts_denials=plan.count_denials)
+        filters[architecture] = replace(compiled, programs={**compiled.programs, variant: program})
+    return replace(plan, seccomp=filters, exec_notice=notice)
 
 
 def missing_layers(profile: Profile, features: HostFacts) -> Mapping[str, str]:

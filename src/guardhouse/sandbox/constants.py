@@ -198,6 +198,7 @@ _VALUES: Final = {
     # linux/seccomp.h
     "SECCOMP_IOCTL_NOTIF_RECV": 0xC0502100,
     "SECCOMP_IOCTL_NOTIF_SEND": 0xC0182101,
+    "SECCOMP_IOCTL_NOTIF_ID_VALID": 0x40082102,
     # linux/personality.h
     "PER_LINUX": 0,
     "PERSONALITY_QUERY": 0xFFFFFFFF,

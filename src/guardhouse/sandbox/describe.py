@@ -23,6 +23,19 @@ _TUNNEL_WORDS = {
 }
 
 
+_FALLBACK_WORDS = {
+    "refuse": "what the text leaves open does not run",
+    "allowed_files": (
+        "what the text leaves open runs, and executes only files that the policy allows whatever their arguments; every"
+        " exec is recorded and judged by seccomp notification, as far as its caller's words can be read"
+    ),
+    "judged_arguments": (
+        "what the text leaves open runs, and executes only files that the policy allows with some arguments; these are"
+        " judged by seccomp notification as their caller shows them, which a hostile program can change"
+    ),
+}
+
+
 def describe_profile(profile: Profile, *, switches: frozenset[str] = frozenset()) -> str:
     """Return a page of text: what ``profile`` shows, lets change, calls and spends."""
     return "\n".join(_lines(profile, switches)) + "\n"
@@ -76,7 +89,8 @@ def _lines(profile: Profile, switches: frozenset[str]) -> Iterator[str]:
         unless = " (unless a user namespace is made)" if requirement.unless_user_namespace else ""
         yield f"  {layer}{unless}: {requirement.reason.why}"
     if profile.exec_fallback_reason is not None:
-        yield f"Without an exec gate: {profile.exec_fallback}: {profile.exec_fallback_reason.why}"
+        meaning = _FALLBACK_WORDS[profile.exec_fallback]
+        yield f"Without an exec gate: {profile.exec_fallback}: {meaning}: {profile.exec_fallback_reason.why}"
     if profile.root_identity is not None:
         yield f"  MAY RUN AS ROOT: {profile.root_identity.why}"
 
@@ -161,5 +175,6 @@ def profile_as_data(profile: Profile, *, switches: frozenset[str] = frozenset())
         "cgroup": {name: limit.value for name, limit in profile.cgroup.items()},
         "requires": list(profile.requires),
         "landlock_minimum_abi": profile.landlock_minimum_abi,
+        "without_exec_gate": profile.exec_fallback,
         "may_run_as_root": profile.root_identity is not None,
     }

@@ -9,15 +9,28 @@ Pure; runs at boot. docs/exec_gate.md, "Without ptrace", says what it promises.
 
 from dataclasses import replace
 
-from guardhouse.sandbox.bundle import PathRule, ProfilePlan
+from guardhouse.sandbox.bundle import ExecNotice, PathRule, ProfilePlan
 
-__all__ = ["NARROWED", "narrow_execute"]
+__all__ = ["NARROWED", "exec_notice", "narrow_execute"]
 
 # Appended to a profile's name: the same wall with listed programs only.
 NARROWED = ".allowed-files"
 
 _EXECUTE = "execute"
 _READ = ("read_file", "read_dir")
+
+
+def exec_notice(fallback: str, *, exec_notices: str, caller_words: str) -> ExecNotice:
+    """Return how execs are heard of where nothing can follow them, for a profile's ``fallback``.
+
+    Args:
+        exec_notices: why execs cannot be notified on this host; ``""`` where they can.
+        caller_words: why what a caller passes cannot be read; ``""`` where it can. Where it cannot, no argument can be
+            judged, and ``judged_arguments`` is ``allowed_files``.
+    """
+    if fallback == "refuse" or exec_notices:
+        return "none"
+    return "judged_arguments" if fallback == "judged_arguments" and not caller_words else "allowed_files"
 
 
 def narrow_execute(plan: ProfilePlan, *, programs: tuple[str, ...], readable: tuple[str, ...]) -> ProfilePlan | None:

@@ -87,8 +87,9 @@ CGROUP_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
 
 
 # What becomes of commands that only the exec gate could decide, where this host cannot follow execs: refused, or run
-# with Landlock letting them execute nothing but the files that the policy allows whatever their arguments.
-EXEC_FALLBACKS: Final = ("refuse", "allowed_files")
+# with Landlock letting them execute nothing but the files that the policy allows whatever their arguments, or but those
+# that it allows with some, the arguments judged as their caller shows them. In this order each allows more.
+EXEC_FALLBACKS: Final = ("refuse", "allowed_files", "judged_arguments")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,21 @@ from typing import Any, Final
 from guardhouse.errors import SetupError
 from guardhouse.sandbox.bundle import GATE_TRACE_DATA, FilterVariant, SeccompFilter
 from guardhouse.sandbox.rules import NEWEST_CALLS, FilterRules, comparisons_of, digest_of_text, render_rules
-from guardhouse.sandbox.verify_filter import Answers, find_mismatch, same_but_for_returns
+from guardhouse.sandbox.verify_filter import (
+    EXEC_CALLS,
+    Answers,
+    exchange_returns,
+    find_mismatch,
+    same_but_for_returns,
+)
 
-__all__ = ["check_compiler", "compile_filter", "compile_program"]
+__all__ = ["check_compiler", "compile_exec_notice", "compile_filter", "compile_program"]
 
+# Those that every filter has.
 VARIANTS: Final[tuple[FilterVariant, ...]] = ("errno", "notify", "errno_gate", "notify_gate")
-_GATED_CALLS: Final = frozenset({"execve", "execveat"})
+# set_tid_address(2): glibc and musl call it once in each program, before its main and before any constructor; with it
+# a listener sees what an exec that it let go has become.
+_NOTICED_CALLS: Final = EXEC_CALLS | {"set_tid_address"}
 
 # linux/audit.h AUDIT_ARCH_*, what seccomp_data.arch holds.
 _AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -106,6 +115,40 @@ def compile_program(rules: FilterRules) -> bytes:
     )
 
 
+@functools.cache
+def compile_exec_notice(rules: FilterRules, *, counts_denials: bool) -> tuple[FilterVariant, bytes]:
+    """Compile the variant of one filter that hands execs to a listener; see `compile_filter`.
+
+    Args:
+        counts_denials: denied calls are handed over as well; otherwise they fail at once.
+    """
+    seccomp = _binding()
+    names = _known_calls(rules.architecture)
+    denied = _RET_ERRNO | errno.EPERM
+    wrong: str | None = ""
+    for optimize in (2, 1):
+        program = _compile_variant(seccomp, rules, "errno_execs", names, optimize)
+        if counts_denials:
+            # libseccomp takes no rule whose answer is the default's.
+            program = exchange_returns(program, {denied: _RET_NOTIFY})
+        wrong = find_mismatch(
+            program,
+            rules,
+            audit_arch=_AUDIT_ARCH[rules.architecture],
+            names=names,
+            newest=_newest(names),
+            answers=Answers(
+                denial=_RET_NOTIFY if counts_denials else denied, started=_RET_NOTIFY, stopping=_NOTICED_CALLS
+            ),
+        )
+        if wrong is None:
+            return ("notify_execs" if counts_denials else "errno_execs"), program
+    raise SetupError(
+        f"this libseccomp compiles the filter of profile {rules.profile!r} for {rules.architecture} wrongly:"
+        f" {wrong}; install another version of it"
+    )
+
+
 def _find_any_mismatch(programs: dict[FilterVariant, bytes], rules: FilterRules, names: dict[str, int]) -> str | None:
     """Simulate two variants; the other two must be the same but for what a denial returns."""
     denied, asks = _RET_ERRNO | errno.EPERM, _RET_NOTIFY
@@ -179,8 +222,11 @@ def _compile_variant(
         for rule in rules.allow:
             if rule.call not in names:
                 continue  # newer than this libseccomp: it gets ENOSYS from the prefix
-            gated = variant.endswith("gate") and rule.call in _GATED_CALLS
-            action = seccomp.TRACE(GATE_TRACE_DATA) if gated else seccomp.ALLOW
+            action = seccomp.ALLOW
+            if variant.endswith("gate") and rule.call in EXEC_CALLS:
+                action = seccomp.TRACE(GATE_TRACE_DATA)
+            elif variant.endswith("execs") and rule.call in _NOTICED_CALLS:
+                action = seccomp.NOTIFY
             for alternative in comparisons_of(rule):
                 arguments = [seccomp.Arg(c.argument, seccomp.MASKED_EQ, c.mask, c.value) for c in alternative]
                 compiled.add_rule_exactly(action, rule.call, *arguments)

@@ -16,21 +16,25 @@ from typing import Final
 from guardhouse.errors import InvariantError
 from guardhouse.sandbox.rules import Comparison, FilterRules, comparisons_of
 
-__all__ = ["Answers", "find_mismatch", "same_but_for_returns"]
+__all__ = ["EXEC_CALLS", "Answers", "exchange_returns", "find_mismatch", "same_but_for_returns"]
+
+EXEC_CALLS: Final = frozenset({"execve", "execveat"})
 
 _ALLOW: Final = 0x7FFF0000
 _LOAD, _AND, _RETURN, _JUMP = 0x20, 0x54, 0x06, 0x05
 _EQUAL, _GREATER, _AT_LEAST, _ANY_BIT = 0x15, 0x25, 0x35, 0x45
 _LOW_WORD: Final = 0xFFFFFFFF
+_LAYOUT: Final = "=HBBI"  # struct sock_filter
 _Instruction = tuple[int, int, int, int]
 
 
 class Answers:
-    """What a filter must answer: ``denial`` for what nothing permits, ``started`` for execve and execveat."""
+    """What a filter must answer: ``denial`` for what nothing permits, ``started`` for ``stopping`` where allowed."""
 
-    def __init__(self, *, denial: int, started: int) -> None:
+    def __init__(self, *, denial: int, started: int, stopping: frozenset[str] = EXEC_CALLS) -> None:
         self.denial = denial
         self.started = started
+        self.stopping = stopping
 
 
 def find_mismatch(
@@ -48,7 +52,7 @@ def find_mismatch(
             if number > newest:
                 expected = 0x00050000 | errno.ENOSYS
             elif any(all(arguments[c.argument] & c.mask == c.value for c in chosen) for chosen in alternatives):
-                expected = answers.started if call in {"execve", "execveat"} else _ALLOW
+                expected = answers.started if call in answers.stopping else _ALLOW
             else:
                 expected = answered.get(call, answers.denial)
             got = _run(code, audit_arch, number, arguments)
@@ -60,12 +64,17 @@ def find_mismatch(
 
 def same_but_for_returns(program: bytes, other: bytes, changed: Mapping[int, int]) -> bool:
     """Say whether ``other`` is ``program`` with the return values of ``changed`` exchanged, and nothing else."""
+    return exchange_returns(program, changed) == other
+
+
+def exchange_returns(program: bytes, changed: Mapping[int, int]) -> bytes:
+    """Return ``program`` with the return values of ``changed`` exchanged."""
 
     def exchanged(instruction: _Instruction) -> _Instruction:
         operation, when_true, when_false, constant = instruction
         return operation, when_true, when_false, changed.get(constant, constant) if operation == _RETURN else constant
 
-    return [exchanged(instruction) for instruction in _decode(program)] == _decode(other)
+    return b"".join(struct.pack(_LAYOUT, *exchanged(instruction)) for instruction in _decode(program))
 
 
 def _questions(alternatives: list[tuple[Comparison, ...]]) -> Iterator[tuple[int, ...]]:
@@ -86,7 +95,7 @@ def _questions(alternatives: list[tuple[Comparison, ...]]) -> Iterator[tuple[int
 
 
 def _decode(program: bytes) -> list[_Instruction]:
-    return list(struct.iter_unpack("=HBBI", program))
+    return list(struct.iter_unpack(_LAYOUT, program))
 
 
 def _run(code: list[_Instruction], audit_arch: int, number: int, arguments: tuple[int, ...]) -> int:

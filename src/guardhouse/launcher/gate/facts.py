@@ -35,6 +35,7 @@ __all__ = [
     "read_entry_facts",
     "read_exec_facts",
     "read_image",
+    "read_words",
 ]
 
 # include/uapi/linux/openat2.h: absolute paths and ".." stay below the given root, as in a chroot.
@@ -317,8 +318,18 @@ def read_entry(tid: int) -> Entry | None:
     """
     try:
         entry = ptrace.exec_entry(tid)
-        if entry is None:
-            return None
+    except OSError as error:
+        raise FactsError(f"what process {tid} wants to run cannot be looked at: {error}") from error
+    return None if entry is None else read_words(tid, entry)
+
+
+def read_words(tid: int, entry: ptrace.ExecEntry) -> Entry:
+    """Return what ``tid`` passes to execve or execveat, by the addresses in its registers.
+
+    Raises:
+        FactsError: as `read_entry`.
+    """
+    try:
         path, words = tracee.read_path_and_words(
             tid,
             entry.path,

@@ -109,10 +109,15 @@ class ExecJudge:
         *,
         workspace: str,
         environment: frozenset[str] | None = None,
+        follows: bool = True,
     ) -> None:
-        """``environment`` is the host's tags, for rules with conditions; None where it was given none."""
+        """``environment`` is the host's tags, for rules with conditions; None where it was given none.
+
+        ``follows``: execs are followed here; otherwise only those that a plan has notified are judged.
+        """
         self._policy = policy
         self.environment = environment
+        self.follows = follows
         self._trusted = trusted
         self._workspace = workspace.rstrip("/") + "/"
         rules = [rule for layer in policy.layers for rule in layer.rules()]

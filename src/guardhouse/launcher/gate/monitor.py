@@ -31,6 +31,7 @@ from guardhouse.kernel.ptrace import StopKind
 from guardhouse.kernel.title import set_title
 from guardhouse.launcher import channel
 from guardhouse.launcher.gate import ATTACH, FOLLOWED
+from guardhouse.launcher.gate.asking import Asking
 from guardhouse.launcher.gate.facts import (
     ExecFacts,
     FactsError,
@@ -42,12 +43,12 @@ from guardhouse.launcher.gate.facts import (
     read_image,
 )
 from guardhouse.launcher.gate.judge import ExecJudge, Judgement
-from guardhouse.launcher.gate.messages import Asked, Begin, End, Over, parse_order, render_question
-from guardhouse.launcher.gate.questions import Answer, Held, Question, Questions, Request
+from guardhouse.launcher.gate.listener import ExecListener
+from guardhouse.launcher.gate.questions import Answer, Held, Request
 from guardhouse.launcher.gate.report import Refusals, judgement_of, report_of, size_bytes
 from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 from guardhouse.launcher.self_confine import confine_process
-from guardhouse.sandbox.bundle import ProcessPlan
+from guardhouse.sandbox.bundle import ProcessPlan, ProfilePlan
 from guardhouse.values import Verdict
 
 __all__ = ["fork_monitor"]
@@ -69,8 +70,6 @@ _ATTACHED: Final = StopKind.ATTACHED
 _EXEC_ENTRY: Final = StopKind.EXEC_ENTRY
 _EXEC: Final = StopKind.EXEC
 _GROUP_STOP: Final = StopKind.GROUP_STOP
-EXPIRED: Final = Answer(allows=False, why="it needed a person's approval, and nobody answered in time")
-ENDING: Final = Answer(allows=False, why="it needed a person's approval, and the command was stopped before that came")
 
 
 class _Monitor:
@@ -78,7 +77,8 @@ class _Monitor:
         self._judge = judge
         self._sock = sock
         self._launcher = launcher
-        self._questions = Questions()
+        self._asking = Asking(launcher, self._release)
+        self._questions = self._asking.questions
         self._cached_for = self._questions.request.context
         self._signals_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
         self._poll = select.poll()
@@ -158,7 +158,7 @@ class _Monitor:
                 ptrace.listen(tid)
             else:
                 if questions.is_waiting:
-                    self._let_go(tid)
+                    self._asking.let_go(tid)
                 tree.ended(
                     tid,
                     exit_status=number if kind is StopKind.EXITED else None,
@@ -193,9 +193,8 @@ class _Monitor:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._signals_fd, _SIGNAL_RECORD_BYTES)
             if self._launcher.fileno() in ready:
-                self._take_orders()
-            for number in self._questions.expired(time.monotonic()):
-                self._settle(number, EXPIRED)
+                self._asking.take_orders()
+            self._asking.expire()
             if lost and not ready:
                 for child in lost:
                     if self._tree.adopt(child):
@@ -203,60 +202,6 @@ class _Monitor:
         return ptrace.wait_any()
 
     # What a person is asked
-
-    def _take_orders(self) -> None:
-        """Take what the launcher has sent: the request of the command that begins, answers, the end."""
-        while True:
-            try:
-                received = channel.receive(self._launcher)
-            except BlockingIOError:
-                return
-            if received is None:
-                os._exit(_EXIT_CLOSED)  # the launcher is gone; leaving kills what is followed
-            match parse_order(received.body):
-                case Begin(request):
-                    self._questions.begin(request)
-                case End():
-                    for number in self._questions.refuse_all(ENDING):
-                        self._settle(number, ENDING)
-                case (int(number), Answer() as answer):
-                    self._settle(number, answer)
-
-    def _ask(self, held: Held, program: ExecRecord | None) -> None:
-        """Hold a stopped thread until what it wants to run is answered, or go on at once where that is known."""
-        answer = self._questions.known(held.judgement)
-        if answer is None:
-            asked = self._questions.ask(held, now_s=time.monotonic())
-            if isinstance(asked, Question):
-                started_by = "" if program is None else judgement_of(program).path
-                self._say(Asked.of(asked.number, held.judgement, started_by=started_by))
-                return
-            if asked is None:
-                return
-            answer = asked
-        self._release(held, answer)
-
-    def _settle(self, number: int, answer: Answer) -> None:
-        for held in self._questions.answered(number, answer):
-            self._release(held, answer)
-        if answer in (EXPIRED, ENDING):
-            self._say(Over(number, answer.why))
-
-    def _let_go(self, tid: int) -> None:
-        number = self._questions.ended(tid)
-        if number is not None:
-            self._say(Over(number, "the process that waited has ended"))
-
-    def _say(self, question: Asked | Over) -> None:
-        body = render_question(question)
-        while True:
-            try:
-                channel.send(self._launcher, body)
-            except BlockingIOError:
-                # Longer than the launcher takes for anything; what is followed waits meanwhile.
-                select.select((), (self._launcher,), ())
-            else:
-                return
 
     def _release(self, held: Held, answer: Answer) -> None:
         tid = held.tid
@@ -311,7 +256,7 @@ class _Monitor:
             ptrace.continue_tracee(tid)
             return
         if judgement.asks:
-            self._ask(Held(tid, judgement, is_loaded=False), program)
+            self._asking.ask(Held(tid, judgement, is_loaded=False), started_by=parent.path)
             return
         self._note_refusal(tid, program, judgement, killed=False)
         self._refuse_call(tid, errno.EACCES)
@@ -339,7 +284,7 @@ class _Monitor:
         if program is None and self._judge.needs_request:
             # Sent before init was given the order that led to this exec.
             self._questions.begin(Request())
-            self._take_orders()
+            self._asking.take_orders()
             if self._questions.request.context != self._cached_for:
                 self._cached_for = self._questions.request.context
                 self._allowed_entries.clear()
@@ -364,7 +309,7 @@ class _Monitor:
         else:
             judgement = self._judge.judge(facts, parent, self._judge.context(self._questions.request.context))
         if judgement.asks:
-            self._ask(Held(tid, judgement, is_loaded=True), program)
+            self._asking.ask(Held(tid, judgement, is_loaded=True), started_by="" if parent is None else parent.path)
             return
         if judgement.may_run:
             size = size_bytes(judgement)
@@ -405,11 +350,18 @@ def _unreadable(tid: int, error: FactsError) -> Judgement:
 
 
 def fork_monitor(
-    judge: ExecJudge, sock: socket.socket, launcher: socket.socket, *, init_pid: int, wall: ProcessPlan
+    judge: ExecJudge,
+    sock: socket.socket,
+    launcher: socket.socket,
+    *,
+    init_pid: int,
+    plan: ProfilePlan,
+    wall: ProcessPlan,
 ) -> int:
     """Fork a monitor for the init ``init_pid``, at the other end of ``sock``; return its pid.
 
-    ``launcher`` carries questions to the launcher and its orders back (`gate.messages`).
+    ``launcher`` carries questions to the launcher and its orders back (`gate.messages`). Where ``plan`` says so it does
+    not follow the commands but listens to what their filter hands over.
 
     ``wall`` is how it confines itself, before it looks at anything of a command.
 
@@ -432,6 +384,8 @@ def fork_monitor(
         # Waited for with a time-out where a child's parent is lost; otherwise wait(2) tells of every stop.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         gc.disable()
+        if plan.exec_notice != "none":
+            ExecListener(judge, sock, launcher, init_pid, plan).serve()
         _Monitor(judge, sock, launcher, init_pid).serve()
     except BaseException:  # raised again: only told before this process ends
         # Ours to mend: without this line nobody would know why every process of the command was killed.

@@ -10,7 +10,7 @@ from guardhouse.errors import InvariantError
 from guardhouse.launcher.gate.judge import Judgement
 from guardhouse.launcher.gate.tree import ExecRecord, ProcessTree
 
-__all__ = ["Refusals", "judgement_of", "report_of", "size_bytes"]
+__all__ = ["Refusals", "as_json", "judgement_of", "report_of", "size_bytes"]
 
 # Of one record in the report without its texts: keys, numbers, punctuation.
 _RECORD_BYTES: Final = 320
@@ -48,7 +48,7 @@ class Refusals:
                 "parent": None if parent is None else parent.index,
                 "killed": killed,
                 "at_s": round(at_s, 6),
-                **_as_json(judgement),
+                **as_json(judgement),
             }
         )
 
@@ -66,7 +66,7 @@ def report_of(tree: ProcessTree, refusals: Refusals) -> dict[str, Any]:
             "signal": record.signal,
             "cpu_s": round(record.cpu_s, 6),
             "peak_memory_bytes": record.peak_memory_bytes,
-            **_as_json(judgement_of(record)),
+            **as_json(judgement_of(record)),
         }
         for record in tree.records
     ]
@@ -80,7 +80,8 @@ def judgement_of(record: ExecRecord) -> Judgement:
     return record.judgement
 
 
-def _as_json(judgement: Judgement) -> dict[str, Any]:
+def as_json(judgement: Judgement) -> dict[str, Any]:
+    """Return what the report says of a judgement, in plain values."""
     return {
         "path": judgement.path,
         "argv": judgement.argv,
