@@ -44,6 +44,7 @@ ON_ONE = {
     "test_commands": "REST only",
     "test_copy": "REST only",
     "test_login": "REST only",
+    "test_reach": "REST only",
     "test_runs": "REST only",
     "test_session": "REST only",
 }

@@ -48,13 +48,21 @@ for _command in (policy, drain, undrain, guide, join_token):
 @click.option("--tag", help="Only those with this tag.")
 @click.option("--scope", help="'account', or a team's name or id.")
 @click.option("--text", help="Text in the name, the id or the machine's facts.")
+@click.option("--kind", type=click.Choice(("byoc", "cloud")), help="Self-hosted ones, or managed sandboxes.")
 @_JSON
 @hub_options
 def list_(
-    client: HubClient, *, status: str | None, tag: str | None, scope: str | None, text: str | None, as_json: bool
+    client: HubClient,
+    *,
+    status: str | None,
+    tag: str | None,
+    scope: str | None,
+    text: str | None,
+    kind: str | None,
+    as_json: bool,
 ) -> None:
     """List environments by name."""
-    query = {"status": status, "tag": tag, "scope": scope, "text": text}
+    query = {"status": status, "tag": tag, "scope": scope, "text": text, "kind": kind}
     found, _ = read_pages(client, "/api/v1/environments", "environments", query=query)
     if as_json:
         print_json({"environments": found})
@@ -87,7 +95,7 @@ def create(
     """Create an environment and show its runner's token. A blank NAME becomes the runner's hostname."""
     body = {
         "name": name,
-        "tags": [tag.strip() for group in tags for tag in group.split(",") if tag.strip()],
+        "tags": _tags(tags),
         "scope": {"kind": "team", "team": team} if team else {"kind": "account"},
     }
     created = client.request("POST", "/api/v1/environments", body=body)
@@ -109,6 +117,10 @@ def create(
     )
     place = token_out or "TOKEN_FILE"
     click.echo(f"\nOn the host: guardhouse run --url {created['connect_url']} --token-file {place}", err=True)
+
+
+def _tags(given: tuple[str, ...]) -> list[str]:
+    return [tag.strip() for group in given for tag in group.split(",") if tag.strip()]
 
 
 def _write_token(path: str, token: str) -> None:
@@ -160,6 +172,31 @@ def show(client: HubClient, *, environment: str, as_json: bool) -> None:
             ("created", f"{found['created_at']} by {found['created_by']}"),
         ]
     )
+
+
+@env.command()
+@_REFERENCE
+@click.option("--name", help="Another name.")
+@click.option("--tag", "tags", multiple=True, help="Have these tags and no others; repeatable, or with commas.")
+@click.option("--no-tags", is_flag=True, help="Have no tags.")
+@_JSON
+@hub_options
+def update(
+    client: HubClient, *, environment: str, name: str | None, tags: tuple[str, ...], no_tags: bool, as_json: bool
+) -> None:
+    """Change an environment's name or tags. Its scope stays: make another one where that is wrong."""
+    if tags and no_tags:
+        raise click.UsageError("--tag and --no-tags exclude each other")
+    body: dict[str, Any] = {} if name is None else {"name": name}
+    if tags or no_tags:
+        body["tags"] = _tags(tags)
+    if not body:
+        raise click.UsageError("nothing to change: give --name, --tag or --no-tags")
+    found = client.request("PATCH", environment_path(environment), body=body)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{found['id']} is {found['name']!r}, tags: {', '.join(found['tags']) or 'none'}", err=True)
 
 
 @env.command()

@@ -1,16 +1,15 @@
 """`guardhouse fanout`: one command in many environments, with a table of what became of each. Wiring only."""
 
-import json
 import shlex
 import sys
 import uuid
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import click
 
 from guardhouse.cli.client import ClientError, HubClient, HubUnreachable, hub_options, print_json
+from guardhouse.cli.event_stream import read_events
 from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.paging import read_pages, say_more
 from guardhouse.cli.tables import plain_text, print_facts, print_table
@@ -132,7 +131,7 @@ def _follow(client: HubClient, fanout_id: str, *, quiet: bool) -> None:
     """Wait for the end; a stream that breaks or is over is asked for again."""
     seen: set[int] = set()
     while True:
-        for name, facts in _events(client, fanout_id):
+        for name, _, facts in read_events(client, _path(fanout_id, "/events")):
             if name == "end":
                 return
             is_over = name == "child" and facts["state"] in {"succeeded", "failed"}
@@ -144,18 +143,6 @@ def _follow(client: HubClient, fanout_id: str, *, quiet: bool) -> None:
                     click.echo(
                         plain_text(f"guardhouse: {facts['environment_name']}: {facts['state']}{status}{why}"), err=True
                     )
-
-
-def _events(client: HubClient, fanout_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield names and facts of one stream of server-sent events."""
-    name = ""
-    with client.open_stream("GET", _path(fanout_id, "/events"), query={}) as reply:
-        for line in reply.iter_lines():
-            field, _, value = line.partition(": ")
-            if field == "event":
-                name = value
-            elif field == "data":
-                yield name, json.loads(value)
 
 
 def _children(client: HubClient, fanout_id: str) -> list[dict[str, Any]]:

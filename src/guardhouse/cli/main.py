@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "approval": ("guardhouse.cli.approval", "approval", "Decide what a policy's rules ask people about."),
     "user": ("guardhouse.cli.user", "user", "Invite, list, change and disable people."),
     "team": ("guardhouse.cli.team", "team", "Make teams and put people in them."),
+    "events": ("guardhouse.cli.events", "events", "Print what changes at the hub, as it happens."),
     "audit": ("guardhouse.cli.audit", "audit", "Search, export and verify the hub's audit log."),
     "mcp-server": (
         "guardhouse.cli.mcp_server",

@@ -66,15 +66,9 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a session and print its id. Without --env and --managed Auto chooses at its first command."""
-    if sum((environment is not None, managed, bool(tags))) > 1:
-        raise click.UsageError("--env, --managed and --tag exclude each other")
     if team and shared:
         raise click.UsageError("--team and --shared exclude each other")
-    choice: dict[str, Any] = {"kind": "auto", "tags": list(tags)}
-    if environment is not None:
-        choice = {"kind": "named", "environment": environment}
-    elif managed:
-        choice = {"kind": "managed"}
+    choice = _choice(environment, managed=managed, tags=tags)
     scope = {"kind": "team", "team": team} if team else {"kind": "account" if shared else "personal"}
     body = {"title": title or None, "environment": choice, "scope": scope}
     made = client.request("POST", "/api/v1/sessions", body=body)
@@ -82,6 +76,82 @@ def create(
         print_json(made)
     else:
         click.echo(made["id"])
+
+
+def _choice(environment: str | None, *, managed: bool, tags: tuple[str, ...]) -> dict[str, Any]:
+    if sum((environment is not None, managed, bool(tags))) > 1:
+        raise click.UsageError("--env, --managed and --tag exclude each other")
+    if environment is not None:
+        return {"kind": "named", "environment": environment}
+    return {"kind": "managed"} if managed else {"kind": "auto", "tags": list(tags)}
+
+
+@session.command()
+@_SESSION
+@click.option("--title", help="Another title.")
+@click.option("--env", "environment", metavar="NAME", help="Run in this environment.")
+@click.option("--managed", is_flag=True, help="Run in a managed sandbox.")
+@click.option("--auto", is_flag=True, help="Let Auto choose.")
+@click.option("--tag", "tags", multiple=True, help="Let Auto choose among environments with this tag; repeatable.")
+@click.option("--personal", is_flag=True, help="Let nobody else see it but owners and admins.")
+@click.option("--team", help="Let this team's people see and use it.")
+@click.option("--shared", is_flag=True, help="Let everybody in the account see and use it.")
+@_JSON
+@hub_options
+def update(
+    client: HubClient,
+    *,
+    session_id: str,
+    title: str | None,
+    environment: str | None,
+    managed: bool,
+    auto: bool,
+    tags: tuple[str, ...],
+    personal: bool,
+    team: str | None,
+    shared: bool,
+    as_json: bool,
+) -> None:
+    """Change a session's title, who sees it, or, before its first command, where it is to run."""
+    if sum((personal, team is not None, shared)) > 1:
+        raise click.UsageError("--personal, --team and --shared exclude each other")
+    if auto and (environment is not None or managed):
+        raise click.UsageError("--auto excludes --env and --managed")
+    body: dict[str, Any] = {} if title is None else {"title": title}
+    if auto or environment is not None or managed or tags:
+        body["environment"] = _choice(environment, managed=managed, tags=tags)
+    if team is not None:
+        body["scope"] = {"kind": "team", "team": team}
+    elif personal or shared:
+        body["scope"] = {"kind": "personal" if personal else "account"}
+    if not body:
+        raise click.UsageError("nothing to change")
+    found = client.request("PATCH", session_path(session_id), body=body)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(plain_text(f"{found['id']}: {found['title']}; {_where(found)}; {_scope(found)}"), err=True)
+
+
+@session.command()
+@click.option("--tag", "tags", multiple=True, help="Only environments with this tag; repeatable.")
+@_JSON
+@hub_options
+def choices(client: HubClient, *, tags: tuple[str, ...], as_json: bool) -> None:
+    """Show what Auto would choose now, and whether there can be a managed sandbox."""
+    found = client.request("GET", "/api/v1/session-choices", query={"tags": ",".join(tags) or None})
+    if as_json:
+        print_json(found)
+        return
+    chosen = found["auto"]
+    print_facts(
+        [
+            ("Auto", "nothing" if chosen is None else f"{chosen['name']} ({chosen['id'] or 'managed sandbox'})"),
+            ("note", found["auto_note"]),
+            ("managed sandbox", "available" if found["managed_available"] else "not available"),
+            ("managed note", found["managed_note"]),
+        ]
+    )
 
 
 @session.command("list")

@@ -8,7 +8,7 @@ import click
 
 from guardhouse.cli.client import HubClient, Settings, hub_options, print_json
 from guardhouse.cli.exit_codes import ExitCode
-from guardhouse.cli.tables import print_table
+from guardhouse.cli.tables import print_facts, print_table
 
 __all__ = ["user"]
 
@@ -105,6 +105,64 @@ def enable(client: HubClient, *, person: str) -> None:
     """Let PERSON in again; their tokens work again, sign-ins are over."""
     client.request("PATCH", _path(person), body={"disabled": False})
     click.echo(f"enabled {person}", err=True)
+
+
+@user.command()
+@click.argument("person")
+@_JSON
+@hub_options
+def show(client: HubClient, *, person: str, as_json: bool) -> None:
+    """Show PERSON (id or address)."""
+    found = client.request("GET", _path(person))
+    if as_json:
+        print_json(found)
+    else:
+        print_facts([(name.replace("_", " "), value) for name, value in found.items()])
+
+
+@user.command()
+@click.argument("person")
+@hub_options
+def unlink(client: HubClient, *, person: str) -> None:
+    """Forget who PERSON is at the identity provider, and end their sign-ins."""
+    client.request("DELETE", f"{_path(person)}/oidc")
+    click.echo(f"unlinked {person}", err=True)
+
+
+@user.command("sign-ins")
+@_JSON
+@hub_options
+def sign_ins(client: HubClient, *, as_json: bool) -> None:
+    """List the browsers that you are signed in with; 'token list' has your terminals."""
+    found = client.request("GET", "/api/v1/self/sign-ins")
+    if as_json:
+        print_json(found)
+        return
+    rows = [[one[name] or "" for name in ("id", "last_used_at", "address", "user_agent")] for one in found["sign_ins"]]
+    print_table(("sign-in", "last used", "address", "browser"), rows, flexible=3)
+
+
+@user.command("end-sign-in")
+@click.argument("sign_in")
+@hub_options
+def end_sign_in(client: HubClient, *, sign_in: str) -> None:
+    """Sign the browser SIGN_IN (an id of 'user sign-ins') out."""
+    client.request("DELETE", f"/api/v1/self/sign-ins/{quote(sign_in, safe='')}")
+    click.echo(f"ended {sign_in}", err=True)
+
+
+@user.command()
+@click.option("--passwords-stdin", is_flag=True, help="Read the present one and the new one from two lines.")
+@hub_options
+def password(client: HubClient, *, passwords_stdin: bool) -> None:
+    """Change your own password; every browser that you are signed in with is signed out."""
+    if passwords_stdin:
+        current, new = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+    else:
+        current = click.prompt("Present password", hide_input=True)
+        new = click.prompt("New password", hide_input=True, confirmation_prompt=True)
+    client.request("POST", "/api/v1/self/password", body={"current": current, "new": new})
+    click.echo("changed; browsers are signed out", err=True)
 
 
 @user.command()
