@@ -203,6 +203,9 @@ def _make_targets(arena: Arena) -> None:
     arena.targets["secret"] = str(secret / "secret")
     arena.targets["host_file"] = str(beside / "secret")
     arena.targets["marker"] = str(beside / "marker")
+    os.mkfifo(beside / "pipe")
+    (beside / "pipe").chmod(0o666)
+    arena.targets["host_fifo"] = str(beside / "pipe")
 
 
 def _make_shared_memory(arena: Arena) -> None:

@@ -1,6 +1,7 @@
-"""All attacks: the first table, the newer, the rarer and the later one, and those by way of services."""
+"""All attacks: the first table, the newer, the rarer, the later and the latest one, and those by way of services."""
 
 from .later import LATER
+from .latest import LATEST
 from .newer import NEWER
 from .rarer import RARER
 from .services import SERVICES
@@ -8,4 +9,4 @@ from .table import ATTACKS as FIRST
 
 __all__ = ["ATTACKS"]
 
-ATTACKS = (*FIRST, *NEWER, *RARER, *LATER, *SERVICES)
+ATTACKS = (*FIRST, *NEWER, *RARER, *LATER, *LATEST, *SERVICES)

@@ -6,7 +6,7 @@ import pytest
 
 from guardhouse.errors import PeerError
 from guardhouse.launcher.lifetime import Lifetime
-from guardhouse.launcher.outcome import lost_outcome, make_outcome
+from guardhouse.launcher.outcome import GroupUsage, lost_outcome, make_outcome
 
 REPORT = {
     "status": 0,
@@ -19,9 +19,12 @@ REPORT = {
 }
 
 
-def outcome(*, lifetime=None, peak_bytes=1000, oom_killed=False, **changes):
+PLAIN = GroupUsage(peak_bytes=1000)
+
+
+def outcome(*, lifetime=None, usage=PLAIN, **changes):
     lifetime = lifetime or Lifetime(now_s=0, timeout_s=10, grace_s=1)
-    return make_outcome({**REPORT, **changes}, lifetime, peak_bytes=peak_bytes, oom_killed=oom_killed, notes=())
+    return make_outcome({**REPORT, **changes}, lifetime, usage=usage, notes=())
 
 
 @pytest.mark.parametrize(
@@ -62,16 +65,19 @@ def test_stop():
 
 
 def test_out_of_memory():
-    """The OOM killer's visit is said in words."""
-    found = outcome(status=signal.SIGKILL, oom_killed=True)
+    """The OOM killer's visit is said in words: how many it killed, at which limit, and what there was together."""
+    usage = GroupUsage(peak_bytes=64 << 20, oom_kills=3, limit_bytes=64 << 20)
+    found = outcome(status=signal.SIGKILL, usage=usage)
     assert found.oom_killed
-    assert "out of memory" in found.reason
+    for words in ("out of memory", "killed 3 processes", "may have 64 MiB", "had 64 MiB at most"):
+        assert words in found.reason
+    assert outcome(usage=GroupUsage(oom_kills=1)).reason == "out of memory: the kernel killed a process"
 
 
 def test_memory_without_cgroup():
     """Without a cgroup the largest process stands in, and a note says so."""
-    assert outcome(peak_bytes=5).peak_memory_bytes == 5
-    found = outcome(peak_bytes=None)
+    assert outcome(usage=GroupUsage(peak_bytes=5)).peak_memory_bytes == 5
+    found = outcome(usage=GroupUsage())
     assert found.peak_memory_bytes == 4096
     assert any("largest single process" in note for note in found.notes)
 
@@ -89,13 +95,15 @@ def test_incomplete_report(missing):
     """A report that lacks something is the other side's fault, not ours."""
     report = {key: value for key, value in REPORT.items() if key != missing}
     with pytest.raises(PeerError):
-        make_outcome(report, Lifetime(now_s=0, timeout_s=1, grace_s=1), peak_bytes=None, oom_killed=False, notes=())
+        make_outcome(report, Lifetime(now_s=0, timeout_s=1, grace_s=1), usage=GroupUsage(), notes=())
 
 
 def test_lost():
     """A command whose pid 1 was killed is 137 with the reason; with the time limit past it is 124."""
     lifetime = Lifetime(now_s=0, timeout_s=1, grace_s=1)
-    assert lost_outcome(lifetime, duration_s=0.5, oom_killed=False, notes=()).exit_code == 137
-    assert "out of memory" in lost_outcome(lifetime, duration_s=0.5, oom_killed=True, notes=()).reason
+    assert lost_outcome(lifetime, duration_s=0.5, usage=GroupUsage(), notes=()).exit_code == 137
+    killed = lost_outcome(lifetime, duration_s=0.5, usage=GroupUsage(peak_bytes=7, oom_kills=1), notes=())
+    assert "out of memory" in killed.reason
+    assert killed.peak_memory_bytes == 7
     lifetime.tick(1.0)
-    assert lost_outcome(lifetime, duration_s=1.5, oom_killed=False, notes=()).exit_code == 124
+    assert lost_outcome(lifetime, duration_s=1.5, usage=GroupUsage(), notes=()).exit_code == 124

@@ -12,6 +12,7 @@ from typing import Final
 __all__ = [
     "LEAF",
     "V1_CONTROLLERS",
+    "V1_IO_WEIGHT",
     "V2_CONTROLLERS",
     "Divisible",
     "below_mount",
@@ -21,7 +22,10 @@ __all__ = [
 ]
 
 LEAF: Final = "supervisor"
-V1_CONTROLLERS: Final = ("memory", "pids", "cpu")
+# Our name of a controller, and what its hierarchy is called in cgroup v1.
+V1_CONTROLLERS: Final = {"memory": "memory", "pids": "pids", "cpu": "cpu", "io": "blkio"}
+# Only groups below the root have it, and only where BFQ is built with groups (block/bfq-cgroup.c).
+V1_IO_WEIGHT: Final = "blkio.bfq.weight"
 V2_CONTROLLERS: Final = ("memory", "pids", "cpu", "io")
 _SYSTEMD_RUNS: Final = "/run/systemd/system"  # sd_booted(3)
 # systemd.resource-control(5), Delegate=: the mark of a group that is handed down. A user's manager sets none (252).

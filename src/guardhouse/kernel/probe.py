@@ -293,10 +293,10 @@ def _cgroup_controllers() -> tuple[int, frozenset[str], str, tuple[str, ...]]:
         return 2, frozenset(divisible.controllers), "", weak
     usable: dict[str, Path] = {}
     for kind, root, point, options in found:
-        for controller in set(cgroup_tree.V1_CONTROLLERS) & set(options.split(",")):
-            if kind == "cgroup" and controller in own:
-                directory = Path(cgroup_tree.below_mount(own[controller], root, point))
-                if _can_make_group(directory):
+        for controller, name in cgroup_tree.V1_CONTROLLERS.items():
+            if kind == "cgroup" and name in own and name in options.split(","):
+                directory = Path(cgroup_tree.below_mount(own[name], root, point))
+                if _can_make_group(directory, with_file=cgroup_tree.V1_IO_WEIGHT if controller == "io" else ""):
                     usable[controller] = directory
     if not usable:
         return 0, frozenset(), why, ()
@@ -317,21 +317,25 @@ def _absent_files(directory: Path, controllers: tuple[str, ...]) -> tuple[str, .
     return tuple(weak)
 
 
-def _can_make_group(directory: Path) -> bool:
+def _can_make_group(directory: Path, *, with_file: str = "") -> bool:
+    """Tell whether a group can be made there, and has the file that its limit is written to."""
     trial = directory / f"guardhouse-probe.{os.getpid()}"
     try:
         trial.mkdir()
+        has_file = (trial / with_file).exists()
         trial.rmdir()
     except OSError:
         return False
-    return True
+    return has_file
 
 
 def _why_no_controller(name: str, version: int, controllers: frozenset[str], why_no_v2: str) -> str:
     if name in controllers:
         return ""
     if version == 1 and name == "io":
-        return "cgroup v1 here: disk weights are for v2 only"
+        return (
+            "cgroup v1 without disk weights here (BFQ with CONFIG_BFQ_GROUP_IOSCHED gives them), or not this account's"
+        )
     if version == 0:
         return (
             f"no control group that this process may divide ({why_no_v2}): start it by systemd with Delegate=yes,"

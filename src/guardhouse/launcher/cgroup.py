@@ -7,12 +7,13 @@ to, or nothing. Never touches a group outside its own. Runs in the launcher, bef
 # ruff: noqa: PTH103, PTH106, PTH110 - the launcher does without pathlib: it would double what each fork copies
 import contextlib
 import os
-import signal
 import sys
 from typing import Final
 
 from guardhouse.kernel import cgroup_tree
 from guardhouse.kernel.cgroup_tree import Divisible
+from guardhouse.launcher.cgroup_kill import kill_members, thaw
+from guardhouse.launcher.outcome import GroupUsage
 from guardhouse.sandbox.bundle import CgroupLimits
 
 __all__ = ["CgroupHome", "Group", "find_home"]
@@ -21,6 +22,9 @@ _PREFIX: Final = "guardhouse."
 _LEAVING_TRIES: Final = 10  # a process that forks while it is moved leaves its child behind once
 _CPU_PERIOD_US: Final = 100_000  # the kernel's default for both versions
 _V1_SHARES_OF_WEIGHT_100: Final = 1024
+_BFQ_WEIGHT_MAX: Final = 1000  # block/bfq-iosched.h; io.weight goes to 10,000
+# Where the io controller has no model of costs (CONFIG_BLK_CGROUP_IOCOST), BFQ may take the weight.
+_INSTEAD: Final = {"io.weight": "io.bfq.weight"}
 
 
 class Group:
@@ -33,10 +37,11 @@ class Group:
     """
 
     def __init__(
-        self, *, version: int, directories: dict[str, str], missing: tuple[str, ...], bounds_pids: bool
+        self, *, version: int, directories: dict[str, str], missing: tuple[str, ...], limits: CgroupLimits
     ) -> None:
         self._directories = directories
-        self.bounds_pids = bounds_pids
+        self.bounds_pids = limits.pids is not None and "pids" not in missing
+        self._memory_limit_bytes = None if "memory" in missing else limits.memory_bytes
         self.missing = missing
         self.procs_files: tuple[str, ...] = ()
         self.directory_fd: int | None = None
@@ -65,13 +70,17 @@ class Group:
             # an earlier command's is not known.
             self._peak_seen = _read_number(self._peak_fd)
 
-    def usage(self) -> tuple[int | None, bool]:
-        """Return the peak memory in bytes since `begin`, None when unknown, and whether the OOM killer came."""
+    def usage(self) -> GroupUsage:
+        """Return what was used since `begin`."""
         peak = _read_number(self._peak_fd) if self._peak_fd >= 0 else 0
         killed = self._count_kills()
-        oom_killed = killed > self._kills_seen
+        kills = killed - self._kills_seen
         self._kills_seen = killed
-        return (peak if peak > self._peak_seen else None), oom_killed
+        return GroupUsage(
+            peak_bytes=peak if peak > self._peak_seen else None,
+            oom_kills=kills,
+            limit_bytes=self._memory_limit_bytes,
+        )
 
     def _count_kills(self) -> int:
         if self._events_fd < 0:
@@ -98,9 +107,11 @@ class Group:
 class CgroupHome:
     """Where this launcher makes its groups."""
 
-    def __init__(self, *, version: int, bases: dict[str, str]) -> None:
+    def __init__(self, *, version: int, bases: dict[str, str], freezer: str | None = None) -> None:
+        """Args: ``freezer`` is where cgroup v1 stops processes before they are killed, made only then."""
         self.version = version
         self._bases = bases
+        self._freezer = freezer
         self._next = 0
 
     @property
@@ -121,15 +132,17 @@ class CgroupHome:
             directories[controller] = f"{base}/{name}"
             os.makedirs(directories[controller], exist_ok=True)
         missing = _write_limits(self.version, directories, limits)
-        bounds_pids = limits.pids is not None and "pids" not in missing
-        return Group(version=self.version, directories=directories, missing=missing, bounds_pids=bounds_pids)
+        return Group(version=self.version, directories=directories, missing=missing, limits=limits)
 
     def clear(self) -> bool:
         """Kill and remove whatever this launcher made; False when something is still dying: call again."""
+        places = set(self._bases.values())
+        kill_members(places, self._freezer)
+        if self._freezer is not None:
+            places.add(self._freezer)
         done = True
-        for base in set(self._bases.values()):
-            _kill_members(base)
-            done = _remove_tree(base) and done
+        for place in places:
+            done = _remove_tree(place) and done
         return done
 
 
@@ -160,22 +173,34 @@ def _start_time(pid: int) -> str | None:
 
 def _find_v1(own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> CgroupHome | None:
     bases: dict[str, str] = {}
-    for controller in cgroup_tree.V1_CONTROLLERS:
-        for kind, root, point, options in mounts:
-            if kind != "cgroup" or controller not in options.split(",") or controller not in own:
-                continue
-            parent = cgroup_tree.below_mount(own[controller], root, point)
-            if os.access(parent, os.W_OK):
-                _remove_stale(parent)
-                bases[controller] = f"{parent}/{_base_name()}"
-            break
+    for controller, name in cgroup_tree.V1_CONTROLLERS.items():
+        parent = _writable_v1_group(name, own, mounts)
+        if parent is not None:
+            _remove_stale(parent)
+            bases[controller] = f"{parent}/{_base_name()}"
     for controller, base in list(bases.items()):
         try:
             os.makedirs(base, exist_ok=True)
         except OSError:
             # A read-only or restricted hierarchy: the controller is missing, and `make_group` says so.
             del bases[controller]
-    return CgroupHome(version=1, bases=bases) if bases else None
+    if "io" in bases and not os.path.exists(f"{bases['io']}/{cgroup_tree.V1_IO_WEIGHT}"):
+        # Nothing to be written there: joining it would cost every slot some milliseconds for nothing.
+        os.rmdir(bases.pop("io"))
+    freezer = _writable_v1_group("freezer", own, mounts)
+    if freezer is not None:
+        _remove_stale(freezer)
+        freezer = f"{freezer}/{_base_name()}"
+    return CgroupHome(version=1, bases=bases, freezer=freezer) if bases else None
+
+
+def _writable_v1_group(name: str, own: dict[str, str], mounts: list[tuple[str, str, str, str]]) -> str | None:
+    """Return this process's group of a v1 hierarchy, where groups may be made below it."""
+    for kind, root, point, options in mounts:
+        if kind == "cgroup" and name in options.split(",") and name in own:
+            parent = cgroup_tree.below_mount(own[name], root, point)
+            return parent if os.access(parent, os.W_OK) else None
+    return None
 
 
 def _make_v2_home(found: Divisible) -> CgroupHome | None:
@@ -227,6 +252,8 @@ def _write_limits(version: int, directories: dict[str, str], limits: CgroupLimit
             continue
         for file, value in files:
             path = f"{directory}/{file}"
+            if not os.path.exists(path) and file in _INSTEAD:
+                path = f"{directory}/{_INSTEAD[file]}"
             if not os.path.exists(path):
                 missing.append(name)
                 break
@@ -262,7 +289,8 @@ def _limit_files(version: int, limits: CgroupLimits) -> list[tuple[str, str, lis
         )
         found.append(("cpu_quota", "cpu", files))
     if limits.io_weight is not None:
-        found.append(("io_weight", "io", [("io.weight", str(limits.io_weight))]))
+        file = "io.weight" if v2 else cgroup_tree.V1_IO_WEIGHT
+        found.append(("io_weight", "io", [(file, str(min(limits.io_weight, _BFQ_WEIGHT_MAX)))]))
     return found
 
 
@@ -277,24 +305,9 @@ def _remove_stale(parent: str) -> None:
             continue
         pid, _, started = entry.removeprefix(_PREFIX).partition(".")
         if pid.isdecimal() and _start_time(int(pid)) != started:
+            # A sweeper that was killed at its work may have left it frozen: who is killed in there ends only now.
+            thaw(f"{parent}/{entry}")
             _remove_tree(f"{parent}/{entry}")
-
-
-def _kill_members(directory: str) -> None:
-    """Kill every process of a group and of those below it: at one stroke in v2, which forks cannot outrun."""
-    try:
-        _write(f"{directory}/cgroup.kill", "1")
-    except FileNotFoundError:
-        # v1, or Linux before 5.14: one by one, and `clear` is called again until nothing is left.
-        pass
-    else:
-        return
-    for path, _, files in os.walk(directory):
-        if "cgroup.procs" not in files:
-            continue
-        for pid in _read_words(f"{path}/cgroup.procs"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(int(pid), signal.SIGKILL)
 
 
 def _remove_tree(directory: str) -> bool:

@@ -5,6 +5,7 @@ Pure. Knows exit statuses and reasons for people. Used by the launcher.
 
 import os
 import signal
+from dataclasses import dataclass
 from typing import Any, Final
 
 from guardhouse import limits
@@ -12,18 +13,33 @@ from guardhouse.errors import PeerError
 from guardhouse.launcher.lifetime import Lifetime
 from guardhouse.launcher.messages import CommandOutcome
 
-__all__ = ["lost_outcome", "make_outcome"]
+__all__ = ["GroupUsage", "lost_outcome", "make_outcome"]
 
 _SIGNAL_EXIT_BASE: Final = 128  # the shell's convention for a status that names a signal
 _DENIED_NAMES_SHOWN: Final = 5
+_MEBIBYTE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupUsage:
+    """What the control group of a command says of its memory. Without one, what is here by default.
+
+    Attributes:
+        peak_bytes: the most that all its processes had together; None where nothing counted it.
+        oom_kills: processes in it that the kernel killed because memory ran out.
+        limit_bytes: what it may have; None where no controller bounds it.
+    """
+
+    peak_bytes: int | None = None
+    oom_kills: int = 0
+    limit_bytes: int | None = None
 
 
 def make_outcome(
     report: dict[str, Any],
     lifetime: Lifetime,
     *,
-    peak_bytes: int | None,
-    oom_killed: bool,
+    usage: GroupUsage,
     notes: tuple[str, ...],
 ) -> CommandOutcome:
     """Return the outcome for the init's ``ended`` report.
@@ -47,7 +63,7 @@ def make_outcome(
         all_notes.append(f"{killed} still running when the command ended, killed")
     if denied:
         all_notes.append(_denied_note(denied))
-    if peak_bytes is None:
+    if usage.peak_bytes is None:
         all_notes.append("peak memory is that of the largest single process")
     return CommandOutcome(
         exit_code=limits.BASH_TIMEOUT_EXIT_CODE if lifetime.timed_out else exit_code,
@@ -57,20 +73,20 @@ def make_outcome(
         duration_s=duration_s,
         cpu_user_s=user_s,
         cpu_system_s=system_s,
-        peak_memory_bytes=largest_bytes or None if peak_bytes is None else peak_bytes,
-        oom_killed=oom_killed,
+        peak_memory_bytes=largest_bytes or None if usage.peak_bytes is None else usage.peak_bytes,
+        oom_killed=usage.oom_kills > 0,
         denied_syscalls=denied,
         killed_descendants=killed,
         notes=tuple(all_notes),
-        reason=_reason(signal_number, lifetime, oom_killed=oom_killed),
+        reason=_reason(signal_number, lifetime, usage),
         execs=execs,
     )
 
 
-def lost_outcome(lifetime: Lifetime, *, duration_s: float, oom_killed: bool, notes: tuple[str, ...]) -> CommandOutcome:
+def lost_outcome(lifetime: Lifetime, *, duration_s: float, usage: GroupUsage, notes: tuple[str, ...]) -> CommandOutcome:
     """Return the outcome of a command whose pid 1 died under it, and which the kernel ended with it."""
     exit_code = limits.BASH_TIMEOUT_EXIT_CODE if lifetime.timed_out else _SIGNAL_EXIT_BASE + signal.SIGKILL
-    why = "out of memory" if oom_killed else "its pid 1 was killed"
+    reason = _reason(None, lifetime, usage)
     return CommandOutcome(
         exit_code=exit_code,
         signal=signal.SIGKILL,
@@ -79,12 +95,12 @@ def lost_outcome(lifetime: Lifetime, *, duration_s: float, oom_killed: bool, not
         duration_s=duration_s,
         cpu_user_s=0.0,
         cpu_system_s=0.0,
-        peak_memory_bytes=None,
-        oom_killed=oom_killed,
+        peak_memory_bytes=usage.peak_bytes,
+        oom_killed=usage.oom_kills > 0,
         denied_syscalls={},
         killed_descendants=0,
-        notes=(*notes, "CPU time and memory were lost with the command's pid 1"),
-        reason=_reason(None, lifetime, oom_killed=oom_killed) or f"{why}; the kernel ended every process with it",
+        notes=(*notes, "CPU time was lost with the command's pid 1"),
+        reason=reason or "its pid 1 was killed; the kernel ended every process with it",
     )
 
 
@@ -95,13 +111,23 @@ def _denied_note(denied: dict[str, int]) -> str:
     return f"seccomp denied {text}" + (f" and {more} other calls" if more else "")
 
 
-def _reason(signal_number: int | None, lifetime: Lifetime, *, oom_killed: bool) -> str | None:
+def _out_of_memory(usage: GroupUsage) -> str:
+    """Say how many were killed and at which limit; a peak far below it means that the host itself had no more."""
+    words = ["a process" if usage.oom_kills == 1 else f"{usage.oom_kills} processes"]
+    if usage.limit_bytes is not None:
+        words.append(f"all of the command together may have {usage.limit_bytes / _MEBIBYTE:.0f} MiB")
+    if usage.peak_bytes is not None:
+        words.append(f"it had {usage.peak_bytes / _MEBIBYTE:.0f} MiB at most")
+    return "out of memory: the kernel killed " + ", ".join(words)
+
+
+def _reason(signal_number: int | None, lifetime: Lifetime, usage: GroupUsage) -> str | None:
     if lifetime.timed_out:
         return "time limit reached; the whole process tree was stopped"
     if lifetime.stopped:
         return "stopped on request with its whole process tree"
-    if oom_killed:
-        return "out of memory: the kernel killed a process at the profile's memory limit"
+    if usage.oom_kills:
+        return _out_of_memory(usage)
     match signal_number:
         case signal.SIGSYS:
             return "seccomp: killed for a system call that the profile's filter answers with death"

@@ -40,7 +40,7 @@ from guardhouse.launcher.messages import (
     render_message,
 )
 from guardhouse.launcher.number_keeper import NumberKeeper
-from guardhouse.launcher.outcome import lost_outcome, make_outcome
+from guardhouse.launcher.outcome import GroupUsage, lost_outcome, make_outcome
 from guardhouse.launcher.slots import Slot, make_slot, missing_layers
 from guardhouse.launcher.template import CloneUnansweredError, Template
 from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
@@ -360,10 +360,7 @@ class Supervisor:
                 self._release(slot, report, now_s)
                 self._answer(Refused(identifier, str(report.get("layer")), str(report.get("why"))))
             case "ended" if job is not None:
-                peak_bytes, oom_killed = (None, False) if slot.group is None else slot.group.usage()
-                outcome = make_outcome(
-                    report, job.lifetime, peak_bytes=peak_bytes, oom_killed=oom_killed, notes=slot.notes
-                )
+                outcome = make_outcome(report, job.lifetime, usage=_usage_of(slot), notes=slot.notes)
                 self._release(slot, report, now_s)
                 self._answer(Exited(identifier, outcome))
             case "broken":
@@ -402,10 +399,8 @@ class Supervisor:
         self._forget(slot)
         if slot.serving is not None:
             job = self._jobs.pop(slot.serving)
-            oom_killed = slot.group is not None and slot.group.usage()[1]
-            outcome = lost_outcome(
-                job.lifetime, duration_s=time.monotonic() - job.began_s, oom_killed=oom_killed, notes=slot.notes
-            )
+            duration_s = time.monotonic() - job.began_s
+            outcome = lost_outcome(job.lifetime, duration_s=duration_s, usage=_usage_of(slot), notes=slot.notes)
             self._answer(Exited(slot.serving, outcome))
         if not slot.bury():
             self._dead.append(slot)
@@ -555,6 +550,10 @@ class Supervisor:
             if not self._dead:
                 break
             time.sleep(0.01)
+
+
+def _usage_of(slot: Slot) -> GroupUsage:
+    return GroupUsage() if slot.group is None else slot.group.usage()
 
 
 def _say(text: str) -> None:

@@ -103,6 +103,7 @@ def try_limits(checks: Checks, bundle: Bundle) -> None:
         outcome, said = run(client, *python("b = b'x' * (200 << 20); print(len(b))"))
         checks.that("200 MiB do not: out of memory is said", outcome.oom_killed, outcome)
         checks.that("and is the reason", "out of memory" in (outcome.reason or ""), outcome.reason)
+        checks.that("with the limit", f"may have {MEMORY_BYTES // MIB} MiB" in (outcome.reason or ""), outcome.reason)
         checks.equal("with the signal that killed it", outcome.signal, signal.SIGKILL)
         peak = outcome.peak_memory_bytes or 0
         checks.that("the limit was kept", 0 < peak <= MEMORY_BYTES, f"{peak / MIB:.1f} MiB")
@@ -120,6 +121,14 @@ def try_limits(checks: Checks, bundle: Bundle) -> None:
         outcome, said = run(client, *python(shared))
         checks.that("files in memory count", outcome.oom_killed or "space" in said, f"{outcome} {said[-300:]}")
 
+        waiting = (
+            "import socket\nheld = []\nfor _ in range(1000):\n held.append(socket.socketpair())\n"
+            " held[-1][0].setblocking(False)\n try:\n  while True: held[-1][0].send(bytes(65536))\n"
+            " except BlockingIOError: pass"
+        )
+        outcome, said = run(client, *python(waiting))
+        checks.that("what waits in sockets counts", outcome.oom_killed, f"{outcome} {said[-300:]}")
+
         bomb = (
             "import os, time\nmade = 0\n"
             "try:\n while made < 500:\n  if os.fork() == 0: time.sleep(60)\n  made += 1\n"
@@ -134,6 +143,33 @@ def try_limits(checks: Checks, bundle: Bundle) -> None:
         checks.that("the classic one ends too", outcome.exit_code is not None)
         outcome, said = run(client, "true")
         checks.equal("and the next command runs", outcome.exit_code, 0)
+
+
+def try_files(checks: Checks, bundle: Bundle) -> None:
+    """What the kernel was told for a running command, file by file."""
+    wanted = {"memory.max": str(MEMORY_BYTES), "memory.swap.max": "0", "pids.max": str(PIDS + 2), "cpu.weight": "50"}
+    with DirectClient(start_launcher(bundle)) as client:
+        request = LaunchRequest(profile="isolate", argv=("sleep", "64"), timeout_s=120.0, grace_s=0.2)
+        identifier = client.launch(request, stdout_fd=2, stderr_fd=2)
+        client.wait_started(identifier)
+        slots = [entry for group in groups() for entry in Path(group).glob("slot*")]
+        busy = next(slot for slot in slots if _sleeps(slot))
+        for name, value in wanted.items():
+            file = busy / name
+            # Parts of a controller are built separately: `doctor` says which are not.
+            if file.exists():
+                checks.equal(name, file.read_text(encoding="ascii").strip(), value)
+        for name in ("io.weight", "io.bfq.weight"):
+            if (busy / name).exists():
+                checks.that(name, (busy / name).read_text(encoding="ascii").split()[:2] == ["default", "50"])
+        client.stop(identifier)
+        client.wait(identifier)
+
+
+def _sleeps(slot: Path) -> bool:
+    """Tell whether the command stands in this group."""
+    names = (Path(f"/proc/{pid}/comm") for pid in (slot / "cgroup.procs").read_text(encoding="ascii").split())
+    return any(name.read_text(encoding="ascii").strip() == "sleep" for name in names)
 
 
 def try_quota(checks: Checks, bundle: Bundle) -> None:
@@ -202,6 +238,7 @@ def main() -> int:
     limits = {"memory_bytes": MEMORY_BYTES, "pids": PIDS}
     bundle = make_bundle(["isolate"], workspace, features=features, **limits)
     try_limits(checks, bundle)
+    try_files(checks, bundle)
     if "cpu" in wanted:
         try_quota(checks, make_bundle(["isolate"], workspace, features=features, cpu_quota_percent=50))
     try_kills(checks, bundle)
