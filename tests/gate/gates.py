@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from guardhouse.runner.identity import resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
 from guardhouse.sandbox.compile import compile_bundle
 from guardhouse.sandbox.load import load_profile, read_library
+from guardhouse.sandbox.profile import Profile
 from tests.gate.attacks import ON_THE_LIST_OF_SHELLS
 
 DENY = [("*", "allow"), ("touch *PWNED*", "deny")]
@@ -69,17 +71,23 @@ class Gate:
         )
         self.client = DirectClient(self.handle)
 
-    def _bundle(self) -> Bundle:
+    def _profile(self) -> Profile:
         shipped = shipped_directory("sandbox")
+        return load_profile("observe", directory=shipped, library=read_library(shipped))
+
+    def _trusted_path(self) -> tuple[str, ...]:
+        return DEFAULT_TRUSTED_PATH
+
+    def _bundle(self) -> Bundle:
         account = self.account
         return compile_bundle(
-            [load_profile("observe", directory=shipped, library=read_library(shipped))],
+            [self._profile()],
             identity=Identity(
                 uid=account.uid, gid=account.gid, groups=account.groups, user_name=account.name, home=account.home
             ),
             workspace=str(self.directory),
             features=probe_host(),
-            trusted_path=":".join(DEFAULT_TRUSTED_PATH),
+            trusted_path=":".join(self._trusted_path()),
         )
 
     def fresh_directory(self) -> Path:
@@ -129,6 +137,28 @@ class Gate:
     def close(self) -> None:
         """End the launcher and everything it started."""
         self.handle.close()
+
+
+I386_PROFILE = """
+profile: with_i386
+summary: observe, and programs of 32 bits
+extends: observe
+architectures:
+  - {architecture: i386, why: a tool of these tests has 32 bits}
+"""
+
+
+class GateWithI386(Gate):
+    """The same, behind a profile that permits i386."""
+
+    profile = "with_i386"
+
+    def _profile(self) -> Profile:
+        shipped = shipped_directory("sandbox")
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "with_i386.yaml"
+            path.write_text(I386_PROFILE, encoding="utf-8")
+            return load_profile(str(path), directory=shipped, library=read_library(shipped))
 
 
 def children_of(pid: int) -> list[int]:

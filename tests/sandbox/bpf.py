@@ -3,6 +3,7 @@
 Written from linux/filter.h and kernel documentation, apart from the compiler, so that both cannot share a mistake.
 """
 
+import functools
 import struct
 
 KILL_PROCESS, ERRNO, NOTIFY, TRACE, ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FF00000, 0x7FFF0000
@@ -13,7 +14,7 @@ def run(program: bytes, *, arch: int, number: int, arguments: tuple[int, ...] = 
     """Return the 32-bit value that the filter answers for one call."""
     padded = [*arguments, 0, 0, 0, 0, 0, 0][:6]
     data = struct.pack("=iIQ6Q", struct.unpack("=i", struct.pack("=I", number & 0xFFFFFFFF))[0], arch, 0, *padded)
-    code = [struct.unpack_from("=HBBI", program, offset) for offset in range(0, len(program), 8)]
+    code = _decode(program)
     accumulator = 0
     at = 0
     while True:
@@ -35,3 +36,8 @@ def run(program: bytes, *, arch: int, number: int, arguments: tuple[int, ...] = 
                 0x45: bool(accumulator & constant),
             }[operation]
             at += when_true if holds else when_false
+
+
+@functools.lru_cache(maxsize=64)
+def _decode(program: bytes) -> list[tuple[int, int, int, int]]:
+    return list(struct.iter_unpack("=HBBI", program))

@@ -1,4 +1,4 @@
-"""ptrace(2) for following a process tree: attach, stop, look, go on. x86_64 and aarch64.
+"""ptrace(2) for following a process tree: attach, stop, look, go on. x86_64 (with i386 programs) and aarch64.
 
 Raw facts only: what stopped and why. What to do about it is decided in `guardhouse.launcher.gate`. Only the
 thread that attached may call anything here for a tracee (ptrace(2)), so a monitor is a process of one thread.
@@ -20,6 +20,7 @@ from guardhouse.kernel.syscalls import ARCHITECTURE
 
 __all__ = [
     "ExecEntry",
+    "StackPointer",
     "StopKind",
     "Usage",
     "classify",
@@ -41,6 +42,7 @@ _GETREGSET: Final = 0x4204
 _SETREGSET: Final = 0x4205
 _SEIZE: Final = 0x4206
 _LISTEN: Final = 0x4208
+_GET_SYSCALL_INFO: Final = 0x420E
 
 _O_TRACEFORK: Final = 1 << 1
 _O_TRACEVFORK: Final = 1 << 2
@@ -95,12 +97,25 @@ class StopKind(Enum):
 
 
 class ExecEntry(NamedTuple):
-    """Arguments of execve or execveat at its entry, as addresses in the tracee. ``dirfd`` is None for execve."""
+    """Arguments of execve or execveat at its entry, as addresses in the tracee.
+
+    Attributes:
+        dirfd: None for execve.
+        word_bytes: of a pointer in ``argv``: 4 for a call of the i386 table, whoever makes it.
+    """
 
     path: int
     argv: int
     dirfd: int | None
     flags: int
+    word_bytes: int = 8
+
+
+class StackPointer(NamedTuple):
+    """Where the stack of a stopped tracee ends, and how many bytes a word of its code has: 8, or 4 (i386)."""
+
+    address: int
+    word_bytes: int
 
 
 def _call(request: int, tid: int, address: int, data: int) -> int:
@@ -249,6 +264,11 @@ _X86_64_WORDS: Final = 27
 _R10, _R8, _RAX, _RDX, _RSI, _RDI, _ORIG_RAX, _CS, _RSP = 7, 9, 10, 12, 13, 14, 15, 17, 19
 _AARCH64_WORDS: Final = 34
 _AARCH64_SP: Final = 31
+# struct user_regs_struct32 (arch/x86/include/asm/user32.h): ebx ecx edx esi edi ebp eax ds es fs gs orig_eax eip cs
+# eflags esp ss.
+_I386_WORDS: Final = 17
+_EAX, _ORIG_EAX, _ESP = 6, 11, 15
+_I386_LAYOUT: Final = struct.Struct(f"<{_I386_WORDS}I")
 
 _EXECVE: Final = {"x86_64": 59, "aarch64": 221}.get(ARCHITECTURE, -1)
 _EXECVEAT: Final = {"x86_64": 322, "aarch64": 281}.get(ARCHITECTURE, -1)
@@ -265,22 +285,37 @@ _REGISTERS_VECTOR_POINTER: Final = ctypes.byref(_REGISTERS_VECTOR)
 
 
 def _registers(tid: int) -> tuple[int, ...]:
-    """Return the registers, and leave them in `_REGISTERS`."""
+    """Return the registers, and leave them in `_REGISTERS`; of code of 32 bits that code's own, which are fewer.
+
+    Raises:
+        ValueError: code of 32 bits of another architecture than i386.
+    """
     if not _WORDS:
         raise SetupError(f"the exec gate knows no registers of {ARCHITECTURE}; use x86_64 or aarch64")
     _REGISTERS_VECTOR.length = _WORDS * 8
     # SAFE: the kernel writes at most the vector's length into the array; both live as long as this module.
     if _QUICK_PTRACE(_GETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_POINTER) == -1:
         _call(_GETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_ADDRESS)
-    return _REGISTERS_LAYOUT.unpack(_REGISTERS)
+    # The kernel gives the registers of the code segment that runs, and says how long they are (user_regset_view).
+    if _REGISTERS_VECTOR.length == _WORDS * 8:
+        return _REGISTERS_LAYOUT.unpack(_REGISTERS)
+    if ARCHITECTURE == "x86_64" and _REGISTERS_VECTOR.length == _I386_LAYOUT.size:
+        return _I386_LAYOUT.unpack_from(_REGISTERS)
+    raise ValueError("registers of a program of 32 bits")
 
 
-def exec_entry(tid: int) -> ExecEntry | None:
+def exec_entry(tid: int, *, knows_i386: bool = False) -> ExecEntry | None:
     """Return what a tracee stopped at the entry of execve or execveat is about to pass; None at another call.
+
+    Args:
+        knows_i386: the tracee's filter lets calls of the i386 table through. Which table a call is of cannot be told
+            from registers: code of 64 bits can make one of 32 (``int 0x80``). Needs Linux 5.3.
 
     Raises:
         OSError: the tracee is gone (ESRCH).
     """
+    if knows_i386:
+        return _exec_entry_of_any_table(tid)
     words = _registers(tid)
     if ARCHITECTURE == "x86_64":
         number = words[_ORIG_RAX]
@@ -300,16 +335,52 @@ def exec_arguments(number: int, arguments: Sequence[int]) -> ExecEntry | None:
     return None
 
 
+# struct ptrace_syscall_info: what kind of stop, the architecture of the call's table, two addresses; then for a stop by
+# a filter the number, six arguments, and the filter's data.
+_SYSCALL_INFO: Final = struct.Struct("<BxxxIQQQ6QI")
+_SYSCALL_INFO_BY_FILTER: Final = 3
+_INFO: Final = (ctypes.c_char * 96)()
+_INFO_ADDRESS: Final = ctypes.addressof(_INFO)
+# linux/audit.h; numbers of arch/x86/entry/syscalls/syscall_32.tbl.
+_AUDIT_ARCH_I386: Final = 0x40000003
+_I386_EXECVE: Final = 11
+_I386_EXECVEAT: Final = 358
+
+
+def _exec_entry_of_any_table(tid: int) -> ExecEntry | None:
+    # SAFE: the kernel writes at most the given size into the buffer, which lives as long as this module.
+    got = _call(_GET_SYSCALL_INFO, tid, ctypes.sizeof(_INFO), _INFO_ADDRESS)
+    kind, architecture, _at, _stack, number, *arguments = _SYSCALL_INFO.unpack_from(_INFO.raw)[:11]
+    if got < _SYSCALL_INFO.size or kind != _SYSCALL_INFO_BY_FILTER:
+        return None
+    execve, execveat, word_bytes = _EXECVE, _EXECVEAT, 8
+    if architecture == _AUDIT_ARCH_I386:
+        # The kernel takes the low 32 bits of each, whatever a 64-bit process has above them.
+        arguments = [argument & 0xFFFFFFFF for argument in arguments]
+        execve, execveat, word_bytes = _I386_EXECVE, _I386_EXECVEAT, 4
+    if number == execve:
+        return ExecEntry(arguments[0], arguments[1], None, 0, word_bytes)
+    if number == execveat:
+        dirfd = ctypes.c_int(arguments[0] & 0xFFFFFFFF).value
+        return ExecEntry(arguments[1], arguments[2], dirfd, arguments[4] & 0xFFFFFFFF, word_bytes)
+    return None
+
+
 def refuse_system_call(tid: int, code: int) -> None:
     """Make the system call that ``tid`` is stopped at the entry of do nothing and return ``-code`` (an errno)."""
     words = list(_registers(tid))
-    if ARCHITECTURE == "x86_64":
-        words[_ORIG_RAX] = (1 << 64) - 1
-        words[_RAX] = (1 << 64) - code
+    if len(words) == _I386_WORDS:
+        words[_ORIG_EAX] = (1 << 32) - 1
+        words[_EAX] = (1 << 32) - code
+        _I386_LAYOUT.pack_into(_REGISTERS, 0, *words)
     else:
-        words[0] = (1 << 64) - code
-    _REGISTERS_LAYOUT.pack_into(_REGISTERS, 0, *words)
-    # SAFE: the kernel reads the vector's length of the array; both live as long as this module.
+        if ARCHITECTURE == "x86_64":
+            words[_ORIG_RAX] = (1 << 64) - 1
+            words[_RAX] = (1 << 64) - code
+        else:
+            words[0] = (1 << 64) - code
+        _REGISTERS_LAYOUT.pack_into(_REGISTERS, 0, *words)
+    # SAFE: the kernel reads the vector's length of the array, which is what it wrote; both live as long as this module.
     _call(_SETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_ADDRESS)
     if ARCHITECTURE == "aarch64":
         # The number has a register set of its own there (arch/arm64/kernel/ptrace.c, system_call_set).
@@ -319,20 +390,24 @@ def refuse_system_call(tid: int, code: int) -> None:
         _call(_SETREGSET, tid, _NT_ARM_SYSTEM_CALL, ctypes.addressof(vector))
 
 
-# arch/x86/include/asm/segment.h: __USER_CS. A 32-bit program has another code segment, and words of four bytes.
+# arch/x86/include/asm/segment.h: __USER_CS, __USER32_CS.
 _USER_CS: Final = 0x33
+_USER_32_CS: Final = 0x23
+_CS_32: Final = 13
 
 
-def stack_pointer(tid: int) -> int:
+def stack_pointer(tid: int) -> StackPointer:
     """Return where the stack of a stopped tracee ends.
 
     Raises:
         OSError: the tracee is gone (ESRCH).
-        ValueError: a 32-bit program.
+        ValueError: in neither of the code segments that the kernel gives to programs, or a 32-bit program of aarch64.
     """
     words = _registers(tid)
     if ARCHITECTURE != "x86_64":
-        return words[_AARCH64_SP]
-    if words[_CS] != _USER_CS:
-        raise ValueError("a 32-bit program")
-    return words[_RSP]
+        return StackPointer(words[_AARCH64_SP], 8)
+    if len(words) == _I386_WORDS and words[_CS_32] == _USER_32_CS:
+        return StackPointer(words[_ESP], 4)
+    if len(words) == _X86_64_WORDS and words[_CS] == _USER_CS:
+        return StackPointer(words[_RSP], 8)
+    raise ValueError("a code segment that no program begins in")

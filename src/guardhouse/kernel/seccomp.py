@@ -14,6 +14,7 @@ from typing import Final
 from guardhouse.kernel.syscalls import ARCHITECTURE, declare
 
 __all__ = [
+    "NAMES_OF_ARCHITECTURES",
     "NATIVE_AUDIT_ARCH",
     "Notification",
     "answer_with_errno",
@@ -40,6 +41,9 @@ _RESPONSE_CONTINUE: Final = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5
 
 # linux/audit.h, what seccomp_data.arch holds for a call of the machine's own table.
 NATIVE_AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(ARCHITECTURE, 0)
+
+# linux/audit.h, AUDIT_ARCH_*: what seccomp_data.arch holds, by the names that filters have.
+NAMES_OF_ARCHITECTURES: Final = {0xC000003E: "x86_64", 0xC00000B7: "aarch64", 0x40000003: "i386"}
 
 
 class _Program(ctypes.Structure):

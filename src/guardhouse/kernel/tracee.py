@@ -1,7 +1,7 @@
 """The memory of a stopped tracee: strings, argument vectors, and the stack that the kernel builds for a new program.
 
 Raw facts only; what is done about them is decided in `guardhouse.launcher.gate`. Everything of everyday size is read
-with one process_vm_readv(2), since every exec pays for each. Little-endian and of 64 bits, as `ptrace.py` is.
+with one process_vm_readv(2), since every exec pays for each. Little-endian; words of 8 bytes, or of 4 for i386.
 
 Runs in the exec gate's monitor.
 """
@@ -18,6 +18,8 @@ __all__ = ["Stack", "new_stack", "read_memory", "read_path_and_words", "read_str
 
 _PAGE: Final = 4096
 _WORD: Final = 8
+# Of struct, for a pointer of so many bytes.
+_FORMATS: Final = {8: "Q", 4: "I"}
 _BUFFER_BYTES: Final = 256 * 1024
 # IOV_MAX of limits.h
 _IOVECS: Final = 1024
@@ -113,9 +115,12 @@ _POINTERS: Final = 16
 
 
 def read_path_and_words(
-    tid: int, path: int, words: int, *, path_bytes: int, limit: int, limit_bytes: int
+    tid: int, path: int, words: int, *, path_bytes: int, limit: int, limit_bytes: int, word_bytes: int = _WORD
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """Return the string at ``path`` and the strings of the pointer array at ``words``, as execve is given them.
+
+    Args:
+        word_bytes: of a pointer in the array.
 
     Raises:
         OSError: EFAULT, or E2BIG for a path of more than ``path_bytes``, more than ``limit`` strings or
@@ -126,15 +131,16 @@ def read_path_and_words(
     struct.pack_into("<4Q", _REMOTE, 0, path, path_length, words, words_length)
     if _read(tid, 2) == path_length + words_length:
         end = _BUFFER.find(b"\0", 0, path_length)
-        pointers = struct.unpack_from(f"<{words_length // _WORD}Q", _BUFFER, path_length)
+        layout = f"<{words_length // word_bytes}{_FORMATS[word_bytes]}"
+        pointers = struct.unpack_from(layout, _BUFFER, path_length)
         if end >= 0 and 0 in pointers:
             found = bytes(_BUFFER[:end])
             return found, _strings(tid, pointers[: pointers.index(0)], limit_bytes)
     found = read_string(tid, path, limit_bytes=path_bytes)
-    return found, read_vector(tid, words, limit=limit, limit_bytes=limit_bytes)
+    return found, read_vector(tid, words, limit=limit, limit_bytes=limit_bytes, word_bytes=word_bytes)
 
 
-def read_vector(tid: int, address: int, *, limit: int, limit_bytes: int) -> tuple[bytes, ...]:
+def read_vector(tid: int, address: int, *, limit: int, limit_bytes: int, word_bytes: int = _WORD) -> tuple[bytes, ...]:
     """Return the strings of a NULL-terminated pointer array (argv) of the tracee; a NULL array is empty.
 
     Raises:
@@ -144,9 +150,11 @@ def read_vector(tid: int, address: int, *, limit: int, limit_bytes: int) -> tupl
         return ()
     pointers: list[int] = []
     while True:
-        position = address + len(pointers) * _WORD
-        piece = read_memory(tid, position, max(_WORD, (_PAGE - position % _PAGE) // _WORD * _WORD) if pointers else 64)
-        words = struct.unpack(f"<{len(piece) // _WORD}Q", piece[: len(piece) // _WORD * _WORD])
+        position = address + len(pointers) * word_bytes
+        whole = (_PAGE - position % _PAGE) // word_bytes * word_bytes
+        piece = read_memory(tid, position, max(word_bytes, whole) if pointers else 64)
+        count = len(piece) // word_bytes
+        words = struct.unpack_from(f"<{count}{_FORMATS[word_bytes]}", piece)
         if not words:
             raise OSError(errno.EFAULT, "a pointer array that ends outside the tracee's memory")
         if 0 in words:
@@ -200,11 +208,13 @@ class Stack(NamedTuple):
         arguments: argv, each word with the NUL behind it, as one text.
         environment: the environment likewise.
         execfn: AT_EXECFN, the path that was given to execve.
+        word_bytes: of a pointer of the program: 8, or 4 where it is one of 32 bits.
     """
 
     arguments: bytes
     environment: bytes
     execfn: bytes
+    word_bytes: int
 
 
 # include/uapi/linux/auxvec.h
@@ -227,13 +237,13 @@ def new_stack(tid: int, *, limit_bytes: int) -> Stack:
 
     Raises:
         OSError: the tracee is gone (ESRCH), its stack cannot be read, or is larger (E2BIG).
-        ValueError: not the stack of a 64-bit program that has just been loaded.
+        ValueError: not the stack of a program that has just been loaded.
     """
-    top = ptrace.stack_pointer(tid)
+    top, word_bytes = ptrace.stack_pointer(tid)
     length = _STACK_FIRST_BYTES
     while True:
         raw = read_memory(tid, top, length)
-        tables = _parse_tables(raw)
+        tables = _parse_tables(raw) if word_bytes == _WORD else _parse_tables_of_32_bits(raw)
         if tables is not None:
             break
         if len(raw) < length:
@@ -261,7 +271,7 @@ def new_stack(tid: int, *, limit_bytes: int) -> Stack:
     arguments = strings[: middle - first]
     if arguments.count(b"\0") != tables.arguments_count or (arguments and arguments[-1]):
         raise ValueError("other arguments on the stack of the new program than it counts")
-    return Stack(arguments, strings[middle - first : last - first], strings[last - first : end])
+    return Stack(arguments, strings[middle - first : last - first], strings[last - first : end], word_bytes)
 
 
 class _Tables(NamedTuple):
@@ -297,3 +307,25 @@ def _parse_tables(raw: bytes) -> _Tables | None:
     second = struct.unpack_from("<Q", raw, environment)[0] if has_environment else execfn
     first = struct.unpack_from("<Q", raw, _WORD)[0] if count else second
     return _Tables(count, first, second, execfn)
+
+
+def _parse_tables_of_32_bits(raw: bytes) -> _Tables | None:
+    """As `_parse_tables`, for words of four bytes. Pure."""
+    words = memoryview(raw)[: len(raw) // 4 * 4].cast("I").tolist()
+    if not words:
+        return None
+    count = words[0]
+    # argc, the arguments and their NULL stand before the environment, whose own NULL ends it.
+    environment = count + 2
+    if environment >= len(words) or 0 not in words[environment:]:
+        return None
+    vector = words.index(0, environment) + 1
+    pairs = words[vector : vector + 2 * _VECTOR_MAX_PAIRS]
+    kinds = pairs[: len(pairs) // 2 * 2 : 2]
+    if _AT_NULL not in kinds:
+        return None
+    if _AT_EXECFN not in kinds[: kinds.index(_AT_NULL)]:
+        raise ValueError("no AT_EXECFN in its auxiliary vector")
+    execfn = pairs[2 * kinds.index(_AT_EXECFN) + 1]
+    second = words[environment] or execfn
+    return _Tables(count, words[1] if count else second, second, execfn)

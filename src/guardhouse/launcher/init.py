@@ -128,7 +128,8 @@ class _Running:
         self.largest_bytes = 0
         self.killing = False  # everything was sent SIGKILL by us
         self.killed = 0
-        self.denied: Counter[int] = Counter()
+        # By architecture of the table, and number in it.
+        self.denied: Counter[tuple[str, int]] = Counter()
 
 
 class _Init:
@@ -343,8 +344,11 @@ class _Init:
         if notification is None:
             # Readable with nothing to receive: the caller died meanwhile. The end of the command closes the listener.
             return
-        if running is not None and (notification.number in running.denied or len(running.denied) < _DENIED_NAMES_MAX):
-            running.denied[notification.number] += 1
+        if running is not None:
+            architecture = seccomp.NAMES_OF_ARCHITECTURES.get(notification.audit_arch, "")
+            call = architecture, notification.number
+            if call in running.denied or len(running.denied) < _DENIED_NAMES_MAX:
+                running.denied[call] += 1
         seccomp.answer_with_errno(listener_fd, notification, errno.EPERM)
 
     def _close_listener(self) -> None:
@@ -390,7 +394,7 @@ class _Init:
         vessel = running.vessel
         execs = self._take_gate_report(vessel)
         if execs is not None and self._hands_over:
-            running.denied.update({int(number): count for number, count in execs.pop("denied").items()})
+            running.denied.update({(ARCHITECTURE, int(number)): count for number, count in execs.pop("denied").items()})
         is_clean = self._is_clean()
         if vessel.failure is not None:
             # A layer that failed once may fail again for a reason that lies in this process: it is not kept.
@@ -416,10 +420,16 @@ class _Init:
         # After the report, so that nobody waits for it; the next command finds it done.
         self._vessel = self._new_vessel()
 
-    def _named(self, denied: Counter[int]) -> dict[str, int]:
+    def _named(self, denied: Counter[tuple[str, int]]) -> dict[str, int]:
+        """Return the counts by name, a foreign table's with its architecture before it (``i386:socketcall``)."""
         compiled = self._place.plan.seccomp.get(ARCHITECTURE)
-        names = {} if compiled is None else {number: name for name, number in compiled.names.items()}
-        return {names.get(number, f"syscall_{number}"): count for number, count in denied.items()}
+        tables = {} if compiled is None else {ARCHITECTURE: compiled.names, **compiled.foreign}
+        names = {
+            (architecture, number): name if architecture == ARCHITECTURE else f"{architecture}:{name}"
+            for architecture, table in tables.items()
+            for name, number in table.items()
+        }
+        return {names.get(call, f"syscall_{call[1]}"): count for call, count in denied.items()}
 
     def _is_clean(self) -> bool:
         """Whether the next command would find this namespace as the last one did: empty, its pid 1 unchanged."""

@@ -181,6 +181,7 @@ def _what_we_are(
         reasons = [profile.landlock_reason, profile.proc_reason, profile.workspace_reason, profile.network.reason]
         reasons += [entry.reason for entry in profile.view]
         reasons += [mask.reason for mask in profile.masks] + [grant.reason for grant in profile.grants]
+        reasons += profile.architectures.values()
         found |= {Path(_file_of(place)) for place in (profile.place, *(reason.place for reason in reasons))}
     # Shipped files are shown by a path relative to their directory, which is guarded as a whole.
     real = {path.resolve() for path in found if path.is_absolute() and path.exists()}

@@ -40,7 +40,7 @@ __all__ = [
     "SeccompFilter",
 ]
 
-BUNDLE_VERSION: Final = 4
+BUNDLE_VERSION: Final = 5
 
 # The low 16 bits of SECCOMP_RET_TRACE in the *_gate variants: what PTRACE_GETEVENTMSG gives at an execve stop.
 GATE_TRACE_DATA: Final = 0x4758
@@ -158,11 +158,13 @@ class SeccompFilter:
     Attributes:
         programs: by `FilterVariant`; of the ``*_execs`` ones that which the plan uses, where it uses one.
         names: every call known on the architecture, name to number, so that a notification can be named.
+        foreign: the same of each further table that the filter lets calls of through (``i386``).
         digest: sha256 (hex) of the readable text in `sandbox/compiled/` that this was compiled from.
     """
 
     programs: dict[str, bytes]
     names: dict[str, int]
+    foreign: dict[str, dict[str, int]]
     digest: str
 
 

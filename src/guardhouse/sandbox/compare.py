@@ -37,6 +37,7 @@ def compare_profiles(first: Profile, second: Profile) -> tuple[Change, ...]:
         *_network(first, second),
         *_view(first, second),
         *_masks_and_grants(first, second),
+        *_architectures(first, second),
         *_calls(first, second),
         *_numbers("limit", _hard(first), _hard(second)),
         *_numbers("cgroup", _values(first), _values(second)),
@@ -132,6 +133,14 @@ def _calls(first: Profile, second: Profile) -> Iterator[Change]:
             yield Change("widens", f"system call on {architecture}", f"{call}{text}")
         for call, text in sorted(before.items() - after.items()):
             yield Change("narrows", f"system call on {architecture}", f"{call}{text}")
+
+
+def _architectures(first: Profile, second: Profile) -> Iterator[Change]:
+    """Yield whole tables that come or go; what changes inside one that both have follows from the native calls."""
+    for name in sorted(second.architectures.keys() - first.architectures.keys()):
+        yield Change("widens", "architecture", f"programs and calls of {name} are let through")
+    for name in sorted(first.architectures.keys() - second.architectures.keys()):
+        yield Change("narrows", "architecture", f"programs and calls of {name} are shut out")
 
 
 def _permissions(profile: Profile, architecture: str) -> dict[str, str]:

@@ -25,8 +25,8 @@ from guardhouse.sandbox.facts import HostFacts, ProfileUnavailableError, Surroun
 from guardhouse.sandbox.plan_egress import plan_addresses, plan_domains, proxy_environment
 from guardhouse.sandbox.plan_landlock import plan_landlock
 from guardhouse.sandbox.plan_mounts import check_absolute, plan_mounts
-from guardhouse.sandbox.profile import CGROUP_LIMITS, Profile
-from guardhouse.sandbox.rules import ARCHITECTURES, resolve_rules
+from guardhouse.sandbox.profile import CGROUP_LIMITS, FOREIGN_ARCHITECTURES, Profile
+from guardhouse.sandbox.rules import ARCHITECTURES, resolve_rules, unite_foreign
 from guardhouse.sandbox.seccomp_compiler import compile_exec_notice, compile_filter
 
 __all__ = ["compile_bundle", "compile_plan", "missing_layers", "with_exec_notice"]
@@ -104,11 +104,12 @@ def _processes(profiles: Sequence[Profile], features: HostFacts, around: Surroun
         )
         for profile in profiles
     ]
+    foreign = unite_foreign(filters)
     plans: dict[str, ProcessPlan] = {}
     for name in sorted(around.own_processes):
         if known[name].inherited:
             check_inheritance(known[name], filters)
-        plans[name] = compile_process(known[name], features=features, paths=around.own_paths)
+        plans[name] = compile_process(known[name], features=features, paths=around.own_paths, foreign=foreign)
     return plans
 
 
@@ -123,6 +124,7 @@ def compile_plan(
 ) -> ProfilePlan:
     """Compile one profile; see `compile_bundle`."""
     _check_identity(profile, identity, features)
+    _check_architectures(profile, features)
     for layer, because in missing_layers(profile, features).items():
         raise ProfileUnavailableError(profile.name, layer, because)
     unknown = around.parameters.keys() - _PARAMETERS.keys()
@@ -170,7 +172,7 @@ def compile_plan(
 def with_exec_notice(
     plan: ProfilePlan, profile: Profile, *, notice: ExecNotice, switches: frozenset[str] = frozenset()
 ) -> ProfilePlan:
-    """Return ``plan`` with a filter that hands its execs to a listener.
+    """Return ``plan`` with a filter that hands its execs to a listener, and lets no program of 32 bits run.
 
     Args:
         profile: what ``plan`` was compiled from, under the same ``switches``.
@@ -181,8 +183,10 @@ def with_exec_notice(
     filters: dict[str, SeccompFilter] = {}
     for architecture, compiled in plan.seccomp.items():
         rules = resolve_rules(profile, architecture=architecture, switches=switches & profile.switches.keys())
-        variant, program = compile_exec_notice(rules, counts_denials=plan.count_denials)
-        filters[architecture] = replace(compiled, programs={**compiled.programs, variant: program})
+        # Without calls of a foreign table: the listener knows the machine's own alone.
+        native = replace(rules, foreign=())
+        variant, program = compile_exec_notice(native, counts_denials=plan.count_denials)
+        filters[architecture] = replace(compiled, programs={**compiled.programs, variant: program}, foreign={})
     return replace(plan, seccomp=filters, exec_notice=notice)
 
 
@@ -216,6 +220,17 @@ def _check_identity(profile: Profile, identity: Identity, features: HostFacts) -
         )
     if not features.privileged and features.layers.get("namespaces"):
         raise ProfileUnavailableError(profile.name, "namespaces", features.layers["namespaces"])
+
+
+def _check_architectures(profile: Profile, features: HostFacts) -> None:
+    for name, reason in profile.architectures.items():
+        if FOREIGN_ARCHITECTURES[name] != features.architecture:
+            raise ProfileUnavailableError(
+                profile.name,
+                "seccomp",
+                f"it permits calls of {name} ({reason.place}), which a kernel for {FOREIGN_ARCHITECTURES[name]} alone"
+                f" has, and this host is {features.architecture}",
+            )
 
 
 def _as_namespaces(names: set[str]) -> list[Namespace]:

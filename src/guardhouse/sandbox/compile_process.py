@@ -17,10 +17,16 @@ from guardhouse.sandbox.seccomp_compiler import compile_program
 __all__ = ["check_inheritance", "compile_process", "lacking_layers", "process_rules"]
 
 
-def process_rules(profile: ProcessProfile, *, architecture: str) -> FilterRules:
-    """Return the filter of one of our own processes, in names."""
+def process_rules(profile: ProcessProfile, *, architecture: str, foreign: tuple[FilterRules, ...] = ()) -> FilterRules:
+    """Return the filter of one of our own processes, in names.
+
+    Args:
+        foreign: tables of foreign architectures that a profile in force permits: commands inherit this filter, so they
+            pass here as well, as far as a command's own filter lets them through and no further.
+    """
     groups = [profile.groups[name] for name in profile.syscalls]
-    return combine_groups(f"process {profile.name}", groups, architecture=architecture, is_inherited=profile.inherited)
+    rules = combine_groups(f"process {profile.name}", groups, architecture=architecture, is_inherited=profile.inherited)
+    return replace(rules, foreign=foreign if profile.inherited else ())
 
 
 def lacking_layers(profile: ProcessProfile, features: HostFacts) -> Mapping[str, str]:
@@ -37,11 +43,18 @@ def lacking_layers(profile: ProcessProfile, features: HostFacts) -> Mapping[str,
     return lacking
 
 
-def compile_process(profile: ProcessProfile, *, features: HostFacts, paths: Mapping[str, Sequence[str]]) -> ProcessPlan:
+def compile_process(
+    profile: ProcessProfile,
+    *,
+    features: HostFacts,
+    paths: Mapping[str, Sequence[str]],
+    foreign: tuple[FilterRules, ...] = (),
+) -> ProcessPlan:
     """Compile one of our own processes.
 
     Args:
         paths: what each ``{name}`` of a path stands for.
+        foreign: see `process_rules`.
 
     Raises:
         ProfileUnavailableError: it requires a layer that this host does not give.
@@ -51,7 +64,7 @@ def compile_process(profile: ProcessProfile, *, features: HostFacts, paths: Mapp
     for layer in profile.requires:
         if layer in lacking:
             raise ProfileUnavailableError(f"process {profile.name}", layer, lacking[layer])
-    rules = process_rules(profile, architecture=features.architecture)
+    rules = process_rules(profile, architecture=features.architecture, foreign=foreign)
     return ProcessPlan(
         name=profile.name,
         # By what it says, not by whose it is: keeper and launcher have the same filter, which is compiled once.

@@ -8,25 +8,43 @@ from pathlib import Path
 from guardhouse.errors import SetupError
 from guardhouse.sandbox.compile_process import process_rules
 from guardhouse.sandbox.load import list_profiles, load_profile, read_library
-from guardhouse.sandbox.rules import ARCHITECTURES, render_rules, resolve_rules
+from guardhouse.sandbox.profile import FOREIGN_ARCHITECTURES
+from guardhouse.sandbox.rules import ARCHITECTURES, FilterRules, foreign_rules, render_rules, resolve_rules, table_lines
 
 __all__ = ["check_compiled", "render_all", "write_compiled"]
 
 
 def render_all(directory: Path) -> dict[str, str]:
-    """Return file name -> text of the filter of every profile and process of ours on every architecture."""
+    """Return file name -> text of the filter of every profile and process of ours on every architecture.
+
+    Beside them, for each profile that starts programs, what it would permit of each foreign architecture that a profile
+    extending it may name.
+    """
     library = read_library(directory)
     texts: dict[str, str] = {}
     for name in list_profiles(directory):
         profile = load_profile(name, directory=directory, library=library)
         for architecture in ARCHITECTURES:
-            texts[f"{name}.{architecture}.txt"] = render_rules(resolve_rules(profile, architecture=architecture))
+            rules = resolve_rules(profile, architecture=architecture)
+            texts[f"{name}.{architecture}.txt"] = render_rules(rules)
+            for foreign, machine in FOREIGN_ARCHITECTURES.items():
+                if machine == architecture and any(rule.call == "execve" for rule in rules.allow):
+                    texts[f"{name}.{foreign}.txt"] = _render_foreign(rules, foreign)
     for name, process in library.processes.items():
         for architecture in ARCHITECTURES:
             texts[f"process_{name}.{architecture}.txt"] = render_rules(
                 process_rules(process, architecture=architecture)
             )
     return texts
+
+
+def _render_foreign(rules: FilterRules, architecture: str) -> str:
+    lines = [
+        f"calls of {architecture} that a profile has which extends {rules.profile} and permits {architecture}",
+        *table_lines(foreign_rules(rules, architecture)),
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def check_compiled(directory: Path) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 Data writes names, never numbers; this table is the only place where they meet. Values are those of the kernel's
 UAPI headers (named at each block); a test compiles them against the headers of the machine. They are the same on
-x86_64 and aarch64; a name whose value differs between the two does not belong here.
+x86_64, aarch64 and i386; a name whose value differs between these does not belong here, and so has i386 names of its
+own for what it writes otherwise (`i386_calls.py`).
 """
 
 from collections.abc import Mapping
@@ -69,6 +70,9 @@ _VALUES: Final = {
     "BLKSSZGET": 0x1268,
     "BLKPBSZGET": 0x127B,
     "BLKGETSIZE64": 0x80081272,
+    # The same with the size of an i386 long in them: linux/fs.h, block/ioctl.c.
+    "FS_IOC32_GETFLAGS": 0x80046601,
+    "BLKGETSIZE64_32": 0x80041272,
     # linux/sockios.h
     "SIOCGSTAMP": 0x8906,
     "SIOCGIFNAME": 0x8910,
@@ -130,6 +134,40 @@ _VALUES: Final = {
     "SOCK_NONBLOCK": 0x800,
     "SOCK_CLOEXEC": 0x80000,
     "MSG_FASTOPEN": 0x20000000,
+    # linux/net.h: operations of socketcall(2)
+    "SYS_SOCKET": 1,
+    "SYS_BIND": 2,
+    "SYS_CONNECT": 3,
+    "SYS_LISTEN": 4,
+    "SYS_ACCEPT": 5,
+    "SYS_GETSOCKNAME": 6,
+    "SYS_GETPEERNAME": 7,
+    "SYS_SOCKETPAIR": 8,
+    "SYS_SEND": 9,
+    "SYS_RECV": 10,
+    "SYS_SENDTO": 11,
+    "SYS_RECVFROM": 12,
+    "SYS_SHUTDOWN": 13,
+    "SYS_SETSOCKOPT": 14,
+    "SYS_GETSOCKOPT": 15,
+    "SYS_SENDMSG": 16,
+    "SYS_RECVMSG": 17,
+    "SYS_ACCEPT4": 18,
+    "SYS_RECVMMSG": 19,
+    "SYS_SENDMMSG": 20,
+    # linux/ipc.h: operations of ipc(2)
+    "SEMOP": 1,
+    "SEMGET": 2,
+    "SEMCTL": 3,
+    "SEMTIMEDOP": 4,
+    "MSGSND": 11,
+    "MSGRCV": 12,
+    "MSGGET": 13,
+    "MSGCTL": 14,
+    "SHMAT": 21,
+    "SHMDT": 22,
+    "SHMGET": 23,
+    "SHMCTL": 24,
     # asm-generic/mman-common.h, linux/memfd.h
     "MAP_HUGETLB": 0x40000,
     "MFD_HUGETLB": 4,
@@ -174,6 +212,9 @@ _VALUES: Final = {
     "F_GETOWN": 9,
     "F_SETSIG": 10,
     "F_GETSIG": 11,
+    "F_GETLK64": 12,
+    "F_SETLK64": 13,
+    "F_SETLKW64": 14,
     "F_SETOWN_EX": 15,
     "F_GETOWN_EX": 16,
     "F_OFD_GETLK": 36,
@@ -231,7 +272,8 @@ CONSTANT_SETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 
-# Position of the named arguments that conditions may speak of; from the man page of each call.
+# Position of the named arguments that conditions may speak of; from the man page of each call. The same on every
+# architecture here, calls of i386 alone included.
 ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
     {
         "chmod": {"mode": 1},
@@ -241,11 +283,14 @@ ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "fchmodat": {"mode": 2},
         "fchmodat2": {"mode": 2},
         "fcntl": {"cmd": 1},
+        "fcntl64": {"cmd": 1},
         "ioctl": {"request": 1},
+        "ipc": {"call": 0},
         "memfd_create": {"flags": 1},
         "mknod": {"mode": 1},
         "mknodat": {"mode": 2},
         "mmap": {"flags": 3},
+        "mmap2": {"flags": 3},
         "open": {"flags": 1, "mode": 2},
         "openat": {"flags": 2, "mode": 3},
         "personality": {"persona": 0},
@@ -256,6 +301,7 @@ ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "sendmsg": {"flags": 2},
         "sendto": {"flags": 3},
         "socket": {"domain": 0, "type": 1, "protocol": 2},
+        "socketcall": {"call": 0},
         "socketpair": {"domain": 0, "type": 1, "protocol": 2},
         "syslog": {"type": 0},
         "unshare": {"flags": 0},

@@ -6,7 +6,8 @@ Says what is permitted and what is not, with the profile's own reasons. Runs in 
 from collections.abc import Iterator
 from typing import Any
 
-from guardhouse.sandbox.profile import Condition, Limit, Profile, ViewEntry
+from guardhouse.sandbox.i386_calls import MULTIPLEXED
+from guardhouse.sandbox.profile import FOREIGN_ARCHITECTURES, Condition, Limit, Profile, ViewEntry
 from guardhouse.sandbox.rules import active_groups, render_rules, resolve_rules
 
 __all__ = ["describe_profile", "profile_as_data"]
@@ -76,7 +77,11 @@ def _lines(profile: Profile, switches: frozenset[str]) -> Iterator[str]:
     for name, switch in profile.switches.items():
         state = "ON" if name in switches else "off"
         yield f"  switch {name} ({state}): {', '.join(switch.groups)}: {switch.reason.why}"
-    yield "  every other call is refused with EPERM; x32 and 32-bit calls kill the process"
+    for name, reason in profile.architectures.items():
+        yield f"  PROGRAMS OF {name} RUN: {reason.why}"
+        yield from _foreign_lines(profile, name, switches)
+    killed = "x32 calls kill" if profile.architectures else "x32 and 32-bit calls kill"
+    yield f"  every other call is refused with EPERM; {killed} the process"
     yield ""
     yield "Limits"
     for name, limit in profile.limits.items():
@@ -93,6 +98,19 @@ def _lines(profile: Profile, switches: frozenset[str]) -> Iterator[str]:
         yield f"Without an exec gate: {profile.exec_fallback}: {meaning}: {profile.exec_fallback_reason.why}"
     if profile.root_identity is not None:
         yield f"  MAY RUN AS ROOT: {profile.root_identity.why}"
+
+
+def _foreign_lines(profile: Profile, architecture: str, switches: frozenset[str]) -> Iterator[str]:
+    machine = FOREIGN_ARCHITECTURES[architecture]
+    tables = resolve_rules(profile, architecture=machine, switches=switches).foreign
+    (table,) = [table for table in tables if table.architecture == architecture]
+    calls = {rule.call for rule in table.allow}
+    yield f"    on {machine}, by {len(calls)} calls whose counterpart is listed above, under the same conditions"
+    for name, operations in MULTIPLEXED.items():
+        (permitted,) = [rule.conditions[0].any_of for rule in table.allow if rule.call == name] or [()]
+        refused = ", ".join(operation for operation in operations if operation not in permitted)
+        if refused:
+            yield f"    {name} not with {refused}, whose arguments lie in memory, where no filter can look"
 
 
 def _network_lines(profile: Profile) -> Iterator[str]:
@@ -171,6 +189,7 @@ def profile_as_data(profile: Profile, *, switches: frozenset[str] = frozenset())
             ).splitlines()
             for architecture in ("x86_64", "aarch64")
         },
+        "architectures": {name: reason.why for name, reason in profile.architectures.items()},
         "limits": {name: [limit.soft, limit.hard] for name, limit in profile.limits.items()},
         "cgroup": {name: limit.value for name, limit in profile.cgroup.items()},
         "requires": list(profile.requires),

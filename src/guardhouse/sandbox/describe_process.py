@@ -49,6 +49,7 @@ def _lines(profile: ProcessProfile) -> Iterator[str]:
             yield f"    {' '.join(calls)}"
     if profile.inherited:
         yield "  every other call is refused: ENOSYS here; a command's own filter says EPERM, and counts it"
+        yield "  x32 calls kill the process; 32-bit ones do, unless a profile in force permits them (architectures)"
     else:
         yield "  every other call is refused with EPERM; x32 and 32-bit calls kill the process"
     if profile.limits:

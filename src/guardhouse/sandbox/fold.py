@@ -61,6 +61,7 @@ def fold_drafts(
         grants=grants,
         groups={name: groups[name] for name in sorted(used)},
         syscalls=syscalls,
+        architectures=tables.merge("architecture", [draft.architectures for draft in drafts]),
         switches=switches,
         limits=tables.merge("limit", [draft.limits for draft in drafts]),
         cgroup=tables.merge("cgroup", [draft.cgroup for draft in drafts]),

@@ -18,6 +18,7 @@ from guardhouse.sandbox.plan_egress import DEFAULT_EGRESS_PORTS
 from guardhouse.sandbox.profile import (
     CGROUP_LIMITS,
     EXEC_FALLBACKS,
+    FOREIGN_ARCHITECTURES,
     LAYERS,
     RLIMITS,
     CgroupLimit,
@@ -62,7 +63,10 @@ _CODE_VARIABLES: Final = re.compile(
     r"|RUBY(OPT|LIB)|NODE_OPTIONS|GCONV_PATH|LOCPATH|IFS|PROMPT_COMMAND|PS4|GIT_SSH.*|GIT_EXTERNAL_DIFF|EDITOR|VISUAL"
 )
 
-_DROPPABLE: Final = ("syscalls", "grant", "mask", "view", "namespace", "environment", "requires", "limit", "cgroup")
+_DROPPABLE: Final = (
+    *("syscalls", "grant", "mask", "view", "namespace", "environment", "requires", "limit", "cgroup"),
+    "architecture",
+)
 
 _T = TypeVar("_T")
 
@@ -82,6 +86,7 @@ class Draft:
     mask_groups: Mapping[str, Reason] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
     syscalls: Mapping[str, Reason] = field(default_factory=dict)
+    architectures: Mapping[str, Reason] = field(default_factory=dict)
     switches: Mapping[str, Switch] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     cgroup: Mapping[str, CgroupLimit] = field(default_factory=dict)
@@ -145,6 +150,7 @@ def parse_draft(document: Value) -> Draft:
         mask_groups=each("mask_groups", parse_group),
         grants=tuple(each("grant", _parse_grant).values()),
         syscalls=each("syscalls", parse_group),
+        architectures=each("architectures", _parse_architecture),
         switches=each("switches", _parse_switch),
         limits=each("limits", parse_limit),
         cgroup=each("cgroup", _parse_cgroup),
@@ -188,6 +194,11 @@ def parse_group(entry: Value) -> tuple[str, Reason]:
     """Return the name and the reason of an entry ``{group: …, why: …}``."""
     fields = _fields(entry, "group")
     return parse_word(fields["group"], "group name"), parse_reason(entry)
+
+
+def _parse_architecture(entry: Value) -> tuple[str, Reason]:
+    fields = _fields(entry, "architecture")
+    return parse_choice(fields["architecture"], tuple(FOREIGN_ARCHITECTURES)), parse_reason(entry)
 
 
 def _parse_switch(entry: Value) -> tuple[str, Switch]:

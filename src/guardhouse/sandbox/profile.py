@@ -12,6 +12,7 @@ from guardhouse.sandbox.bundle import MountKind, NetworkMode, ProcView
 __all__ = [
     "CGROUP_LIMITS",
     "EXEC_FALLBACKS",
+    "FOREIGN_ARCHITECTURES",
     "LAYERS",
     "RLIMITS",
     "Answer",
@@ -90,6 +91,11 @@ CGROUP_LIMITS: Final[Mapping[str, tuple[int, int]]] = {
 # with Landlock letting them execute nothing but the files that the policy allows whatever their arguments, or but those
 # that it allows with some, the arguments judged as their caller shows them. In this order each allows more.
 EXEC_FALLBACKS: Final = ("refuse", "allowed_files", "judged_arguments")
+
+
+# Tables of system calls that a profile may permit beside the machine's own, by the architecture whose kernel serves
+# them. Not among them: x32 (x86_64's own calls again, with pointers of 32 bits) and the 32-bit calls of aarch64.
+FOREIGN_ARCHITECTURES: Final[Mapping[str, str]] = {"i386": "x86_64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +329,7 @@ class Profile:
         groups: every group of system calls that it uses or has a switch for, by name.
         syscalls: the groups that are always on.
         processes: our own processes of the same sandbox directory, by name.
+        architectures: whose programs and calls are permitted beside the machine's own (`FOREIGN_ARCHITECTURES`).
     """
 
     name: str
@@ -355,3 +362,4 @@ class Profile:
     exec_fallback: str = EXEC_FALLBACKS[0]
     exec_fallback_reason: Reason | None = None
     processes: Mapping[str, ProcessProfile] = field(default_factory=dict)
+    architectures: Mapping[str, Reason] = field(default_factory=dict)

@@ -13,7 +13,8 @@ from typing import Final
 
 from guardhouse.sandbox.constants import ARGUMENTS, CONSTANTS
 from guardhouse.sandbox.documents import ProfileError
-from guardhouse.sandbox.profile import Answer, CallRule, Condition, Profile, SyscallGroup
+from guardhouse.sandbox.i386_calls import i386_answers, i386_rules
+from guardhouse.sandbox.profile import FOREIGN_ARCHITECTURES, Answer, CallRule, Condition, Profile, SyscallGroup
 
 __all__ = [
     "ARCHITECTURES",
@@ -25,8 +26,11 @@ __all__ = [
     "combine_groups",
     "comparisons_of",
     "digest_of_text",
+    "foreign_rules",
     "render_rules",
     "resolve_rules",
+    "table_lines",
+    "unite_foreign",
 ]
 
 ARCHITECTURES: Final = ("x86_64", "aarch64")
@@ -61,7 +65,10 @@ class Comparison:
 class FilterRules:
     """Everything one filter does, in names: sorted, without doubles, for one architecture.
 
-    ``is_inherited``: of one of our own processes, with another filter below it in every command.
+    Attributes:
+        is_inherited: of one of our own processes, with another filter below it in every command.
+        foreign: the same for further tables of the same kernel, each by its own architecture's names; a call of a
+            table that is neither of these kills the process.
     """
 
     profile: str
@@ -69,6 +76,7 @@ class FilterRules:
     allow: tuple[CallRule, ...]
     answers: tuple[Answer, ...]
     is_inherited: bool = False
+    foreign: tuple["FilterRules", ...] = ()
 
 
 def active_groups(profile: Profile, switches: frozenset[str]) -> tuple[str, ...]:
@@ -94,7 +102,41 @@ def resolve_rules(profile: Profile, *, architecture: str, switches: frozenset[st
         ProfileError: one group answers a call that another allows.
     """
     groups = [profile.groups[name] for name in active_groups(profile, switches)]
-    return combine_groups(profile.name, groups, architecture=architecture)
+    rules = combine_groups(profile.name, groups, architecture=architecture)
+    foreign = [name for name in sorted(profile.architectures) if FOREIGN_ARCHITECTURES[name] == architecture]
+    return replace(rules, foreign=tuple(foreign_rules(rules, name) for name in foreign))
+
+
+def foreign_rules(rules: FilterRules, architecture: str) -> FilterRules:
+    """Return what ``rules`` permits of the table of ``architecture`` (`FOREIGN_ARCHITECTURES`)."""
+    return FilterRules(
+        profile=rules.profile,
+        architecture=architecture,
+        allow=_sorted_rules(i386_rules(rules.allow)),
+        answers=i386_answers(rules.answers),
+    )
+
+
+def unite_foreign(filters: Sequence[FilterRules]) -> tuple[FilterRules, ...]:
+    """Return the foreign tables of ``filters`` as one for each architecture, which permits what any of them does."""
+    by_name: dict[str, list[CallRule]] = {}
+    for rules in filters:
+        for foreign in rules.foreign:
+            by_name.setdefault(foreign.architecture, []).extend(foreign.allow)
+    return tuple(
+        FilterRules(profile="", architecture=name, allow=_sorted_rules(allow), answers=())
+        for name, allow in sorted(by_name.items())
+    )
+
+
+def _sorted_rules(rules: Sequence[CallRule]) -> tuple[CallRule, ...]:
+    """Return ``rules`` without doubles, and without conditional ones of a call that is allowed anyway."""
+    found: dict[tuple[str, tuple[Condition, ...]], CallRule] = {}
+    for rule in rules:
+        found.setdefault((rule.call, rule.conditions), rule)
+    free = {call for call, conditions in found if not conditions}
+    kept = [rule for (call, conditions), rule in found.items() if not conditions or call not in free]
+    return tuple(sorted(kept, key=lambda rule: (rule.call, _words(rule))))
 
 
 def combine_groups(
@@ -102,7 +144,7 @@ def combine_groups(
 ) -> FilterRules:
     """Collect the rules of ``groups`` into the filter ``name``; see `resolve_rules`."""
     answers = {answer.call: answer for group in groups for answer in group.answers}
-    rules: dict[tuple[str, tuple[Condition, ...]], CallRule] = {}
+    rules: list[CallRule] = []
     for group in groups:
         for rule in group.allow:
             if rule.call in answers:
@@ -111,29 +153,30 @@ def combine_groups(
                     rule.reason.place, f"{rule.call} is allowed here and answered at {place}; choose one group"
                 )
             if architecture == "x86_64" or rule.call not in _X86_64_ONLY:
-                rules.setdefault((rule.call, rule.conditions), rule)
-    free = {call for call, conditions in rules if not conditions}
-    kept = [rule for (call, conditions), rule in rules.items() if not conditions or call not in free]
-    kept.sort(key=lambda rule: (rule.call, _words(rule)))
+                rules.append(rule)
     return FilterRules(
         profile=name,
         architecture=architecture,
-        allow=tuple(kept),
+        allow=_sorted_rules(rules),
         answers=tuple(answers[call] for call in sorted(answers)),
         is_inherited=is_inherited,
     )
 
 
-def comparisons_of(rule: CallRule) -> tuple[tuple[Comparison, ...], ...]:
+def comparisons_of(rule: CallRule, *, width_bits: int = 64) -> tuple[tuple[Comparison, ...], ...]:
     """Return the alternatives of ``rule``: each is a conjunction with at most one comparison an argument.
 
     ``any_of`` compares the low 32 bits, as the kernel takes an ``int``; ``none_of`` tests the flags' own bits. Two
     conditions on one argument become one comparison.
+
+    Args:
+        width_bits: of an argument that the kernel takes; 32 for a foreign table.
     """
+    width = (1 << width_bits) - 1
     by_argument: dict[int, list[tuple[int, int]]] = {}
     for condition in rule.conditions:
         index = ARGUMENTS[rule.call][condition.arg]
-        alternatives = _masked_values(condition)
+        alternatives = [(mask & width, value & width) for mask, value in _masked_values(condition)]
         known = by_argument.get(index)
         by_argument[index] = alternatives if known is None else _both(known, alternatives)
     columns = [[Comparison(index, mask, value) for mask, value in pairs] for index, pairs in by_argument.items()]
@@ -167,17 +210,25 @@ def render_rules(rules: FilterRules) -> str:
     """Return the readable form, one line a rule: what an auditor compares and `compile --check` checks."""
     # A profile's name has no blank; `compile_process` gives "process NAME".
     subject = rules.profile if " " in rules.profile else f"profile {rules.profile}"
+    foreign = ", ".join(table.architecture for table in rules.foreign)
     lines = [
-        f"filter of {subject} on {rules.architecture}",
-        "any other architecture or ABI (x32, 32-bit): kill the process",
+        f"filter of {subject} on {rules.architecture}" + (f", and of its calls of {foreign}" if foreign else ""),
+        f"any other architecture or ABI ({'x32' if foreign else 'x32, 32-bit'}): kill the process",
     ]
-    lines += [f"{answer.call}: answer {answer.errno}" for answer in rules.answers]
-    lines += [f"{rule.call}: allow{_words(rule)}" for rule in rules.allow]
+    lines += table_lines(rules)
+    for table in rules.foreign:
+        lines += [f"{table.architecture}:{line}" for line in table_lines(table)]
     other = "refuse with EPERM"
     if rules.is_inherited:
         other = "refuse with ENOSYS; a command's own filter refuses it with EPERM, and counts it"
     lines += [f"any call newer than {NEWEST_CALLS[0]}: answer ENOSYS", f"any other call: {other}", ""]
     return "\n".join(lines)
+
+
+def table_lines(rules: FilterRules) -> list[str]:
+    """Return one line for each answer and rule of one table."""
+    lines = [f"{answer.call}: answer {answer.errno}" for answer in rules.answers]
+    return lines + [f"{rule.call}: allow{_words(rule)}" for rule in rules.allow]
 
 
 def alternatives_in_words(rule: CallRule) -> tuple[str, ...]:

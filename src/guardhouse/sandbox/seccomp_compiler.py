@@ -2,7 +2,8 @@
 
 Nothing is loaded into this process; filters are exported as bytes. One hand-made prefix of six instructions stands
 before libseccomp's program, because libseccomp cannot compare call numbers: calls newer than the list answer
-ENOSYS. Runs at boot and in the CLI.
+ENOSYS. Tables of a foreign architecture that the rules permit stand before that (`second_table.py`). Runs at boot and
+in the CLI.
 """
 
 import errno
@@ -11,9 +12,10 @@ import struct
 import tempfile
 from typing import Any, Final
 
-from guardhouse.errors import SetupError
+from guardhouse.errors import InvariantError, SetupError
 from guardhouse.sandbox.bundle import GATE_TRACE_DATA, FilterVariant, SeccompFilter
 from guardhouse.sandbox.rules import NEWEST_CALLS, FilterRules, comparisons_of, digest_of_text, render_rules
+from guardhouse.sandbox.second_table import FOREIGN_AUDIT_ARCH, second_table
 from guardhouse.sandbox.verify_filter import (
     EXEC_CALLS,
     Answers,
@@ -31,7 +33,7 @@ VARIANTS: Final[tuple[FilterVariant, ...]] = ("errno", "notify", "errno_gate", "
 _NOTICED_CALLS: Final = EXEC_CALLS | {"set_tid_address"}
 
 # linux/audit.h AUDIT_ARCH_*, what seccomp_data.arch holds.
-_AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, **FOREIGN_AUDIT_ARCH}
 # arch/x86/include/uapi/asm/unistd.h: numbers from here on are x32; left to libseccomp, which kills.
 _X32_BIT: Final = 0x40000000
 # The kernel's limit on the length of one classic BPF program, linux/bpf_common.h BPF_MAXINSNS.
@@ -70,11 +72,12 @@ def compile_filter(rules: FilterRules) -> SeccompFilter:
     # 2: a binary tree over the numbers; 1: a list. Both are the same filter, if libseccomp makes no mistake.
     for optimize in (2, 1):
         programs = {variant: _compile_variant(seccomp, rules, variant, names, optimize) for variant in VARIANTS}
-        mismatch = _find_any_mismatch(programs, rules, names)
+        mismatch = _find_any_mismatch(programs, rules)
         if mismatch is None:
             return SeccompFilter(
                 programs={str(variant): program for variant, program in programs.items()},
                 names=dict(names),
+                foreign={table.architecture: dict(_known_calls(table.architecture)) for table in rules.foreign},
                 digest=digest_of_text(render_rules(rules)),
             )
         wrong = mismatch
@@ -99,14 +102,7 @@ def compile_program(rules: FilterRules) -> bytes:
     wrong: str | None = ""
     for optimize in (2, 1):
         program = _compile_variant(seccomp, rules, variant, names, optimize)
-        wrong = find_mismatch(
-            program,
-            rules,
-            audit_arch=_AUDIT_ARCH[rules.architecture],
-            names=names,
-            newest=_newest(names),
-            answers=Answers(denial=denial, started=_RET_ALLOW),
-        )
+        wrong = _mismatch_of_tables(program, rules, Answers(denial=denial, started=_RET_ALLOW))
         if wrong is None:
             return program
     raise SetupError(
@@ -120,8 +116,11 @@ def compile_exec_notice(rules: FilterRules, *, counts_denials: bool) -> tuple[Fi
     """Compile the variant of one filter that hands execs to a listener; see `compile_filter`.
 
     Args:
+        rules: without foreign tables, which no listener knows.
         counts_denials: denied calls are handed over as well; otherwise they fail at once.
     """
+    if rules.foreign:
+        raise InvariantError(f"a filter that hands execs over, with {rules.foreign[0].architecture} in it")
     seccomp = _binding()
     names = _known_calls(rules.architecture)
     denied = _RET_ERRNO | errno.EPERM
@@ -131,16 +130,10 @@ def compile_exec_notice(rules: FilterRules, *, counts_denials: bool) -> tuple[Fi
         if counts_denials:
             # libseccomp takes no rule whose answer is the default's.
             program = exchange_returns(program, {denied: _RET_NOTIFY})
-        wrong = find_mismatch(
-            program,
-            rules,
-            audit_arch=_AUDIT_ARCH[rules.architecture],
-            names=names,
-            newest=_newest(names),
-            answers=Answers(
-                denial=_RET_NOTIFY if counts_denials else denied, started=_RET_NOTIFY, stopping=_NOTICED_CALLS
-            ),
+        answers = Answers(
+            denial=_RET_NOTIFY if counts_denials else denied, started=_RET_NOTIFY, stopping=_NOTICED_CALLS
         )
+        wrong = _mismatch_of_tables(program, rules, answers)
         if wrong is None:
             return ("notify_execs" if counts_denials else "errno_execs"), program
     raise SetupError(
@@ -149,7 +142,7 @@ def compile_exec_notice(rules: FilterRules, *, counts_denials: bool) -> tuple[Fi
     )
 
 
-def _find_any_mismatch(programs: dict[FilterVariant, bytes], rules: FilterRules, names: dict[str, int]) -> str | None:
+def _find_any_mismatch(programs: dict[FilterVariant, bytes], rules: FilterRules) -> str | None:
     """Simulate two variants; the other two must be the same but for what a denial returns."""
     denied, asks = _RET_ERRNO | errno.EPERM, _RET_NOTIFY
     pairs: tuple[tuple[FilterVariant, FilterVariant, int], ...] = (
@@ -159,16 +152,22 @@ def _find_any_mismatch(programs: dict[FilterVariant, bytes], rules: FilterRules,
     for plain, asking, started in pairs:
         if not same_but_for_returns(programs[plain], programs[asking], {denied: asks}):
             return f"variants {plain} and {asking} differ in more than the answer to a denied call"
-        found = find_mismatch(
-            programs[plain],
-            rules,
-            audit_arch=_AUDIT_ARCH[rules.architecture],
-            names=names,
-            newest=_newest(names),
-            answers=Answers(denial=denied, started=started),
-        )
+        found = _mismatch_of_tables(programs[plain], rules, Answers(denial=denied, started=started))
         if found is not None:
             return f"{plain}: {found}"
+    return None
+
+
+def _mismatch_of_tables(program: bytes, rules: FilterRules, answers: Answers) -> str | None:
+    """Simulate ``program`` on the calls of its own table, and of each foreign one."""
+    for table in (rules, *rules.foreign):
+        names = _known_calls(table.architecture)
+        audit_arch = _AUDIT_ARCH[table.architecture]
+        found = find_mismatch(
+            program, table, audit_arch=audit_arch, names=names, newest=_newest(names), answers=answers
+        )
+        if found is not None:
+            return found
     return None
 
 
@@ -186,7 +185,7 @@ def _binding() -> Any:
 
 
 def _architecture(seccomp: Any, name: str) -> Any:
-    known = {"x86_64": "X86_64", "aarch64": "AARCH64"}
+    known = {"x86_64": "X86_64", "aarch64": "AARCH64", "i386": "X86"}
     if name not in known:
         raise SetupError(f"no seccomp filter for architecture {name!r}; known: {', '.join(known)}")
     return getattr(seccomp.Arch, known[name])
@@ -236,7 +235,7 @@ def _compile_variant(
         with tempfile.TemporaryFile() as exported:
             compiled.export_bpf(exported)
             exported.seek(0)
-            program = _prefix(rules.architecture, names) + exported.read()
+            program = _foreign_tables(rules, variant) + _prefix(rules.architecture, names) + exported.read()
     except (RuntimeError, ValueError, OSError) as error:
         raise SetupError(
             f"cannot compile the filter of profile {rules.profile!r} for {rules.architecture}: {error}"
@@ -247,6 +246,16 @@ def _compile_variant(
             f" {len(program) // _INSTRUCTION_BYTES} instructions, the kernel takes {_PROGRAM_MAX_INSTRUCTIONS}"
         )
     return program
+
+
+def _foreign_tables(rules: FilterRules, variant: FilterVariant) -> bytes:
+    denial = _RET_NOTIFY if variant.startswith("notify") else _RET_ERRNO | errno.EPERM
+    started = _RET_TRACE | GATE_TRACE_DATA if variant.endswith("gate") else _RET_ALLOW
+    code = b""
+    for table in rules.foreign:
+        names = _known_calls(table.architecture)
+        code += second_table(table, names, newest=_newest(names), denial=denial, started=started)
+    return code
 
 
 def _newest(names: dict[str, int]) -> int:

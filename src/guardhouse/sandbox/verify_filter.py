@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from guardhouse.errors import InvariantError
+from guardhouse.sandbox.profile import FOREIGN_ARCHITECTURES
 from guardhouse.sandbox.rules import Comparison, FilterRules, comparisons_of
 
 __all__ = ["EXEC_CALLS", "Answers", "exchange_returns", "find_mismatch", "same_but_for_returns"]
@@ -40,11 +41,15 @@ class Answers:
 def find_mismatch(
     program: bytes, rules: FilterRules, *, audit_arch: int, names: Mapping[str, int], newest: int, answers: Answers
 ) -> str | None:
-    """Return one question that ``program`` answers otherwise than ``rules``, in words; None when there is none."""
+    """Return one question that ``program`` answers otherwise than ``rules``, in words; None when there is none.
+
+    Questions of one table: those of ``rules`` itself, without its foreign ones.
+    """
     code = _decode(program)
+    width_bits = 32 if rules.architecture in FOREIGN_ARCHITECTURES else 64
     permitted: dict[str, list[tuple[Comparison, ...]]] = {}
     for rule in rules.allow:
-        permitted.setdefault(rule.call, []).extend(comparisons_of(rule))
+        permitted.setdefault(rule.call, []).extend(comparisons_of(rule, width_bits=width_bits))
     answered = {answer.call: 0x00050000 | getattr(errno, answer.errno) for answer in rules.answers}
     for call, number in names.items():
         alternatives = permitted.get(call, [])
@@ -58,7 +63,7 @@ def find_mismatch(
             got = _run(code, audit_arch, number, arguments)
             if got != expected:
                 words = ", ".join(f"{argument:#x}" for argument in arguments)
-                return f"{call}({words}) is answered {got:#x}, the rules say {expected:#x}"
+                return f"{call}({words}) of {rules.architecture} is answered {got:#x}, the rules say {expected:#x}"
     return None
 
 

@@ -41,6 +41,7 @@ __all__ = [
 # include/uapi/linux/openat2.h: absolute paths and ".." stay below the given root, as in a chroot.
 _RESOLVE_IN_ROOT: Final = 0x10
 _PATH_MAX: Final = 4096
+_WORD_32_BYTES: Final = 4
 # fs/exec.c, bprm_stack_limits: strings and pointers are at most three quarters of 8 MiB, whatever the rlimit.
 _STACK_MAX_BYTES: Final = 8 * 1024 * 1024
 # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE: as much of a "#!" line as the kernel reads.
@@ -50,6 +51,9 @@ _INTERPRETERS_MAX: Final = 5  # fs/exec.c, exec_binprm: scripts whose interprete
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _ELF_32: Final = b"\x7fELF\x01"  # elf(5), EI_CLASS
+# elf(5), e_machine: which of them i386 programs have. EM_486 was given up before Linux ran on anything else.
+_ELF_MACHINE_AT: Final = 18
+_ELF_MACHINE_I386: Final = b"\x03\x00"
 # A path whose text does not tell where it leads; matched by no rule but those for every path.
 _UNSETTLED: Final = "/.."
 _OPEN_FILE: Final = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/([0-9]{1,10})")
@@ -65,7 +69,10 @@ class ForeignProgramError(FactsError):
     """The program is of another table of system calls than the wall's filter has: it would be killed at its first."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("a program of 32 bits, whose system calls no profile lists; build it for 64 bits")
+        super().__init__(
+            "a program of 32 bits, whose system calls the profile does not permit; build it for 64 bits, or permit i386"
+            " by the profile's 'architectures'"
+        )
         self.path = path
 
 
@@ -154,10 +161,11 @@ class Image(NamedTuple):
     only_lists: bool
 
 
-def read_image(tid: int) -> Image:
+def read_image(tid: int, *, permits_i386: bool = False) -> Image:
     """Return what ``tid`` has just become, at its exec event.
 
     Raises:
+        ForeignProgramError: a program of 32 bits, and those are not permitted.
         FactsError: it cannot be read.
     """
     try:
@@ -165,10 +173,19 @@ def read_image(tid: int) -> Image:
         stack = tracee.new_stack(tid, limit_bytes=_STACK_MAX_BYTES)
     except (OSError, ValueError) as error:
         raise FactsError(f"the program of process {tid} cannot be looked at: {error}") from error
+    if stack.word_bytes == _WORD_32_BYTES and not permits_i386:
+        raise ForeignProgramError(_path_of_program(tid))
     environment = stack.environment
     at = environment.find(_LISTS_ONLY)
     only_lists = at >= 0 and (at == 0 or environment[at - 1] == 0) and environment[at + len(_LISTS_ONLY)] != 0
     return Image(status, stack.arguments, stack.execfn, only_lists)
+
+
+def _path_of_program(tid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{tid}/exe")
+    except OSError:
+        return ""
 
 
 def read_exec_facts(tid: int, image: Image, kin_of: KinOf) -> ExecFacts:
@@ -272,9 +289,14 @@ def _leads_to(tid: int, opened: int, interpreter: File) -> bool:
     return False
 
 
-def is_foreign(begun: bytes) -> bool:
-    """Tell whether a file that begins so is a program of 32 bits. Pure."""
-    return begun.startswith(_ELF_32)
+def is_foreign(begun: bytes, *, permits_i386: bool = False) -> bool:
+    """Tell whether a file that begins so is a program of 32 bits, other than one of i386 where that is permitted. Pure.
+
+    x32 programs are of 32 bits too, and of another machine's number than i386 ones.
+    """
+    if not begun.startswith(_ELF_32):
+        return False
+    return not (permits_i386 and begun[_ELF_MACHINE_AT:].startswith(_ELF_MACHINE_I386))
 
 
 def _beginning(opened: int) -> bytes:
@@ -299,7 +321,7 @@ def _first_line(begun: bytes) -> str:
 
 
 class Entry(NamedTuple):
-    """What a tracee stopped at the entry of execve or execveat passes: its words as they are now.
+    """What a tracee stopped at the entry of execve or execveat passes: its words as they are now, of either table.
 
     ``dirfd`` is None for execve.
     """
@@ -310,15 +332,18 @@ class Entry(NamedTuple):
     flags: int
 
 
-def read_entry(tid: int) -> Entry | None:
+def read_entry(tid: int, *, permits_i386: bool = False) -> Entry | None:
     """Return what ``tid``, stopped at the entry of execve or execveat, passes; None at the entry of another call.
+
+    Args:
+        permits_i386: the call may be one of the i386 table.
 
     Raises:
         FactsError: its memory cannot be read as that; the call would fail by itself, or is judged at the event.
     """
     try:
-        entry = ptrace.exec_entry(tid)
-    except OSError as error:
+        entry = ptrace.exec_entry(tid, knows_i386=permits_i386)
+    except (OSError, ValueError) as error:
         raise FactsError(f"what process {tid} wants to run cannot be looked at: {error}") from error
     return None if entry is None else read_words(tid, entry)
 
@@ -337,13 +362,14 @@ def read_words(tid: int, entry: ptrace.ExecEntry) -> Entry:
             path_bytes=_PATH_MAX,
             limit=limits.GATE_MAX_ARGUMENTS,
             limit_bytes=limits.GATE_MAX_ARGUMENT_BYTES,
+            word_bytes=entry.word_bytes,
         )
     except (OSError, ValueError) as error:
         raise FactsError(f"what process {tid} wants to run cannot be looked at: {error}") from error
     return Entry(path, words, entry.dirfd, entry.flags)
 
 
-def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
+def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf, *, permits_i386: bool = False) -> ExecFacts:
     """Return what ``tid`` asks for, by the files that its words lead to now.
 
     Raises:
@@ -362,7 +388,7 @@ def read_entry_facts(tid: int, entry: Entry, kin_of: KinOf) -> ExecFacts:
         try:
             file = _file(path, status, f"/proc/self/fd/{opened}", kin_of)
             begun = _beginning(opened)
-            if is_foreign(begun):
+            if is_foreign(begun, permits_i386=permits_i386):
                 raise ForeignProgramError(path)
             # As the event will name it: by the path that was given, which may be a link (AT_EXECFN).
             given = os.fsdecode(entry.path)

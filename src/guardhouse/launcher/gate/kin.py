@@ -25,6 +25,7 @@ _LOADERS: Final = (
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/ld-linux-aarch64.so.1",
     "/lib/ld-linux.so.2",
+    "/lib/ld-musl-i386.so.1",
     "/lib/ld-musl-x86_64.so.1",
     "/lib/ld-musl-aarch64.so.1",
 )
@@ -36,10 +37,17 @@ _SETTLED_NS: Final = 1_000_000_000
 
 # Offsets and numbers of elf(5).
 _ELF_64_LITTLE: Final = b"\x7fELF\x02\x01"
+_ELF_32_LITTLE: Final = b"\x7fELF\x01\x01"
 _PROGRAM_HEADERS_OFFSET: Final = 32
 _PROGRAM_HEADER_SIZE_OFFSET: Final = 54
+_PROGRAM_HEADERS_OFFSET_32: Final = 28
+_PROGRAM_HEADER_SIZE_OFFSET_32: Final = 42
 _PT_NOTE: Final = 4
 _NT_GNU_BUILD_ID: Final = 3
+
+# p_type, p_offset and p_filesz of Elf64_Phdr and Elf32_Phdr.
+_HEADER_64: Final = struct.Struct("<I4xQ16xQ16x")
+_HEADER_32: Final = struct.Struct("<II8xI12x")
 
 Fingerprint = tuple[str, bytes]
 
@@ -114,15 +122,22 @@ def _fingerprint(path: str, size: int, *, only_sizes: set[int] | None = None) ->
 
 def _build_id(head: bytes) -> bytes | None:
     """Return the GNU build id of an ELF file (ld(1), --build-id), or None. Pure."""
-    if not head.startswith(_ELF_64_LITTLE) or len(head) < 64:
+    if len(head) < 64:
         return None
-    (table,) = struct.unpack_from("<Q", head, _PROGRAM_HEADERS_OFFSET)
-    size, count = struct.unpack_from("<HH", head, _PROGRAM_HEADER_SIZE_OFFSET)
+    if head.startswith(_ELF_64_LITTLE):
+        (table,) = struct.unpack_from("<Q", head, _PROGRAM_HEADERS_OFFSET)
+        size, count = struct.unpack_from("<HH", head, _PROGRAM_HEADER_SIZE_OFFSET)
+    elif head.startswith(_ELF_32_LITTLE):
+        (table,) = struct.unpack_from("<I", head, _PROGRAM_HEADERS_OFFSET_32)
+        size, count = struct.unpack_from("<HH", head, _PROGRAM_HEADER_SIZE_OFFSET_32)
+    else:
+        return None
+    layout = _HEADER_64 if head.startswith(_ELF_64_LITTLE) else _HEADER_32
     for index in range(count):
         at = table + index * size
-        if at + 56 > len(head):
+        if at + layout.size > len(head):
             return None
-        kind, _flags, offset, _address, _physical, length = struct.unpack_from("<IIQQQQ", head, at)
+        kind, offset, length = layout.unpack_from(head, at)
         if kind != _PT_NOTE:
             continue
         found = _build_id_in(head[offset : offset + length])

@@ -36,7 +36,6 @@ from guardhouse.launcher.gate.facts import (
     ExecFacts,
     FactsError,
     ForeignProgramError,
-    is_foreign,
     read_entry,
     read_entry_facts,
     read_exec_facts,
@@ -61,7 +60,6 @@ _ENTRIES_MAX: Final = 1_024
 _ENTRY_ARGUMENTS_MAX: Final = 64
 _JUDGED_MAX: Final = 1_024
 _CACHED_BYTES_MAX: Final = 4_096
-_ELF_BYTES: Final = 16  # elf(5), EI_NIDENT
 _SIGNAL_RECORD_BYTES: Final = 128  # signalfd(2)
 # Every stop is compared with these, and asking the class for a member costs more than the comparison.
 _SIGNAL: Final = StopKind.SIGNAL
@@ -73,8 +71,11 @@ _GROUP_STOP: Final = StopKind.GROUP_STOP
 
 
 class _Monitor:
-    def __init__(self, judge: ExecJudge, sock: socket.socket, launcher: socket.socket, init_pid: int) -> None:
+    def __init__(
+        self, judge: ExecJudge, sock: socket.socket, launcher: socket.socket, init_pid: int, *, permits_i386: bool
+    ) -> None:
         self._judge = judge
+        self._permits_i386 = permits_i386
         self._sock = sock
         self._launcher = launcher
         self._asking = Asking(launcher, self._release)
@@ -227,7 +228,7 @@ class _Monitor:
             return
         parent = judgement_of(program)
         try:
-            entry = read_entry(tid)
+            entry = read_entry(tid, permits_i386=self._permits_i386)
             if entry is None:
                 # The command's own filter asked for this stop (seccomp(2), SECCOMP_RET_TRACE): as without a tracer.
                 self._refuse_call(tid, errno.ENOSYS)
@@ -240,7 +241,7 @@ class _Monitor:
                 if key in self._allowed_entries:
                     ptrace.continue_tracee(tid)
                     return
-            facts = read_entry_facts(tid, entry, self._kin_of)
+            facts = read_entry_facts(tid, entry, self._kin_of, permits_i386=self._permits_i386)
         except ForeignProgramError as error:
             self._note_refusal(tid, program, Judgement(Verdict.DENY, error.path, (), str(error)), killed=False)
             self._refuse_call(tid, errno.EACCES)
@@ -293,7 +294,7 @@ class _Monitor:
         key: tuple[object, ...] | None = None
         facts: ExecFacts | None = None
         try:
-            image = read_image(tid)
+            image = read_image(tid, permits_i386=self._permits_i386)
             if len(image.arguments) <= _CACHED_BYTES_MAX and not self._judge.asks_time:
                 status = image.status
                 which_file = (status.st_dev, status.st_ino, status.st_ctime_ns)
@@ -340,13 +341,10 @@ class _Monitor:
 
 def _unreadable(tid: int, error: FactsError) -> Judgement:
     """Return the no for a program that was loaded and cannot be looked at, with its path where that can be had."""
-    path, why = "", str(error)
+    path = ""
     with contextlib.suppress(OSError):
         path = os.readlink(f"/proc/{tid}/exe")  # noqa: PTH115 - the launcher does without pathlib
-        with open(f"/proc/{tid}/exe", "rb") as program:
-            if is_foreign(program.read(_ELF_BYTES)):
-                why = str(ForeignProgramError(path))
-    return Judgement(Verdict.DENY, path, (), why)
+    return Judgement(Verdict.DENY, path, (), str(error))
 
 
 def fork_monitor(
@@ -386,7 +384,8 @@ def fork_monitor(
         gc.disable()
         if plan.exec_notice != "none":
             ExecListener(judge, sock, launcher, init_pid, plan).serve()
-        _Monitor(judge, sock, launcher, init_pid).serve()
+        permits_i386 = any("i386" in compiled.foreign for compiled in plan.seccomp.values())
+        _Monitor(judge, sock, launcher, init_pid, permits_i386=permits_i386).serve()
     except BaseException:  # raised again: only told before this process ends
         # Ours to mend: without this line nobody would know why every process of the command was killed.
         traceback.print_exc()
