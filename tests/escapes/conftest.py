@@ -68,10 +68,15 @@ def features_as_user() -> HostFeatures:
 
 @dataclass
 class Arena:
-    """The host's side: targets, and a launcher for each profile and start."""
+    """The host's side: targets, and a launcher for each profile and start.
+
+    Attributes:
+        profiles: paths of profiles that are not shipped, by name.
+    """
 
     directory: Path
     targets: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, str] = field(default_factory=dict)
     clients: dict[tuple[str, str], DirectClient] = field(default_factory=dict)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -93,7 +98,7 @@ class Arena:
             identity = Identity(os.getuid(), os.getgid(), tuple(os.getgroups()), "tester", "/nonexistent")
         features = features_as_user() if is_root() and start.startswith("user") else probe_host()
         bundle = compile_bundle(
-            [load_profile(profile, directory=shipped_directory("sandbox"))],
+            [load_profile(self.profiles.get(profile, profile), directory=shipped_directory("sandbox"))],
             identity=identity,
             workspace=str(workspace),
             features=features,
