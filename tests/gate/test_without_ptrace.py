@@ -1,82 +1,23 @@
 """Where nothing can follow execs: Landlock lets a command execute what the policy allows anyhow, and nothing else.
 
 The launcher of these tests has no gate, as on a host with kernel.yama.ptrace_scope=3; the wall is the narrowed plan.
+What seccomp's notifications add to that is in `test_notified.py`.
 """
 
 import os
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from guardhouse.data_files import shipped_directory
 from guardhouse.kernel.probe import probe_host
-from guardhouse.policy import policy_from_pairs
-from guardhouse.runner.allowed_files import find_allowed_files, find_readable
-from guardhouse.sandbox.bundle import Bundle, ExecNotice
-from guardhouse.sandbox.compile import with_exec_notice
-from guardhouse.sandbox.load import load_profile, read_library
-from guardhouse.sandbox.narrow_execute import NARROWED, narrow_execute
 from tests.gate.attacks import attacks
-from tests.gate.gates import ALLOW_LIST, Gate
+from tests.gate.gates import ALLOW_LIST
+from tests.gate.narrow import NarrowGate
 from tests.gate.test_attacks import NAMES, markers, text_of
 
 # The short form takes every eighth attack.
 TRIED = NAMES if os.environ.get("GUARDHOUSE_LONG_TESTS") else NAMES[::8]
-
-
-class NarrowGate(Gate):
-    """A wall without a gate whose commands execute only what ``pairs`` allow with any arguments, or with some."""
-
-    profile = "observe" + NARROWED
-    follows = False
-
-    def __init__(
-        self,
-        directory: Path,
-        pairs: list[tuple[str, str]],
-        *,
-        notice: ExecNotice = "allowed_files",
-        blind: bool = False,
-    ) -> None:
-        self._policy = policy_from_pairs(pairs)
-        self._notice: ExecNotice = notice
-        self.interpreter = str(blind_interpreter(directory)) if blind else sys.executable
-        super().__init__(directory, self._policy)
-
-    def _bundle(self) -> Bundle:
-        bundle = super()._bundle()
-        narrowed = narrow_execute(
-            bundle.profiles["observe"],
-            programs=find_allowed_files(self._policy, with_some_arguments=self._notice == "judged_arguments"),
-            readable=find_readable(self._policy.trusted_path),
-        )
-        assert narrowed is not None
-        shipped = shipped_directory("sandbox")
-        profile = load_profile("observe", directory=shipped, library=read_library(shipped))
-        narrowed = with_exec_notice(narrowed, profile, notice=self._notice)
-        return replace(bundle, profiles={**bundle.profiles, narrowed.name: narrowed})
-
-
-def blind_interpreter(directory: Path) -> Path:
-    """Return a Python under a filter that refuses what kernel.yama.ptrace_scope=3 refuses: a caller's memory is closed.
-
-    Not /proc/PID/mem, which that closes too and nothing here opens.
-    """
-    script = directory / "blind-python"
-    if not script.exists():
-        script.write_text(
-            f"#!{sys.executable} -I\nimport errno, os, sys\nimport seccomp\n"
-            "found = seccomp.SyscallFilter(seccomp.ALLOW)\n"
-            "for call in ('ptrace', 'process_vm_readv'):\n"
-            "    found.add_rule(seccomp.ERRNO(errno.EPERM), call)\n"
-            "found.load()\n"
-            f"os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"
-        )
-        script.chmod(0o755)
-    return script
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from guardhouse.policy import load_policy
-from guardhouse.policy.always_allowed import is_always_allowed
+from guardhouse.policy import load_policy, policy_from_pairs
+from guardhouse.policy.always_allowed import is_always_allowed, is_sometimes_allowed
 
 RULES = """
 permission:
@@ -51,3 +51,21 @@ def test_allowed(names: tuple[str, ...]) -> None:
 def test_not_allowed(names: tuple[str, ...]) -> None:
     """Anything short of every use under every name."""
     assert not allowed(*names)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "name", "sometimes"),
+    [
+        pytest.param([("*", "allow"), ("git push *", "deny")], "git", True, id="all uses but one"),
+        pytest.param([("*", "allow"), ("git *", "deny")], "git", False, id="no use, though its path is under '*'"),
+        pytest.param([("*", "deny"), ("git log *", "allow")], "git", True, id="one use"),
+        pytest.param([("*", "deny"), ("git log *", "ask")], "git", True, id="one use that is asked about"),
+        pytest.param([("*", "deny"), ("ls *", "allow")], "git", False, id="another program"),
+        pytest.param([("git *", "allow"), ("/usr/bin/git *", "deny")], "git", False, id="denied by its path later"),
+        pytest.param([("*", "deny"), ("/usr/bin/git *", "allow")], "git", True, id="allowed by its path"),
+    ],
+)
+def test_with_some_arguments(pairs: list[tuple[str, str]], name: str, *, sometimes: bool) -> None:
+    """A file counts where some arguments of it are allowed or asked about, by name and path at once."""
+    policy = policy_from_pairs(pairs)
+    assert is_sometimes_allowed(policy, frozenset({name}), frozenset({f"/usr/bin/{name}"})) is sometimes

@@ -146,6 +146,27 @@ def test_doctor_says_what_becomes_of_undecided_commands(tmp_path, monkeypatch):
         assert fallbacks["observe"] == "refused"
 
 
+def test_doctor_says_what_the_notifications_are_good_for(tmp_path, monkeypatch):
+    """Arguments are judged where a caller's words can be read; otherwise it is files alone, or no record at all."""
+    profile = tmp_path / "untraced.yaml"
+    profile.write_text(
+        "profile: untraced\nsummary: for the test\nextends: observe\n"
+        "exec_gate: {fallback: judged_arguments, why: these hosts forbid tracing}\n"
+    )
+    features = replace(probe_host(), landlock_abi=4)
+    without_gate = {**features.layers, "exec_gate": "no ptrace here", "landlock": ""}
+    for notices, words, effect, said in (
+        ("", "", "judged_arguments", "by seccomp notification"),
+        ("", "no right (EPERM)", "allowed_files", "is no more than 'allowed_files'"),
+        ("no user_notif", "", "allowed_files", "without a record of what it started"),
+    ):
+        found = replace(features, layers=without_gate, exec_notices=notices, caller_words=words)
+        monkeypatch.setattr("guardhouse.cli.doctor.probe_host", lambda found=found: found)
+        assert said in invoke(doctor, "--profile", str(profile)).output
+        fallbacks = json.loads(invoke(doctor, "--json", "--profile", str(profile)).output)["without_exec_gate"]
+        assert fallbacks["untraced"] == effect
+
+
 def test_probe_leaves_nothing_behind():
     """Probing twice gives the same answer, and no child, descriptor or mount of ours is left."""
     before = _ours()

@@ -2,13 +2,14 @@
 
 import errno
 import functools
+from dataclasses import replace
 
 import pytest
 
 from guardhouse.sandbox.bundle import GATE_TRACE_DATA
 from guardhouse.sandbox.load import load_profile
 from guardhouse.sandbox.rules import ARCHITECTURES, NEWEST_CALLS, comparisons_of, resolve_rules
-from guardhouse.sandbox.seccomp_compiler import VARIANTS, compile_filter
+from guardhouse.sandbox.seccomp_compiler import VARIANTS, compile_exec_notice, compile_filter
 
 from . import bpf
 from .conftest import DIRECTORY, SHIPPED
@@ -118,6 +119,19 @@ def test_gate_variants_stop_programs_and_nothing_else(name, architecture):
     for call in compiled.names:
         plain, gated = ask(compiled, architecture, call), ask(compiled, architecture, call, variant="errno_gate")
         assert gated == (bpf.TRACE | GATE_TRACE_DATA if call in starts_programs else plain), call
+
+
+@pytest.mark.parametrize("counts_denials", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_notice_variants_hand_over_starts_and_nothing_else(architecture, counts_denials):
+    """They differ from the plain ones in three calls, and in what becomes of a denied one where that is counted."""
+    rules, compiled = build("observe", architecture)
+    variant, program = compile_exec_notice(rules, counts_denials=counts_denials)
+    noticed = replace(compiled, programs={**compiled.programs, variant: program})
+    for call in compiled.names:
+        plain = ask(compiled, architecture, call, variant="notify" if counts_denials else "errno")
+        handed_over = call in {"execve", "execveat", "set_tid_address"}
+        assert ask(noticed, architecture, call, variant=variant) == (bpf.NOTIFY if handed_over else plain), call
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

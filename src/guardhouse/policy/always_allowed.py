@@ -8,7 +8,8 @@ from typing import Final
 
 from guardhouse.policy.automaton import TooManySteps
 from guardhouse.policy.language import ANYTHING, SEPARATOR, choice, concat, optional
-from guardhouse.policy.model import Context, Policy
+from guardhouse.policy.model import Context, Policy, Rule
+from guardhouse.policy.possible import NO_RULE
 from guardhouse.policy.rulebook import Rulebook, rulebook_of
 from guardhouse.policy.versions import is_version_of
 from guardhouse.values import Verdict
@@ -57,10 +58,20 @@ def _allows_file(
 
 def _allows_some(book: Rulebook, name: str, paths: frozenset[str]) -> bool:
     try:
-        winners = book.find_possible(concat([choice([name, *sorted(paths)]), _ARGUMENTS]), Context())
+        by_name = book.find_possible(concat([name, _ARGUMENTS]), Context())
+        by_path = book.find_possible(concat([choice(sorted(paths)), _ARGUMENTS]), Context()) if paths else []
     except TooManySteps:
         return False
-    return any(rule is not None and rule.action is not Verdict.DENY for rule in winners)
+    # As the exec gate asks: by name and by path at once, and the last rule that matches either wins.
+    return _can_win(book, by_name, by_path) or _can_win(book, by_path, by_name)
+
+
+def _can_win(book: Rulebook, winners: list[Rule | None], others: list[Rule | None]) -> bool:
+    """Tell whether one of ``winners`` that does not deny could stand behind what wins by the other subject."""
+    first = min((book.position(rule) for rule in others), default=NO_RULE)
+    return any(
+        rule is not None and rule.action is not Verdict.DENY and book.position(rule) >= first for rule in winners
+    )
 
 
 def _is_named_no(book: Rulebook, name: str) -> bool:

@@ -130,10 +130,11 @@ def _with_narrowed(
 ) -> tuple[Bundle, frozenset[str]]:
     """Add to each profile that permits it a plan that executes nothing but what the policy allows."""
     made: dict[str, ProfilePlan] = {}
+    wanting = [profile for profile in profiles if profile.exec_fallback != "refuse"]
+    if not wanting:
+        return bundle, frozenset()
     readable = find_readable(policy.trusted_path)
-    for profile in profiles:
-        if profile.exec_fallback == "refuse":
-            continue
+    for profile in wanting:
         notice = exec_notice(
             profile.exec_fallback, exec_notices=features.exec_notices, caller_words=features.caller_words
         )

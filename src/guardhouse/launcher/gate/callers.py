@@ -10,6 +10,7 @@ Judges nothing. Runs in the exec gate's monitor, outside the command's namespace
 # ruff: noqa: PTH116 - the launcher does without pathlib: it would double what each fork copies
 import os
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from guardhouse.kernel import tracee
@@ -47,8 +48,8 @@ def find_process(tid: int) -> int:
     raise ProcessLookupError(f"thread {tid} has no process")
 
 
-def find_lineage(pid: int, *, ancestor: int) -> tuple[ProcessKey, ...]:
-    """Return ``pid``, its parent, that one's, and so on below ``ancestor``; never empty.
+def find_lineage(pid: int, *, ancestor: int, is_known: Callable[[ProcessKey], bool]) -> tuple[ProcessKey, ...]:
+    """Return ``pid``, its parent, that one's, and so on below ``ancestor``, up to one that is known; never empty.
 
     Raises:
         ProcessLookupError: it is gone.
@@ -62,6 +63,8 @@ def find_lineage(pid: int, *, ancestor: int) -> tuple[ProcessKey, ...]:
                 raise
             break  # its child has another parent by now, and nobody says who that was
         found.append((pid, started))
+        if is_known(found[-1]):
+            break
         pid = parent
     if not found:
         raise ProcessLookupError(f"process {pid} is none of a command")

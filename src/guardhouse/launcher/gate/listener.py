@@ -66,6 +66,9 @@ _HELD_LOOK_S: Final = 0.5
 # A program that makes no call at its start is looked at when nothing else happens, for as long as it may take to load.
 _LATE_LOOK_S: Final = 0.05
 _LATE_LOOKS: Final = 20
+_CACHED_MAX: Final = 1_024
+_CACHED_ARGUMENTS_MAX: Final = 64
+_CACHED_BYTES_MAX: Final = 4_096
 # What every program is judged as started by: who really started it is only known until that ends, so nothing is
 # allowed for a parent's sake.
 _SOMEBODY: Final = Judgement(Verdict.ALLOW, "", (), "")
@@ -139,7 +142,11 @@ class ExecListener:
         self._refusals = Refusals()
         self._denied: Counter[int] = Counter()
         self._held: dict[int, _Call] = {}
+        self._held_look_s = 0.0
         self._late_looks = 0
+        # Of this command: another's requester or tags may make another answer.
+        self._allowed_entries: dict[tuple[object, ...], Judgement] = {}
+        self._judged: dict[tuple[object, ...], Judgement] = {}
         self._started_s = 0.0
         self._questions.begin(Request())
 
@@ -158,10 +165,12 @@ class ExecListener:
             if events & select.POLLIN:
                 self._take()
             elif events:
+                self._look_at_held()
                 return
             elif not ready:
-                self._look_at_held()
                 self._look_late()
+            if self._held and time.monotonic() >= self._held_look_s:
+                self._look_at_held()
 
     def _timeout_s(self) -> float | None:
         wanted = [_HELD_LOOK_S] if self._held else []
@@ -188,7 +197,8 @@ class ExecListener:
             self._refuse(notification, errno.EPERM)
             return
         try:
-            lineage = find_lineage(find_process(notification.thread_id), ancestor=self._init_pid)
+            pid = find_process(notification.thread_id)
+            lineage = find_lineage(pid, ancestor=self._init_pid, is_known=self._programs.is_known)
         except ProcessLookupError:
             return  # so there is nobody left to answer
         call = _Call(notification, lineage, _mark(lineage[0][0]))
@@ -215,6 +225,12 @@ class ExecListener:
         except FactsError as error:
             self._answer_unread(call, str(error))
             return
+        # What was allowed a moment ago is not looked up again: what it becomes is looked at all the same. Only whole
+        # paths, which mean the same file in every directory.
+        known = self._allowed_entries.get((words.path, words.argv))
+        if known is not None:
+            self._let_go(call, known)
+            return
         try:
             facts = read_entry_facts(tid, words, self._judge.kin_of)
         except ForeignProgramError as error:
@@ -232,6 +248,9 @@ class ExecListener:
         if judgement.asks:
             self._hold(call, judgement, is_loaded=False)
         elif judgement.may_run:
+            is_short = len(words.argv) <= _CACHED_ARGUMENTS_MAX and sum(map(len, words.argv)) <= _CACHED_BYTES_MAX
+            if words.path.startswith(b"/") and is_short and not self._judge.asks_time:
+                _remember(self._allowed_entries, (words.path, words.argv), judgement)
             self._let_go(call, judgement)
         else:
             self._refuse_exec(call, judgement)
@@ -275,8 +294,21 @@ class ExecListener:
             self._kill(call, judgement)
 
     def _judge_image(self, key: ProcessKey) -> Judgement:
-        facts = read_exec_facts(key[0], read_loaded_image(key[0]), self._judge.kin_of)
-        return self._judge_facts(facts, None if self._programs.is_first(key) else _SOMEBODY)
+        image = read_loaded_image(key[0])
+        is_first = self._programs.is_first(key)
+        status = image.status
+        which = (status.st_dev, status.st_ino, status.st_ctime_ns)
+        question = (*which, image.arguments, image.given, image.only_lists, is_first)
+        known = self._judged.get(question)
+        if known is not None:
+            return known
+        facts = read_exec_facts(key[0], image, self._judge.kin_of)
+        judgement = self._judge_facts(facts, None if is_first else _SOMEBODY)
+        # As the monitor remembers: no script, no file outside the trusted path, nothing that depends on the time.
+        is_short = len(image.arguments) <= _CACHED_BYTES_MAX and not self._judge.asks_time
+        if judgement.may_run and is_short and facts.script is None and judgement.names:
+            _remember(self._judged, question, judgement)
+        return judgement
 
     def _look_late(self) -> None:
         """Look at programs that have made no call at their start: they have no C library."""
@@ -324,6 +356,7 @@ class ExecListener:
             self._refuse_exec(call, judgement)
 
     def _look_at_held(self) -> None:
+        self._held_look_s = time.monotonic() + _HELD_LOOK_S
         for cookie in list(self._held):
             if not seccomp.is_valid(self._listener_fd, cookie):
                 del self._held[cookie]
@@ -365,6 +398,12 @@ class ExecListener:
 
     def _now_s(self) -> float:
         return time.monotonic() - self._started_s
+
+
+def _remember(answers: dict[tuple[object, ...], Judgement], question: tuple[object, ...], answer: Judgement) -> None:
+    if len(answers) >= _CACHED_MAX:
+        answers.pop(next(iter(answers)))
+    answers[question] = answer
 
 
 def _mark(pid: int) -> ImageMark | None:

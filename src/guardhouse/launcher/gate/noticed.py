@@ -63,6 +63,11 @@ class NoticedPrograms:
         """Whether nothing has been recorded yet: the command's own shell comes first."""
         return self._next == 0
 
+    def is_known(self, key: ProcessKey) -> bool:
+        """Tell whether a process is a program of its own, or has asked to become one."""
+        known = self._processes.get(key)
+        return known is not None and known.record is not None
+
     def program_of(self, lineage: Iterable[ProcessKey]) -> ExecRecord | None:
         """Return which program a process is: its own, or that of the nearest parent that is known.
 
