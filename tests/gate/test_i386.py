@@ -148,7 +148,7 @@ def test_races_from_32_bits(tool: str, gate: Gate) -> None:
     assert done.outcome.exit_code == 0
 
 
-# mov eax, NUMBER; int 0x80, and the same by the instruction of 64 bits, from a process of 64 bits.
+# Says what execve of the i386 table returns to a process of 64 bits: attack.py WAY PATH ARGV…
 _INT_80 = """
 import ctypes, mmap, os, struct, sys
 low = mmap.mmap(-1, 65536, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40,  # MAP_32BIT
@@ -158,7 +158,13 @@ base = ctypes.addressof(ctypes.c_char.from_buffer(low))
 code = bytes.fromhex("5355 89f8 4889f3 4887ca 4c89c6 4c89cf 31ed cd80 4898 5d5b c3")
 low[:len(code)] = code
 call = ctypes.CFUNCTYPE(ctypes.c_long, *[ctypes.c_long] * 6)(base)
-high = int(sys.argv[1], 0) << 32
+if sys.argv[1] == "far":
+    # The same, in the code segment of 32 bits: push r12; mov r12, rsp; …; push 0x23; lea r10, next; push r10; retfq;
+    # next: int 0x80; ljmp 0x33:back; back: mov rsp, r12; cdqe; pop r12.
+    code = bytes.fromhex("5355 4154 4989e4 89f8 4889f3 4887ca 4c89c6 4c89cf 31ed 6a23 4c8d1504000000 4152 48cb cd80 ea")
+    code += struct.pack("<IH", base + len(code) + 6, 0x33) + bytes.fromhex("4c89e4 4898 415c 5d5b c3")
+    low[:len(code)] = code
+high = 1 << 32 if sys.argv[1] == "high" else 0
 words = [os.fsencode(word) for word in sys.argv[3:]]
 at, pointers = 4096, []
 for word in [os.fsencode(sys.argv[2]), *words]:
@@ -167,21 +173,20 @@ for word in [os.fsencode(sys.argv[2]), *words]:
     at += len(word) + 1
 low[32768 : 32768 + 4 * len(pointers)] = struct.pack(f"<{len(pointers)}I", *pointers[1:], 0)
 low[36864 : 36868] = bytes(4)
-if high:
-    # What a reader of 64 bits would find there: another path, which is allowed.
-    other = mmap.mmap(-1, 65536)
 print(call(11, high | pointers[0], high | base + 32768, high | base + 36864, 0, 0), flush=True)
 """
 
 
-@pytest.mark.parametrize("high", ["0", "0x1"])
-def test_the_i386_table_from_a_process_of_64_bits(high: str, tool: str, gate: Gate) -> None:
-    """An execve by int 0x80 is read as the kernel reads it: 32-bit words, whatever stands above them in registers."""
+@pytest.mark.parametrize("way", ["plain", "high", "far"])
+def test_the_i386_table_from_a_process_of_64_bits(way: str, tool: str, gate: Gate) -> None:
+    """An execve by int 0x80 is read as the kernel reads it: 32-bit words, whatever stands above them in registers.
+
+    ``far``: from the code segment of 32 bits, which a process of 64 bits can jump to.
+    """
     where = gate.fresh_directory()
     (where / "attack.py").write_text(_INT_80)
-    done = gate.run(
-        f"python3 attack.py {high} /usr/bin/touch touch PWNED; python3 attack.py {high} /bin/echo echo on", where=where
-    )
+    attack = f"python3 attack.py {way}"
+    done = gate.run(f"{attack} /usr/bin/touch touch PWNED; {attack} /bin/echo echo on", where=where)
     assert done.output == "-13\non\n"
     (refused,) = done.refused
     assert (refused["path"], refused["argv"], refused["killed"]) == ("/usr/bin/touch", ["touch", "PWNED"], False)

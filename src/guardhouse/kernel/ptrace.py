@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 # include/uapi/linux/ptrace.h
+_POKEUSER: Final = 6
 _CONT: Final = 7
 _GETEVENTMSG: Final = 0x4201
 _GETREGSET: Final = 0x4204
@@ -267,7 +268,7 @@ _AARCH64_SP: Final = 31
 # struct user_regs_struct32 (arch/x86/include/asm/user32.h): ebx ecx edx esi edi ebp eax ds es fs gs orig_eax eip cs
 # eflags esp ss.
 _I386_WORDS: Final = 17
-_EAX, _ORIG_EAX, _ESP = 6, 11, 15
+_ESP: Final = 15
 _I386_LAYOUT: Final = struct.Struct(f"<{_I386_WORDS}I")
 
 _EXECVE: Final = {"x86_64": 59, "aarch64": 221}.get(ARCHITECTURE, -1)
@@ -368,26 +369,23 @@ def _exec_entry_of_any_table(tid: int) -> ExecEntry | None:
 
 def refuse_system_call(tid: int, code: int) -> None:
     """Make the system call that ``tid`` is stopped at the entry of do nothing and return ``-code`` (an errno)."""
+    if ARCHITECTURE == "x86_64":
+        # Two registers by themselves: a whole set of those that code of 32 bits has would take with it what it lacks,
+        # where that is code of a process of 64 bits.
+        for index, value in ((_ORIG_RAX, -1), (_RAX, -code)):
+            # SAFE: no memory of ours is named; ctypes passes the number as the pointer of so many bits.
+            _call(_POKEUSER, tid, 8 * index, value)
+        return
     words = list(_registers(tid))
-    if len(words) == _I386_WORDS:
-        words[_ORIG_EAX] = (1 << 32) - 1
-        words[_EAX] = (1 << 32) - code
-        _I386_LAYOUT.pack_into(_REGISTERS, 0, *words)
-    else:
-        if ARCHITECTURE == "x86_64":
-            words[_ORIG_RAX] = (1 << 64) - 1
-            words[_RAX] = (1 << 64) - code
-        else:
-            words[0] = (1 << 64) - code
-        _REGISTERS_LAYOUT.pack_into(_REGISTERS, 0, *words)
+    words[0] = (1 << 64) - code
+    _REGISTERS_LAYOUT.pack_into(_REGISTERS, 0, *words)
     # SAFE: the kernel reads the vector's length of the array, which is what it wrote; both live as long as this module.
     _call(_SETREGSET, tid, _NT_PRSTATUS, _REGISTERS_VECTOR_ADDRESS)
-    if ARCHITECTURE == "aarch64":
-        # The number has a register set of its own there (arch/arm64/kernel/ptrace.c, system_call_set).
-        number = ctypes.c_int(-1)
-        vector = _Iovec(ctypes.addressof(number), ctypes.sizeof(number))
-        # SAFE: as above, four bytes.
-        _call(_SETREGSET, tid, _NT_ARM_SYSTEM_CALL, ctypes.addressof(vector))
+    # The number has a register set of its own there (arch/arm64/kernel/ptrace.c, system_call_set).
+    number = ctypes.c_int(-1)
+    vector = _Iovec(ctypes.addressof(number), ctypes.sizeof(number))
+    # SAFE: as above, four bytes.
+    _call(_SETREGSET, tid, _NT_ARM_SYSTEM_CALL, ctypes.addressof(vector))
 
 
 # arch/x86/include/asm/segment.h: __USER_CS, __USER32_CS.
