@@ -10,7 +10,7 @@ from guardhouse.errors import SetupError
 from guardhouse.sandbox import i386_calls
 from guardhouse.sandbox.bundle import GATE_TRACE_DATA, Bundle
 from guardhouse.sandbox.compare import compare_profiles
-from guardhouse.sandbox.compile import compile_bundle
+from guardhouse.sandbox.compile import compile_bundle, with_exec_notice
 from guardhouse.sandbox.constants import CONSTANTS
 from guardhouse.sandbox.describe import describe_profile, profile_as_data
 from guardhouse.sandbox.documents import ProfileError
@@ -219,6 +219,17 @@ def test_processes_that_commands_inherit_from_let_it_through(write_profile):
     assert bpf.run(program, arch=I386, number=names["read"]) == bpf.KILL_PROCESS
     for plan in compiled_bundle(observe).processes.values():
         assert bpf.run(plan.programs["x86_64"], arch=I386, number=names["read"]) == bpf.KILL_PROCESS
+
+
+def test_where_execs_are_only_heard_of_nothing_of_32_bits_runs(write_profile):
+    """The listener of the stand-in for the gate knows x86_64's table alone: the other one kills there."""
+    own = load_profile(write_profile("own", text_of("observe")), directory=DIRECTORY)
+    plan = compiled_bundle(own).profiles["own"]
+    heard = with_exec_notice(plan, own, notice="allowed_files").seccomp["x86_64"]
+    assert heard.foreign == {}
+    number = plan.seccomp["x86_64"].foreign["i386"]["execve"]
+    assert bpf.run(heard.programs["notify_execs"], arch=I386, number=number) == bpf.KILL_PROCESS
+    assert bpf.run(plan.seccomp["x86_64"].programs["notify"], arch=I386, number=number) == bpf.ALLOW
 
 
 def test_other_machines_refuse_the_profile(write_profile):
