@@ -1,19 +1,21 @@
 """What the exec gate costs: one command, a script of 200 programs and a compile, on the same wall with and without.
 
-Both launchers run side by side and take turns, since absolute times drift; the ratio of the medians is what counts.
+The launchers run side by side and take turns, since absolute times drift; the ratio of the medians is what counts. Two
+more stand for a host where nothing can follow execs: Landlock's list of files alone, and with the notifications.
 ``python bench/gate.py [--rounds N] [--policy FILE] [--json]``; the compile needs gcc and make, and is left out by
 name where they are not installed.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -24,10 +26,12 @@ from guardhouse.launcher.direct import DirectClient
 from guardhouse.launcher.messages import LaunchRequest
 from guardhouse.launcher.start import gate_settings, start_launcher
 from guardhouse.policy import Policy, dump_policy, load_policy
+from guardhouse.runner.allowed_files import find_allowed_files, find_readable
 from guardhouse.runner.identity import resolve_account
 from guardhouse.sandbox.bundle import Bundle, Identity
-from guardhouse.sandbox.compile import compile_bundle
+from guardhouse.sandbox.compile import compile_bundle, with_exec_notice
 from guardhouse.sandbox.load import load_profile, read_library
+from guardhouse.sandbox.narrow_execute import NARROWED, narrow_execute
 
 # A deny rule makes the gate look at every argument vector; a policy that only allows would spare it that.
 POLICY = """permission:
@@ -49,12 +53,14 @@ class Work:
     share_of_rounds: float
     aim: float
     needs: tuple[str, ...] = ()
+    # Off where it starts programs outside the trusted path (gcc's passes), which no list of files has.
+    runs_narrowed: bool = True
 
 
 WORKS = (
     Work("bash -c ls", "ls", 1.0, 1.1),
     Work("200 programs", "for i in {1..200}; do /bin/true; done", 0.2, 1.25),
-    Work("make -j2", "cd project && make -sj2 && make -s clean", 0.1, 1.1, needs=("make", "gcc")),
+    Work("make -j2", "cd project && make -sj2 && make -s clean", 0.1, 1.1, needs=("make", "gcc"), runs_narrowed=False),
 )
 
 
@@ -93,10 +99,26 @@ def make_project(directory: Path) -> None:
             os.chown(path, account.uid, account.gid)
 
 
-def run_once(client: DirectClient, text: str, null: int) -> float:
+def with_narrowed(bundle: Bundle, policy: Policy) -> tuple[Bundle, Bundle]:
+    """Return the bundle with the plan for `judged_arguments` beside ``observe``: without and with notifications."""
+    shipped = shipped_directory("sandbox")
+    narrowed = narrow_execute(
+        bundle.profiles["observe"],
+        programs=find_allowed_files(policy, with_some_arguments=True),
+        readable=find_readable(policy.trusted_path),
+    )
+    if narrowed is None:
+        raise SystemExit("this kernel has no Landlock")
+    profile = load_profile("observe", directory=shipped, library=read_library(shipped))
+    heard = with_exec_notice(narrowed, profile, notice="judged_arguments")
+    listed, noticed = (replace(bundle, profiles={**bundle.profiles, plan.name: plan}) for plan in (narrowed, heard))
+    return listed, noticed
+
+
+def run_once(client: DirectClient, profile: str, text: str, null: int) -> float:
     """Run a text; return the milliseconds from the request to the outcome."""
     began = time.perf_counter()
-    request = LaunchRequest("observe", ("bash", "-c", text))
+    request = LaunchRequest(profile, ("bash", "-c", text))
     outcome = client.wait(client.launch(request, stdout_fd=null, stderr_fd=2))
     if outcome.exit_code != 0:
         raise SystemExit(f"{text!r} ended with {outcome.exit_code}: {outcome.reason}")
@@ -107,26 +129,33 @@ def measure(rounds: int, policy: Policy) -> dict[str, dict[str, float]]:
     """Return the figures of each work."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     dumped = gate_settings(dump_policy(policy))
+    heard = gate_settings(dump_policy(policy), follows=False)
+    narrowed = f"observe{NARROWED}"
     result: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as name:
         os.chmod(name, 0o755)
         make_project(Path(name))
         bundle = bundle_for(name, policy)
+        listed, noticed = with_narrowed(bundle, policy)
         with (
             DirectClient(start_launcher(bundle, warm=("observe",))) as bare,
             DirectClient(start_launcher(bundle, warm=("observe",), gate_policy=dumped)) as gated,
+            DirectClient(start_launcher(listed, warm=(narrowed,))) as files,
+            DirectClient(start_launcher(noticed, warm=(narrowed,), gate_policy=heard)) as told,
         ):
+            turns = ((bare, "observe"), (gated, "observe"), (files, narrowed), (told, narrowed))
             for work in WORKS:
                 if any(shutil.which(program) is None for program in work.needs):
                     continue
-                times: tuple[list[float], list[float]] = ([], [])
+                takes_part = turns if work.runs_narrowed else turns[:2]
+                times: tuple[list[float], ...] = tuple([] for _ in takes_part)
                 count = max(5, round(rounds * work.share_of_rounds))
                 for number in range(count + 2):
-                    for client, taken in zip((bare, gated), times, strict=True):
-                        found = run_once(client, work.text, null)
+                    for (client, profile), taken in zip(takes_part, times, strict=True):
+                        found = run_once(client, profile, work.text, null)
                         if number >= 2:
                             taken.append(found)
-                wall, gate = (statistics.median(taken) for taken in times)
+                wall, gate, *others = (statistics.median(taken) for taken in times)
                 quiet = min(times[1]) / min(times[0])
                 result[work.name] = {
                     "wall_ms": wall,
@@ -135,6 +164,13 @@ def measure(rounds: int, policy: Policy) -> dict[str, dict[str, float]]:
                     "ratio_of_fastest": quiet,
                     "aim": work.aim,
                 }
+                if others:
+                    listed_ms, noticed_ms = others
+                    result[work.name] |= {
+                        "listed_files_ms": listed_ms,
+                        "notified_ms": noticed_ms,
+                        "notified_ratio": noticed_ms / listed_ms,
+                    }
     os.close(null)
     return result
 
@@ -150,11 +186,16 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    print("| | wall ms | with the gate ms | ratio | ratio of the fastest | aim |\n|---|---|---|---|---|---|")
+    print(
+        "| | wall ms | with the gate ms | ratio | ratio of the fastest | aim | listed files ms | notified ms | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, row in result.items():
         print(
             f"| {name} | {row['wall_ms']:.2f} | {row['gate_ms']:.2f} | {row['ratio']:.2f}"
-            f" | {row['ratio_of_fastest']:.2f} | {row['aim']} |"
+            f" | {row['ratio_of_fastest']:.2f} | {row['aim']}"
+            f" | {row.get('listed_files_ms', math.nan):.2f} | {row.get('notified_ms', math.nan):.2f}"
+            f" | {row.get('notified_ratio', math.nan):.2f} |"
         )
 
 

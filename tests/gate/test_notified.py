@@ -17,7 +17,7 @@ from guardhouse.policy import policy_from_pairs
 from tests.gate import test_questions as questions
 from tests.gate.gates import Done, children_of, status_of
 from tests.gate.narrow import NarrowGate
-from tests.gate.test_attacks import markers
+from tests.gate.test_attacks import NAMES, markers, text_of
 
 RULES = [("*", "allow"), ("touch *PWNED*", "deny"), ("ln *", "deny"), ("link *", "deny")]
 PATIENCE_S = 30.0
@@ -212,6 +212,15 @@ def test_an_argument_rule_holds_for_what_does_not_attack_it(text: str, judged: N
     done = judged.run(text.replace("@@", "FINE"), where=where)
     assert markers(where, "FINE") != [], done
     assert done.refused == []
+
+
+@pytest.mark.parametrize("name", NAMES if LONG else NAMES[::24])
+def test_the_gates_own_evasions_are_met(name: str, judged: NarrowGate, tools: tuple[str, str]) -> None:
+    """The attacks on the gate's deny rule, none of which races a notification, leave no marker here either."""
+    where = judged.fresh_directory()
+    done = judged.run(text_of(name, tools, "PWNED"), where=where)
+    assert markers(where, "PWNED") == [], done
+    assert not done.outcome.timed_out, done
 
 
 def test_the_error_is_what_a_shell_prints(judged: NarrowGate) -> None:

@@ -50,6 +50,10 @@ _NARROWED_NOTE: Final = (
     "this host cannot follow what a command starts, and the text leaves open what that is: only programs that the"
     " policy allows with any arguments could be executed"
 )
+_JUDGED_NOTE: Final = (
+    "this host cannot follow what a command starts, and the text leaves open what that is: only programs that the"
+    " policy allows with some arguments could be executed, and these were judged as their callers showed them"
+)
 # Reading a text takes well under a millisecond; a text that takes this long was made to.
 JUDGE_TIMEOUT_S: Final = 10.0
 
@@ -141,8 +145,12 @@ class CommandService:
         )
         notes = () if answer is None else (f"{decision.because}: {answer.why}",)
         if is_narrowed:
-            notes = (*notes, _NARROWED_NOTE)
+            notes = (*notes, self._narrowed_note(launch.profile))
         return AdmittedCommand(decision, launch, notes, approver if can_ask else None)
+
+    def _narrowed_note(self, profile: str) -> str:
+        plan = None if self._bundle is None else self._bundle.profiles.get(profile)
+        return _JUDGED_NOTE if plan is not None and plan.exec_notice == "judged_arguments" else _NARROWED_NOTE
 
     async def _ask_about_text(
         self, request: CommandRequest, decision: Decision, approver: Approver | None
