@@ -1,14 +1,44 @@
-"""Wall-clock time as the hub stores it and as people read it. Runs in the hub."""
+"""Wall-clock time as the hub stores it and as people read it, and what a clock that is set does not change.
+
+Runs in the hub.
+"""
 
 import time
 from datetime import UTC, datetime
 
-__all__ = ["iso_time", "now_ms", "parse_time", "relative_time"]
+__all__ = ["Moment", "iso_time", "now_ms", "parse_time", "relative_time", "steady_ms"]
 
 
 def now_ms() -> int:
     """Return the wall clock in Unix milliseconds, UTC."""
     return time.time_ns() // 1_000_000
+
+
+def steady_ms() -> int:
+    """Return milliseconds by a clock that nobody sets, since some moment: for what is counted in memory only."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Moment:
+    """Now, by the wall clock and by one that nobody sets: how long ago it was stays true when the wall clock is set."""
+
+    __slots__ = ("_steady_ms", "_wall_ms")
+
+    # A clock that is corrected bit by bit is not set: within this both agree.
+    SAME_MS = 1_000
+
+    def __init__(self) -> None:
+        self._wall_ms = now_ms()
+        self._steady_ms = steady_ms()
+
+    def clock_ms(self) -> int:
+        """Return what the wall clock would show now (Unix ms) had nobody set it since."""
+        return self._wall_ms + steady_ms() - self._steady_ms
+
+    def seen_now_ms(self) -> int:
+        """Return when this moment was by the wall clock as it is set now (Unix ms)."""
+        step_ms = now_ms() - self.clock_ms()
+        return self._wall_ms if abs(step_ms) < self.SAME_MS else self._wall_ms + step_ms
 
 
 def iso_time(at_ms: int | None) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock import steady_ms
 from guardhouse.hub.mcp_limits import McpLimits
 from guardhouse.hub.rates import RateLimit, TooManyRequests
 from guardhouse.mcp_server.admission import Kind
@@ -82,7 +82,7 @@ class McpAdmission:
 
     def _take(self, caller: str) -> None:
         try:
-            self._rate.take(caller, now_ms=now_ms())
+            self._rate.take(caller, now_ms=steady_ms())
         except TooManyRequests as error:
             self._metrics.note_mcp_refusal("rate")
             raise HubRefused(

@@ -98,11 +98,11 @@ def _find(call: Call) -> DeviceSignIn:
     _check_signed_in(call)
     credentials, at_ms = call.services.credentials, now_ms()
     guess = token_digest(f"device\0{normal_user_code(call.path['user_code'])}")
-    source = credentials.check_may_guess(guess, address=call.address, now_ms=at_ms)
+    source = credentials.check_may_guess(guess, address=call.address)
     try:
         return call.services.device_sign_ins.find(call.path["user_code"], now_ms=at_ms)
     except DeviceSignInUnknown as error:
-        credentials.note_guess(source, guess, right=False, now_ms=at_ms)
+        credentials.note_guess(source, guess, right=False)
         raise ApiError(
             404, "device_not_found", str(error), hint="'guardhouse login' shows a new code; it works for ten minutes"
         ) from error
@@ -171,11 +171,11 @@ async def collect_device_token(call: Call) -> Reply:
     body: device_schemas.DeviceCollect = call.body
     services, at_ms = call.services, now_ms()
     guess = token_digest(body.device_code)
-    source = services.credentials.check_may_guess(guess, address=call.address, now_ms=at_ms)
+    source = services.credentials.check_may_guess(guess, address=call.address)
     try:
         found = services.device_sign_ins.collect(body.device_code, now_ms=at_ms)
     except DeviceSignInUnknown as error:
-        services.credentials.note_guess(source, guess, right=False, now_ms=at_ms)
+        services.credentials.note_guess(source, guess, right=False)
         raise ApiError(401, "bad_device_code", str(error), hint="run 'guardhouse login' again") from error
     if found.is_denied:
         raise ApiError(403, "device_denied", "this device sign-in was refused", hint="ask whoever refused it")

@@ -26,7 +26,7 @@ from guardhouse.hub.api.errors import ApiError, ErrorReply, as_api_error
 from guardhouse.hub.api.schemas import NoQuery
 from guardhouse.hub.authorize import Access, AuthenticationFailed, Principal, check_access
 from guardhouse.hub.authorize import Scope as TokenScope
-from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock import now_ms, steady_ms
 from guardhouse.hub.concerns import Concern
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.forwarded import client_address
@@ -190,9 +190,9 @@ class Door:
         )
         principal = await self._authenticate(request, address)
         if principal is not None:
-            services.rates.take(principal.id, now_ms=now_ms())
+            services.rates.take(principal.id, now_ms=steady_ms())
         else:
-            services.public_rates.take(source_of(address), now_ms=now_ms())
+            services.public_rates.take(source_of(address), now_ms=steady_ms())
         check_access(principal, route.access)
         above = parse_traceparent(request.headers.get("traceparent")) if principal is not None else None
         if above is not None:

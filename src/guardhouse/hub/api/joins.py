@@ -144,18 +144,18 @@ async def join(call: Call) -> Reply:
     services = call.services
     at_ms = now_ms()
     digest = token_digest(body.token)
-    source = services.credentials.check_may_guess(digest, address=call.address, now_ms=at_ms)
+    source = services.credentials.check_may_guess(digest, address=call.address)
     found = await services.database.read(partial(joins.find_join_token, digest=digest))
     maker = services.credentials.person(found.person_id) if found is not None and found.person_id else None
     if found is None or found.expires_ms <= at_ms or (maker is not None and maker.disabled_ms is not None):
-        services.credentials.note_guess(source, digest, right=False, now_ms=at_ms)
+        services.credentials.note_guess(source, digest, right=False)
         raise _refused()
     public_key = bytes.fromhex(body.public_key)
     try:
         text = join_text(token=body.token, public_key=public_key)
         Ed25519PublicKey.from_public_bytes(public_key).verify(bytes.fromhex(body.signature), text)
     except (InvalidSignature, ValueError) as error:
-        services.credentials.note_guess(source, digest, right=False, now_ms=at_ms)
+        services.credentials.note_guess(source, digest, right=False)
         raise ApiError(400, "bad_signature", "the signature is not the key's", hint="use 'guardhouse join'") from error
     key = RunnerKeyRecord(
         public_key=public_key,

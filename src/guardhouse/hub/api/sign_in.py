@@ -15,7 +15,7 @@ from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.people import end_sign_ins
 from guardhouse.hub.authorize import ROLE_SCOPES, SIGN_IN_ABSOLUTE_MS, Principal, Role
-from guardhouse.hub.clock import iso_time, now_ms
+from guardhouse.hub.clock import iso_time, now_ms, steady_ms
 from guardhouse.hub.credentials import SIGN_IN_PREFIX, mint_id, mint_token, token_digest
 from guardhouse.hub.oidc.provider import ProviderUnavailable
 from guardhouse.hub.oidc.sessions import end_session_url
@@ -74,8 +74,8 @@ async def person_by_password(call: Call, address: str, password: str) -> PersonR
     at_ms = now_ms()
     email = address.lower()
     guess = hashlib.sha256(f"{email}\0{password}".encode("utf-8", "surrogatepass")).digest()
-    source = services.credentials.check_may_guess(guess, address=call.address, now_ms=at_ms)
-    wait_s = services.lockout.wait_s(email, now_ms=at_ms)
+    source = services.credentials.check_may_guess(guess, address=call.address)
+    wait_s = services.lockout.wait_s(email, now_ms=steady_ms())
     if wait_s:
         raise ApiError(
             429,
@@ -87,8 +87,8 @@ async def person_by_password(call: Call, address: str, password: str) -> PersonR
     person = services.credentials.person_by_email(email)
     usable = person is not None and person.disabled_ms is None
     right = await services.passwords.is_right(password, person.password if person and usable else None)
-    services.credentials.note_guess(source, guess, right=right, now_ms=at_ms)
-    locks = services.lockout.note(email, right=right, now_ms=at_ms)
+    services.credentials.note_guess(source, guess, right=right)
+    locks = services.lockout.note(email, right=right, now_ms=steady_ms())
     if not right or person is None:
         await _record_failure(call, email, person, locks=locks, at_ms=at_ms)
         raise ApiError(401, "sign_in_failed", "address or password is wrong", hint="ask an owner or admin for a link")
@@ -158,7 +158,7 @@ async def signed_in(
     services.credentials.add_sign_in(record)
     if id_token is not None:
         services.provider_sessions.keep(record.id, id_token)
-    services.lockout.note(person.email, right=True, now_ms=at_ms)
+    services.lockout.note(person.email, right=True, now_ms=steady_ms())
     principal = Principal(
         id=person.id,
         name=person.name,
@@ -205,10 +205,10 @@ async def accept_link(call: Call) -> Reply:
     services = call.services
     at_ms = now_ms()
     digest = token_digest(body.token)
-    source = services.credentials.check_may_guess(digest, address=call.address, now_ms=at_ms)
+    source = services.credentials.check_may_guess(digest, address=call.address)
     link = await services.database.read(partial(people.find_link, digest=digest, now_ms=at_ms))
     if link is None:
-        services.credentials.note_guess(source, digest, right=False, now_ms=at_ms)
+        services.credentials.note_guess(source, digest, right=False)
         raise _bad_link()
     if link.person_id is None:
         if body.email is None:
@@ -351,11 +351,11 @@ async def change_password(call: Call) -> Reply:
     services = call.services
     person = own_person(call)
     at_ms = now_ms()
-    wait_s = services.lockout.wait_s(person.email, now_ms=at_ms)
+    wait_s = services.lockout.wait_s(person.email, now_ms=steady_ms())
     if wait_s:
         raise ApiError(429, "locked", f"too many wrong passwords; try again in {math.ceil(wait_s)} s", retryable=True)
     right = await services.passwords.is_right(body.current, person.password)
-    services.lockout.note(person.email, right=right, now_ms=at_ms)
+    services.lockout.note(person.email, right=right, now_ms=steady_ms())
     if not right:
         raise ApiError(403, "wrong_password", "the current password is wrong", hint="ask for a link if it is lost")
     check_password(body.new, email=person.email, name=person.name)

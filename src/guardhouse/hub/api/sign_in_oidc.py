@@ -85,7 +85,7 @@ async def finish_sign_in(call: Call) -> Reply:
     provider, services = _provider(call), call.services
     at_ms = now_ms()
     guess = hashlib.sha256(f"oidc\0{query.state}".encode("utf-8", "replace")).digest()
-    source = services.credentials.check_may_guess(guess, address=call.address, now_ms=at_ms)
+    source = services.credentials.check_may_guess(guess, address=call.address)
     try:
         flow = services.oidc_flows.finish(
             call.cookies.get(flow_cookie_name(services.public_url)), state=query.state, now_ms=at_ms
@@ -93,7 +93,7 @@ async def finish_sign_in(call: Call) -> Reply:
         identity, id_token = await _identity(call, provider, flow)
         person, linking = await _person(call, provider, flow, identity)
     except (FlowRefused, TokenRefused, PersonRefused) as error:
-        services.credentials.note_guess(source, guess, right=False, now_ms=at_ms)
+        services.credentials.note_guess(source, guess, right=False)
         await _record_failure(call, str(error), at_ms=at_ms)
         shown = str(error) if not isinstance(error, TokenRefused) else "the provider's answer proves nothing here"
         raise ApiError(

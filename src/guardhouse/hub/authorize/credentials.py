@@ -8,6 +8,7 @@ import msgspec
 
 from guardhouse.hub.authorize.principal import AuthenticationFailed, Principal, TooManyGuesses
 from guardhouse.hub.authorize.scopes import ROLE_SCOPES, Role, Scope
+from guardhouse.hub.clock import steady_ms
 from guardhouse.hub.credentials import (
     API_TOKEN_PREFIX,
     RUNNER_TOKEN_PREFIX,
@@ -84,14 +85,14 @@ class Credentials:
         if token.startswith(RUNNER_TOKEN_PREFIX):
             raise AuthenticationFailed("a runner token (wnt_…) opens the runner gateway only; use an API token (ght_…)")
         digest = token_digest(token)
-        source = self._check_may_try(digest, address, now_ms)
+        source = self._check_may_try(digest, address)
         record = self._api.get(digest) if token.startswith(API_TOKEN_PREFIX) else None
         if record is None or not hmac.compare_digest(record.digest, digest) or _is_over(record.expires_ms, now_ms):
-            self._guesses.note_wrong(source, digest, now_ms=now_ms)
+            self._guesses.note_wrong(source, digest, now_ms=steady_ms())
             raise AuthenticationFailed("API token unknown, expired or revoked")
         person = self._people.get(record.person_id) if record.person_id is not None else None
         if record.person_id is not None and (person is None or person.disabled_ms is not None):
-            self._guesses.note_wrong(source, digest, now_ms=now_ms)
+            self._guesses.note_wrong(source, digest, now_ms=steady_ms())
             raise AuthenticationFailed("API token unknown, expired or revoked")
         self._guesses.note_right(source, digest)
         self._tokens_used_ms[record.id] = now_ms
@@ -148,10 +149,10 @@ class Credentials:
             TooManyGuesses: it was not looked at.
         """
         digest = token_digest(secret)
-        source = self._check_may_try(digest, address, now_ms)
+        source = self._check_may_try(digest, address)
         found = self._sign_ins.get(digest)
         if found is None or (digest == found.old_digest and now_ms >= found.old_until_ms):
-            self._guesses.note_wrong(source, digest, now_ms=now_ms)
+            self._guesses.note_wrong(source, digest, now_ms=steady_ms())
             raise AuthenticationFailed("signed out; sign in again")
         record = found.record
         person = self._people.get(record.person_id)
@@ -183,20 +184,20 @@ class Credentials:
         self._sign_ins[found.record.digest] = found
         return found.record, secret
 
-    def check_may_guess(self, key: bytes, *, address: str | None, now_ms: int) -> str:
+    def check_may_guess(self, key: bytes, *, address: str | None) -> str:
         """Return the source of a try to sign in, or refuse to look at it.
 
         Raises:
             TooManyGuesses: too many wrong ones came from there.
         """
-        return self._check_may_try(key, address, now_ms)
+        return self._check_may_try(key, address)
 
-    def note_guess(self, source: str, key: bytes, *, right: bool, now_ms: int) -> None:
+    def note_guess(self, source: str, key: bytes, *, right: bool) -> None:
         """Count how a try to sign in ended."""
         if right:
             self._guesses.note_right(source, key)
         else:
-            self._guesses.note_wrong(source, key, now_ms=now_ms)
+            self._guesses.note_wrong(source, key, now_ms=steady_ms())
 
     def person(self, person_id: str) -> PersonRecord | None:
         """Return a person, disabled ones too."""
@@ -262,10 +263,10 @@ class Credentials:
             TooManyGuesses: it was not looked at.
         """
         digest = token_digest(token)
-        source = self._check_may_try(digest, address, now_ms)
+        source = self._check_may_try(digest, address)
         record = self._runner.get(digest) if token.startswith(RUNNER_TOKEN_PREFIX) else None
         if record is None or not hmac.compare_digest(record.digest, digest) or _is_over(record.expires_ms, now_ms):
-            self._guesses.note_wrong(source, digest, now_ms=now_ms)
+            self._guesses.note_wrong(source, digest, now_ms=steady_ms())
             raise AuthenticationFailed("runner token unknown, expired or revoked")
         self._guesses.note_right(source, digest)
         return record
@@ -288,9 +289,9 @@ class Credentials:
             end_ms = min(at_ms, record.expires_ms or at_ms)
             self.add_runner_key(msgspec.structs.replace(record, expires_ms=end_ms))
 
-    def _check_may_try(self, digest: bytes, address: str | None, now_ms: int) -> str:
+    def _check_may_try(self, digest: bytes, address: str | None) -> str:
         source = source_of(address)
-        wait_s = self._guesses.wait_s(source, digest, now_ms=now_ms)
+        wait_s = self._guesses.wait_s(source, digest, now_ms=steady_ms())
         if wait_s:
             raise TooManyGuesses(
                 f"too many wrong tokens came from {source}; this one was not looked at, try again in"

@@ -146,10 +146,10 @@ class RunnerGateway:
         if proof.challenge is None or not is_open:
             raise _ChallengeNeeded(services.challenges.make(environment_id, now_ms=at_ms))
         guess = token_digest(environment_id)
-        source = services.credentials.check_may_guess(guess, address=address, now_ms=at_ms)
+        source = services.credentials.check_may_guess(guess, address=address)
         keys = services.credentials.runner_keys(environment_id, now_ms=at_ms)
         is_right = is_signed_by(keys, proof, host=host_of(services.public_url))
-        services.credentials.note_guess(source, guess, right=is_right, now_ms=at_ms)
+        services.credentials.note_guess(source, guess, right=is_right)
         if not is_right:
             raise AuthenticationFailed(
                 f"no key of this environment signed for {host_of(services.public_url)!r}: was it rotated away, or does"

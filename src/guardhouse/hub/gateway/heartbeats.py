@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock import Moment, now_ms
 from guardhouse.hub.condition import Vitals, decide_conditions
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.links import Links
@@ -42,8 +42,8 @@ class Heartbeats:
         self._version: str | None = None
         # What it told last, on this connection or before; None where it never has.
         self._known_version = environment.version
-        # Unix ms; None before the first.
-        self.last_ms: int | None = None
+        # None before the first.
+        self.last: Moment | None = None
         self.vitals = Vitals()
         # One word for the machine and the workspace that the first one told of.
         self.place: str | None = None
@@ -54,8 +54,8 @@ class Heartbeats:
         Args:
             peer_time_ms: what the runner's clock said when it was sent; None where nothing was promised about that.
         """
-        is_first = self.last_ms is None
-        at_ms = self.last_ms = now_ms()
+        is_first = self.last is None
+        self.last, at_ms = Moment(), now_ms()
         before, self.vitals = (
             self.vitals,
             Vitals(

@@ -17,7 +17,7 @@ from guardhouse import limits
 from guardhouse.errors import PeerError
 from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.audit.policies import policies_of_report
-from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock import Moment, now_ms
 from guardhouse.hub.condition import Vitals
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
@@ -102,7 +102,7 @@ class RunnerLink:
         self._links = links
         self._remote_address = remote_address
         self._log = _log.bind(environment_id=environment.id, remote_address=remote_address)
-        self._connected_ms = now_ms()
+        self._connected = Moment()
         self._heartbeats = Heartbeats(
             environment=environment, database=database, links=links, remote_address=remote_address
         )
@@ -151,11 +151,12 @@ class RunnerLink:
     @property
     def instance(self) -> ConnectedInstance:
         """What people are shown of this connection."""
+        beat = self._heartbeats.last
         return ConnectedInstance(
-            connected_ms=self._connected_ms,
+            connected_ms=self._connected.seen_now_ms(),
             remote_address=self._remote_address,
             protocol=cast(Literal["guardhouse.v1", "plain"], self.protocol),
-            last_heartbeat_ms=self._heartbeats.last_ms,
+            last_heartbeat_ms=None if beat is None else beat.seen_now_ms(),
             tasks_in_flight=self._board.in_flight(self._environment.id),
             draining=self._session.is_draining,
             vitals=self._vitals_now(),
@@ -429,7 +430,7 @@ class RunnerLink:
         self._note(
             "runner.disconnect",
             reason=self._end_reason[:512],
-            connected_s=(now_ms() - self._connected_ms) // 1000,
+            connected_s=(now_ms() - self._connected.seen_now_ms()) // 1000,
             policies=self.policies_in_force,
         )
         self._links.flush_heartbeats()

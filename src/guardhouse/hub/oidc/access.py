@@ -53,7 +53,7 @@ async def access_principal(services: "Services", token: str, *, now_ms: int, add
     if provider is None or not provider.settings.access_tokens:
         raise AuthenticationFailed("this hub takes no access tokens of a provider; use an API token (ght_…)")
     digest = token_digest(token)
-    source = credentials.check_may_guess(digest, address=address, now_ms=now_ms)
+    source = credentials.check_may_guess(digest, address=address)
     settings = provider.settings
     try:
         claims = await provider.with_keys(
@@ -70,9 +70,9 @@ async def access_principal(services: "Services", token: str, *, now_ms: int, add
             raise TokenRefused("the token's subject has not signed in here, or is disabled")
     except TokenRefused as error:
         _log.warning("access_token_refused", address=address, reason=str(error))
-        credentials.note_guess(source, digest, right=False, now_ms=now_ms)
+        credentials.note_guess(source, digest, right=False)
         raise AuthenticationFailed(_REFUSED) from error
-    credentials.note_guess(source, digest, right=True, now_ms=now_ms)
+    credentials.note_guess(source, digest, right=True)
     own = ROLE_SCOPES[Role(person.role)]
     scopes = read_scopes(claims)
     return Principal(

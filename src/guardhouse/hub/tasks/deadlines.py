@@ -75,7 +75,7 @@ class Deadlines:
             decide = partial(
                 decide_overdue,
                 live.record,
-                now_ms=at_ms,
+                now_ms=live.clock.clock_ms(),
                 away_s=None if away_since_s is None else now_s - away_since_s,
                 cancel_sent_s_ago=None if live.cancel_sent_s is None else now_s - live.cancel_sent_s,
                 in_doubt=live.in_doubt and is_in_doubt(live.record),

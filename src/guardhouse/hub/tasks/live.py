@@ -1,10 +1,11 @@
 """A task that has no result yet, as the hub holds it in memory beside its row. Runs in the hub."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import trio
 
+from guardhouse.hub.clock import Moment
 from guardhouse.hub.store.tasks import TaskRecord, TaskState
 from guardhouse.values import Stream
 from guardhouse.wire.messages import Span
@@ -13,12 +14,17 @@ from guardhouse.wire.session import StoredState, StoredTask
 __all__ = ["LiveTask"]
 
 
+# Times of a record that its limits are counted from.
+_COUNTED_FROM: Final = ("sent_ms", "started_ms")
+
+
 class LiveTask:
     """One unfinished task. ``record`` is what the store has, or is about to have in the order of the writes."""
 
     __slots__ = (
         "_changed",
         "cancel_sent_s",
+        "clock",
         "dropped",
         "finished",
         "handed_over",
@@ -39,6 +45,8 @@ class LiveTask:
         self.handed_over = is_stored and record.state != TaskState.QUEUED
         # True once the connection that a plain runner may have got it over has ended.
         self.in_doubt = False
+        # When the newest of its times was noted: deadlines count from there, whatever becomes of the wall clock.
+        self.clock = Moment()
         self.finished = trio.Event()
         self.cancel_sent_s: float | None = None
         self.rejections = 0
@@ -62,6 +70,8 @@ class LiveTask:
     def update(self, **values: Any) -> None:
         """Change the record and wake who follows it."""
         self.record = msgspec.structs.replace(self.record, **values)
+        if not values.keys().isdisjoint(_COUNTED_FROM):
+            self.clock = Moment()
         self.wake()
 
     @property

@@ -92,7 +92,7 @@ class RunnerReports:
             )
             return
         live.rejections += 1
-        may_wait = live.record.queue_until_ms is not None and now_ms() < live.record.queue_until_ms
+        may_wait = live.record.queue_until_ms is not None and live.clock.clock_ms() < live.record.queue_until_ms
         if message.code is RejectCode.BUSY and live.rejections <= BUSY_RETRIES:
             delay_s = BUSY_RETRY_S * 2 ** (live.rejections - 1)
         elif may_wait:
