@@ -201,14 +201,14 @@ def compiled_bundle(*profiles, host=None, processes=LAUNCHING_PROCESSES):
 
 
 def test_processes_that_commands_inherit_from_let_it_through(write_profile):
-    """Init and launcher let pass what the profile permits, the monitor nothing; and nothing at all without it."""
+    """Init, launcher and keeper let pass what the profile permits, the monitor nothing; without it nobody anything."""
     own = load_profile(write_profile("own", text_of("observe")), directory=DIRECTORY)
     observe = load_profile("observe", directory=DIRECTORY)
-    bundle = compiled_bundle(observe, own)
+    bundle = compiled_bundle(observe, own, processes=LAUNCHING_PROCESSES | {"keeper"})
     names = bundle.profiles["own"].seccomp["x86_64"].foreign["i386"]
     assert bundle.profiles["observe"].seccomp["x86_64"].foreign == {}
     assert Bundle.from_json(bundle.to_json()) == bundle
-    for process in ("init", "launcher"):
+    for process in ("init", "launcher", "keeper"):
         program = bundle.processes[process].programs["x86_64"]
         assert bpf.run(program, arch=I386, number=names["execve"]) == bpf.ALLOW
         for refused in ("mount", "ptrace", "unshare", "seccomp"):

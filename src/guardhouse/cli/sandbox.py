@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -41,7 +42,7 @@ from guardhouse.sandbox.explain_denial import End, explain_denials
 from guardhouse.sandbox.facts import Surroundings
 from guardhouse.sandbox.load import list_processes, list_profiles, load_process, load_profile, read_library
 from guardhouse.sandbox.profile import ProcessProfile
-from guardhouse.sandbox.rules import ARCHITECTURES, render_rules, resolve_rules
+from guardhouse.sandbox.rules import ARCHITECTURES, permissible_tables, render_rules, resolve_rules
 from guardhouse.sandbox.seccomp_compiler import check_compiler, compile_filter, compile_program
 
 __all__ = ["sandbox"]
@@ -155,7 +156,9 @@ def compile_(context: click.Context, *, check: bool, directory: Path | None) -> 
     for name in list_profiles(directory):
         loaded = load_profile(name, directory=directory)
         for architecture in ARCHITECTURES:
-            compile_filter(resolve_rules(loaded, architecture=architecture))
+            rules = resolve_rules(loaded, architecture=architecture)
+            for foreign in ((), *((table,) for table in permissible_tables(rules))):
+                compile_filter(replace(rules, foreign=foreign))
     for process in read_library(directory).processes.values():
         for architecture in ARCHITECTURES:
             compile_program(process_rules(process, architecture=architecture))

@@ -8,8 +8,14 @@ from pathlib import Path
 from guardhouse.errors import SetupError
 from guardhouse.sandbox.compile_process import process_rules
 from guardhouse.sandbox.load import list_profiles, load_profile, read_library
-from guardhouse.sandbox.profile import FOREIGN_ARCHITECTURES
-from guardhouse.sandbox.rules import ARCHITECTURES, FilterRules, foreign_rules, render_rules, resolve_rules, table_lines
+from guardhouse.sandbox.rules import (
+    ARCHITECTURES,
+    FilterRules,
+    permissible_tables,
+    render_rules,
+    resolve_rules,
+    table_lines,
+)
 
 __all__ = ["check_compiled", "render_all", "write_compiled"]
 
@@ -27,9 +33,8 @@ def render_all(directory: Path) -> dict[str, str]:
         for architecture in ARCHITECTURES:
             rules = resolve_rules(profile, architecture=architecture)
             texts[f"{name}.{architecture}.txt"] = render_rules(rules)
-            for foreign, machine in FOREIGN_ARCHITECTURES.items():
-                if machine == architecture and any(rule.call == "execve" for rule in rules.allow):
-                    texts[f"{name}.{foreign}.txt"] = _render_foreign(rules, foreign)
+            for table in permissible_tables(rules):
+                texts[f"{name}.{table.architecture}.txt"] = _render_foreign(table)
     for name, process in library.processes.items():
         for architecture in ARCHITECTURES:
             texts[f"process_{name}.{architecture}.txt"] = render_rules(
@@ -38,10 +43,11 @@ def render_all(directory: Path) -> dict[str, str]:
     return texts
 
 
-def _render_foreign(rules: FilterRules, architecture: str) -> str:
+def _render_foreign(table: FilterRules) -> str:
+    name = table.architecture
     lines = [
-        f"calls of {architecture} that a profile has which extends {rules.profile} and permits {architecture}",
-        *table_lines(foreign_rules(rules, architecture)),
+        f"calls of {name} that a profile has which extends {table.profile} and permits {name}",
+        *table_lines(table),
         "",
     ]
     return "\n".join(lines)

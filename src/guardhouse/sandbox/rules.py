@@ -27,6 +27,7 @@ __all__ = [
     "comparisons_of",
     "digest_of_text",
     "foreign_rules",
+    "permissible_tables",
     "render_rules",
     "resolve_rules",
     "table_lines",
@@ -115,6 +116,14 @@ def foreign_rules(rules: FilterRules, architecture: str) -> FilterRules:
         allow=_sorted_rules(i386_rules(rules.allow)),
         answers=i386_answers(rules.answers),
     )
+
+
+def permissible_tables(rules: FilterRules) -> tuple[FilterRules, ...]:
+    """Return the foreign tables that a profile could permit which extends that of ``rules``: none without execve."""
+    if all(rule.call != "execve" for rule in rules.allow):
+        return ()
+    names = [name for name, machine in FOREIGN_ARCHITECTURES.items() if machine == rules.architecture]
+    return tuple(foreign_rules(rules, name) for name in names)
 
 
 def unite_foreign(filters: Sequence[FilterRules]) -> tuple[FilterRules, ...]:

@@ -70,8 +70,8 @@ class ForeignProgramError(FactsError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            "a program of 32 bits, whose system calls the profile does not permit; build it for 64 bits, or permit i386"
-            " by the profile's 'architectures'"
+            "a program of 32 bits, whose system calls the profile does not permit; build it for 64 bits, or, for i386,"
+            " permit that under the profile's 'architectures'"
         )
         self.path = path
 
