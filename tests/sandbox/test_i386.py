@@ -230,6 +230,9 @@ def test_where_execs_are_only_heard_of_nothing_of_32_bits_runs(write_profile):
     number = plan.seccomp["x86_64"].foreign["i386"]["execve"]
     assert bpf.run(heard.programs["notify_execs"], arch=I386, number=number) == bpf.KILL_PROCESS
     assert bpf.run(plan.seccomp["x86_64"].programs["notify"], arch=I386, number=number) == bpf.ALLOW
+    deaf = with_exec_notice(plan, own, notice="none").seccomp["x86_64"]
+    assert deaf.foreign == {}
+    assert bpf.run(deaf.programs["notify"], arch=I386, number=number) == bpf.KILL_PROCESS
 
 
 def test_other_machines_refuse_the_profile(write_profile):

@@ -141,7 +141,7 @@ def _with_narrowed(
         programs = find_allowed_files(policy, with_some_arguments=notice == "judged_arguments")
         plan = narrow_execute(bundle.profiles[profile.name], programs=programs, readable=readable)
         if plan is not None:
-            made[profile.name] = plan if notice == "none" else with_exec_notice(plan, profile, notice=notice)
+            made[profile.name] = with_exec_notice(plan, profile, notice=notice)
     return (
         replace(bundle, profiles={**bundle.profiles, **{plan.name: plan for plan in made.values()}}),
         frozenset(made),

@@ -176,17 +176,21 @@ def with_exec_notice(
 
     Args:
         profile: what ``plan`` was compiled from, under the same ``switches``.
+        notice: ``none``: nothing can be handed over either, and Landlock alone says what is executed.
 
     Raises:
         SetupError: see `seccomp_compiler.compile_exec_notice`.
     """
     filters: dict[str, SeccompFilter] = {}
-    for architecture, compiled in plan.seccomp.items():
+    for architecture in plan.seccomp:
         rules = resolve_rules(profile, architecture=architecture, switches=switches & profile.switches.keys())
         # Without calls of a foreign table: the listener knows the machine's own alone.
         native = replace(rules, foreign=())
-        variant, program = compile_exec_notice(native, counts_denials=plan.count_denials)
-        filters[architecture] = replace(compiled, programs={**compiled.programs, variant: program}, foreign={})
+        compiled = compile_filter(native)
+        if notice != "none":
+            variant, program = compile_exec_notice(native, counts_denials=plan.count_denials)
+            compiled = replace(compiled, programs={**compiled.programs, variant: program})
+        filters[architecture] = compiled
     return replace(plan, seccomp=filters, exec_notice=notice)
 
 
