@@ -82,6 +82,14 @@ def test_nothing_is_said_where_the_plan_does_not_refuse(bundle: Bundle, profile:
     assert explain(bundle, profile, line) == ()
 
 
+def test_sockets_of_32_bit_programs_say_why(bundle: Bundle) -> None:
+    """Socketcall is permitted by no group: the sentence says so, and no other refused call brings it."""
+    (found,) = explain(bundle, "observe", denied_syscalls={"i386:socketcall": 2, "mount": 1})
+    assert "refused i386:socketcall (2), mount (1); socketcall keeps its arguments in memory" in found.text
+    (found,) = explain(bundle, "observe", denied_syscalls={"i386:ptrace": 1})
+    assert found.text.endswith("refused i386:ptrace (1)")
+
+
 def test_what_was_counted_is_certain(bundle: Bundle) -> None:
     """Denied calls, an out-of-memory kill and a file size signal are facts; the first come first."""
     found = explain(bundle, "observe", denied_syscalls={"mount": 2, "ptrace": 1}, oom_killed=True)

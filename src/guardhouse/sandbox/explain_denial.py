@@ -142,9 +142,19 @@ def _certain(plan: ProfilePlan, end: End) -> Iterator[Denial]:
             "seccomp",
             ", ".join(name for name, _ in calls[:_CALLS_SHOWN]),
             certain=True,
-            text=f"the system call filter of profile {plan.name!r} refused {shown}{more}",
+            text=f"the system call filter of profile {plan.name!r} refused {shown}{more}{_hidden(end)}",
             grant="syscalls: [{group: …, why: …}] with a group that has the call; many are in none, on purpose",
         )
+
+
+def _hidden(end: End) -> str:
+    """Return what to know of a refused call of 32 bits that a 64-bit build would not make."""
+    if "i386:socketcall" not in end.denied_syscalls:
+        return ""
+    return (
+        "; socketcall keeps its arguments in memory, where no filter can look, so no profile lets a program of 32 bits make"
+        " or write to a socket by it: a 64-bit build of the program can"
+    )
 
 
 def _limit(layer: str, name: str, what: str, plan: ProfilePlan, *, certain: bool = True) -> Denial:
