@@ -152,8 +152,8 @@ def _hidden(end: End) -> str:
     if "i386:socketcall" not in end.denied_syscalls:
         return ""
     return (
-        "; socketcall keeps its arguments in memory, where no filter can look, so no profile lets a program of 32 bits make"
-        " or write to a socket by it: a 64-bit build of the program can"
+        "; socketcall keeps its arguments in memory, where no filter can look, so no profile lets a program of 32 bits"
+        " make a socket or send by it; a 64-bit build of the program can"
     )
 
 
