@@ -33,6 +33,18 @@ def test_command_of_a_host_keeper_works(arena, command, start):
 
 
 @pytest.mark.parametrize("start", STARTS)
+def test_kernel_log_where_the_host_permits_it(arena, start):
+    """`dmesg` is asked of the kernel and not refused by the wall: it says no where kernel.dmesg_restrict does."""
+    if start == "root" and os.geteuid() != 0:
+        pytest.skip("this way starts the launcher as root, and the tests do not run as root here")
+    with open("/proc/sys/kernel/dmesg_restrict", encoding="ascii") as setting:
+        is_open = setting.read().strip() == "0"
+    text, outcome = arena.run("observe", f"{start} fresh", ("bash", "-c", "dmesg"))
+    assert (outcome.exit_code == 0) is is_open, text[-500:]
+    assert outcome.denied_syscalls == {}
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_observe_sees_processes_of_the_host_and_isolate_does_not(arena, start):
     """The victim, a process of the host, is listed behind observe and absent behind isolate."""
     if start == "root" and os.geteuid() != 0:

@@ -243,6 +243,18 @@ _VALUES: Final = {
     # linux/personality.h
     "PER_LINUX": 0,
     "PERSONALITY_QUERY": 0xFFFFFFFF,
+    # include/uapi/linux/futex.h
+    "FUTEX_WAIT": 0,
+    "FUTEX_WAKE": 1,
+    "FUTEX_WAKE_OP": 5,
+    "FUTEX_LOCK_PI": 6,
+    "FUTEX_UNLOCK_PI": 7,
+    "FUTEX_TRYLOCK_PI": 8,
+    "FUTEX_WAIT_BITSET": 9,
+    "FUTEX_WAKE_BITSET": 10,
+    "FUTEX_LOCK_PI2": 13,
+    "FUTEX_PRIVATE_FLAG": 128,
+    "FUTEX_CLOCK_REALTIME": 256,
     # kernel/printk: actions of syslog(2), man page syslog(2)
     "SYSLOG_ACTION_READ_ALL": 3,
     "SYSLOG_ACTION_SIZE_UNREAD": 9,
@@ -265,6 +277,19 @@ CONSTANT_SETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "CLONE_NEWNET",
         ),
         "SET_ID_BITS": ("S_ISUID", "S_ISGID"),
+        # What a lock or condition in shared memory needs; FUTEX_REQUEUE and its like are not among them.
+        "SHARED_FUTEX_OPERATIONS": (
+            "FUTEX_WAIT",
+            "FUTEX_WAKE",
+            "FUTEX_WAKE_OP",
+            "FUTEX_LOCK_PI",
+            "FUTEX_UNLOCK_PI",
+            "FUTEX_TRYLOCK_PI",
+            "FUTEX_WAIT_BITSET",
+            "FUTEX_WAKE_BITSET",
+            "FUTEX_LOCK_PI2",
+        ),
+        "FUTEX_FLAGS": ("FUTEX_PRIVATE_FLAG", "FUTEX_CLOCK_REALTIME"),
         "SOCKET_FLAGS": ("SOCK_NONBLOCK", "SOCK_CLOEXEC"),
         "CREATING_FLAGS": ("O_CREAT", "__O_TMPFILE"),
         # Whatever makes an open file more than something to read.
@@ -284,6 +309,8 @@ ARGUMENTS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         "fchmodat2": {"mode": 2},
         "fcntl": {"cmd": 1},
         "fcntl64": {"cmd": 1},
+        "futex": {"op": 1},
+        "futex_time64": {"op": 1},
         "ioctl": {"request": 1},
         "ipc": {"call": 0},
         "memfd_create": {"flags": 1},
