@@ -1,7 +1,7 @@
 """What a profile grants is there and works for the clients that people use: a container daemon's socket, a kubeconfig.
 
-Beside each the same command behind `observe` as it ships, where the same thing is not there. The clients are the real ones
-(docker and kubectl; curl where they are not installed); who answers them is a small server of this test's.
+Beside each the same command behind `observe` as it ships, where the same thing is not there. The clients are the real
+ones (docker and kubectl; curl where they are not installed); who answers them is a small server of this test's.
 """
 
 import http.server
@@ -48,9 +48,7 @@ PODS = {
 RESOURCES = {
     "kind": "APIResourceList",
     "groupVersion": "v1",
-    "resources": [
-        {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
-    ],
+    "resources": [{"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}],
 }
 ANSWERS = {
     "/containers/json": CONTAINERS,
@@ -79,7 +77,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def address_string(self) -> str:
         return "unix"
@@ -174,7 +173,7 @@ def test_containers_are_listed_over_a_granted_socket(granted: Granted) -> None:
 
 
 def test_cluster_is_read_with_a_granted_kubeconfig(granted: Granted) -> None:
-    """`kubectl get pods` finds the cluster by KUBECONFIG without being told; without the grant there is no such file."""
+    """`kubectl get pods` finds the cluster by KUBECONFIG; without the grant there is no such file."""
     text = 'curl -sS "$(grep -o "http://[0-9.:]*" "$KUBECONFIG")/api/v1/namespaces/default/pods"'
     if shutil.which("kubectl"):
         text = "kubectl get pods"
