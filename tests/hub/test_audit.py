@@ -1,6 +1,7 @@
 """The audit chain: every tampering with the stored or exported log is found and named."""
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -207,6 +208,32 @@ def rewritten(store: Store) -> None:
         store.execute("UPDATE audit_events SET hash = ? WHERE seq = ?", value, seq)
 
 
+async def test_a_log_that_was_cut_in_the_middle_of_a_record(start_hub, tmp_path, store_url):
+    """A copy whose write-ahead log ends within a record is named by what was signed; a cut database file is refused."""
+    if store_url is not None:
+        pytest.skip("what a cut SQLite file does")
+    copy = tmp_path / "copy"
+    copy.mkdir(mode=0o700)
+    async with start_hub() as hub:
+        await hub.environment()
+        await hub.http.get("/api/v1/audit/export")
+        last = (await hub.http.get("/api/v1/audit", params={"limit": 1})).json()["events"][0]["seq"]
+        for name in ("hub.db", "hub.db-wal", "audit.key", "audit.head"):
+            shutil.copyfile(hub.state_dir / name, copy / name)
+    log = copy / "hub.db-wal"
+    # Two thirds of it, and within a frame: 24 bytes of header and 24 before each page (sqlite.org/fileformat2.html).
+    os.truncate(log, log.stat().st_size * 2 // 3 // 4120 * 4120 + 1_000)
+    report = verified(Store(copy, None))
+    assert "truncated" in {one.kind for one in report.problems}, report.problems
+    assert report.problems[-1].seq == report.last_seq + 1 <= last
+    log.unlink()
+    database = copy / "hub.db"
+    shutil.copyfile(hub.state_dir / "hub.db", database)
+    os.truncate(database, database.stat().st_size // 2)
+    with pytest.raises(SetupError, match="cannot read the audit log"):
+        verified(Store(copy, None))
+
+
 async def test_a_chain_written_anew_is_named(store):
     """Who computes all hashes anew still lacks the key that signed them."""
     rewritten(store)
@@ -310,6 +337,8 @@ async def test_exports_verify_whole_and_in_parts(hub, tmp_path):
         pytest.param(lambda lines: [*lines[:6], lines[5], *lines[6:]], "repeated", id="one stands twice"),
         pytest.param(lambda lines: lines[:-1], "truncated", id="the last line is missing"),
         pytest.param(lambda lines: [*lines[:-6], lines[-1]], "truncated", id="cut before the last line"),
+        pytest.param(lambda lines: [*lines[:7], lines[7][:60]], "truncated", id="cut in the middle of a record"),
+        pytest.param(lambda lines: [*lines[:7], lines[7][:60]], "unreadable", id="the half record is named"),
         pytest.param(
             lambda lines: [line.replace(b"web-1", b"web-9") for line in lines], "changed", id="a value is changed"
         ),
