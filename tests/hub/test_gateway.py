@@ -31,6 +31,10 @@ async def test_plain_runner_is_welcomed(hub, path):
             "labels": ["linux"],
         }
         await hub.until_online()
+        (listed,) = (await hub.http.get("/api/v1/environments")).json()["environments"]
+        assert (listed["machine"]["hostname"], listed["last_heartbeat_ago"]) == ("stub-host", "just now")
+        assert {"os", "arch"} <= listed["machine"].keys()
+        assert (listed["version"], listed["tags"], listed["scope"]["kind"]) == ("9.9.9", ["linux"], "account")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -55,11 +59,13 @@ async def test_bearer_header_is_taken_on_every_path(hub, path):
     ],
 )
 async def test_bad_token_is_refused_at_the_upgrade(hub, path, query):
-    """A connection without a valid token is answered with HTTP 401 and never becomes a WebSocket."""
+    """A connection without a valid token is answered with HTTP 401, becomes no WebSocket and changes no status."""
+    await hub.environment()
     error = await refused(hub.url.replace("http", "ws") + path + query)
     assert error.status_code == 401
     assert json.loads(error.body)["error"]["code"] == "authentication_failed"
     assert dict(error.headers)[b"www-authenticate"].startswith(b"Bearer")
+    assert (await hub.status())["status"] == "pending"
 
 
 async def test_api_token_opens_no_gateway(hub):

@@ -193,8 +193,9 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError as error:
+        host, _ = parts.hostname, parts.port
+        httpx2.URL(url)
+    except (ValueError, httpx2.InvalidURL) as error:
         raise _usage(f"the hub's address {url!r} is no URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not host or parts.username or parts.query or parts.fragment:
         raise _usage(f"the hub's address {url!r} is not like https://hub.example.com:8443")
