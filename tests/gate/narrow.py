@@ -4,6 +4,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import seccomp
+
 from guardhouse.data_files import shipped_directory
 from guardhouse.policy import Policy, policy_from_pairs
 from guardhouse.runner.allowed_files import find_allowed_files, find_readable
@@ -41,7 +43,9 @@ class NarrowGate(Gate):
     ) -> None:
         self._policy = rules if isinstance(rules, Policy) else policy_from_pairs(rules)
         self._notice: ExecNotice = notice
-        self.interpreter = str(blind_interpreter(directory)) if blind else sys.executable
+        self.interpreter = (
+            str(interpreter_without(directory, "ptrace", "process_vm_readv")) if blind else sys.executable
+        )
         super().__init__(directory, self._policy)
 
     def _bundle(self) -> Bundle:
@@ -59,17 +63,19 @@ class NarrowGate(Gate):
         return replace(bundle, profiles={**bundle.profiles, narrowed.name: narrowed})
 
 
-def blind_interpreter(directory: Path) -> Path:
-    """Return a Python under a filter that refuses what kernel.yama.ptrace_scope=3 refuses: a caller's memory is closed.
+def interpreter_without(directory: Path, *calls: str) -> Path:
+    """Return a Python under a filter that refuses some calls.
 
-    Not /proc/PID/mem, which that closes too and nothing here opens.
+    ``ptrace`` for a host where nothing can follow execs; with ``process_vm_readv`` one where nobody's memory can be
+    read either, as kernel.yama.ptrace_scope=3 has it (/proc/PID/mem, which that closes too, nothing here opens).
     """
-    script = directory / "blind-python"
+    script = directory / f"python-without-{'-'.join(calls)}"
     if not script.exists():
         script.write_text(
-            f"#!{sys.executable} -I\nimport errno, os, sys\nimport seccomp\n"
+            f"#!{sys.executable} -I\nimport errno, os, sys\n"
+            f"sys.path.append({str(Path(seccomp.__file__).parent)!r})\nimport seccomp\n"
             "found = seccomp.SyscallFilter(seccomp.ALLOW)\n"
-            "for call in ('ptrace', 'process_vm_readv'):\n"
+            f"for call in {calls!r}:\n"
             "    found.add_rule(seccomp.ERRNO(errno.EPERM), call)\n"
             "found.load()\n"
             f"os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"

@@ -1,6 +1,7 @@
 """Where nothing can follow execs: what a command's own notifications record, and whom they stop, above Landlock."""
 
 import ast
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from guardhouse.kernel.probe import probe_host
 from guardhouse.policy import policy_from_pairs
 from tests.gate import test_questions as questions
 from tests.gate.gates import Done, children_of, status_of
-from tests.gate.narrow import NarrowGate
+from tests.gate.narrow import NarrowGate, interpreter_without
 from tests.gate.test_attacks import NAMES, markers, text_of
 
 RULES = [("*", "allow"), ("touch *PWNED*", "deny"), ("ln *", "deny"), ("link *", "deny")]
@@ -188,7 +189,6 @@ WAYS = [
     "x=touch; $x @@",
     "env touch @@",
     "echo @@ | xargs touch",
-    "find . -maxdepth 0 -exec touch @@ ';'",
     'python3 -c \'import subprocess; subprocess.run(["touch", "@@"])\'',
     'python3 -c \'import os; os.waitpid(os.posix_spawn("/usr/bin/touch", ["touch", "@@"], {}), 0)\'',
     (
@@ -214,7 +214,7 @@ def test_an_argument_rule_holds_for_what_does_not_attack_it(text: str, judged: N
     assert done.refused == []
 
 
-@pytest.mark.parametrize("name", NAMES if LONG else NAMES[::24])
+@pytest.mark.parametrize("name", NAMES if LONG else NAMES[::48])
 def test_the_gates_own_evasions_are_met(name: str, judged: NarrowGate, tools: tuple[str, str]) -> None:
     """The attacks on the gate's deny rule, none of which races a notification, leave no marker here either."""
     where = judged.fresh_directory()
@@ -469,3 +469,30 @@ def test_one_slot_does_not_wait_for_another(judged: NarrowGate) -> None:
             assert pipe.read() == b"over\n"
         outcome = judged.client.wait(identifier)
         assert len((outcome.execs or {})["ran"]) == 21
+
+
+# The whole way, as an operator goes it
+
+POLICY = 'permission:\n  bash:\n    "*": allow\n    "touch *PWNED*": deny\n'
+PROFILE = """profile: untraced
+summary: for hosts where nothing can follow execs
+extends: observe
+exec_gate: {fallback: judged_arguments, why: these hosts forbid tracing}
+"""
+
+
+def test_try_on_a_host_without_ptrace(tmp_path: Path) -> None:
+    """What the text leaves open runs under a profile that permits it, says how, and has its record."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "untraced.yaml").write_text(PROFILE)
+    text = "for i in $(echo touch); do $i PWNED; $i FINE; done; ls"
+    start = "import sys; sys.argv[0] = 'guardhouse'; from guardhouse.cli.main import main; main()"
+    begin = [interpreter_without(tmp_path, "ptrace"), "-c", start, "try", "--json"]
+    begin += ["--policy", tmp_path / "policy.yaml", "--profile"]
+    done = subprocess.run([*begin, tmp_path / "untraced.yaml", "--", text], capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert said["stdout"] == "FINE\n"
+    assert "Permission denied" in said["stderr"]
+    assert (said["denied_by"]["gate"], said["denied_by"]["rule"]) == ("exec gate", "touch *PWNED*")
+    assert "as their callers showed them" in said["notes"][0]
+    assert [one["argv"] for one in said["tree"]["ran"]][1:] == [["touch", "FINE"], ["ls"]]

@@ -14,6 +14,7 @@ Decides nothing itself: `judge.py` asks the policy, `noticed.py` knows which pro
 Runs as the monitor of a slot, outside the command's namespaces.
 """
 
+import contextlib
 import errno
 import gc
 import json
@@ -379,8 +380,10 @@ class ExecListener:
     def _kill(self, call: _Call, judgement: Judgement) -> None:
         self._note_refusal(call, judgement, killed=True)
         self._programs.refused(call.lineage[0])
-        # It waits for an answer, so its number is still its own; it gets none.
-        os.kill(call.pid, signal.SIGKILL)
+        # It waits for an answer, so its number is still its own, unless it is being killed already; it gets none.
+        if seccomp.is_valid(self._listener_fd, call.notification.cookie):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(call.pid, signal.SIGKILL)
 
     def _refuse_exec(self, call: _Call, judgement: Judgement) -> None:
         self._note_refusal(call, judgement, killed=False)

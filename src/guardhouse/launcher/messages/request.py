@@ -85,7 +85,7 @@ class CommandOutcome:
         denied_syscalls: how often each call was denied, where the profile counts.
         killed_descendants: processes that were still there when the main one had ended.
         execs: every program that ran (``ran``) or was refused (``refused``) as the exec gate saw it, and how many are
-            left out (``left_out``); None without a gate.
+            left out (``left_out``); with less of each where execs were only notified; None without either.
         notes: layers that this host lacks, what was killed, hints.
         reason: one line for a person when something other than the command itself ended it.
     """
