@@ -17,8 +17,9 @@ from typing import Final
 
 __all__ = ["kill_members", "thaw"]
 
-# Each round moves whoever was forked in the one before by a process that was not moved yet; pids.max bounds them.
-_FREEZE_ROUNDS: Final = 10
+# Each round moves whoever was forked meanwhile by a process that was not moved yet. pids.max bounds how many there
+# are, but a chain, each of whom forks the next and ends, is met by chance.
+_FREEZE_ROUNDS: Final = 100
 
 
 def kill_members(directories: Collection[str], freezer: str | None) -> None:
