@@ -26,8 +26,8 @@ ImageMark = tuple[int, int, bytes]
 
 # A command that nests deeper than this hides nothing: its programs count as started by the command's first one.
 _LINEAGE_MAX: Final = 64
-_STATUS_BYTES: Final = 4_096
-_AUXV_BYTES: Final = 4_096
+# The kernel makes up status, stat and auxv whole at the first read; each has less than half of this.
+_SMALL_BYTES: Final = 8_192
 _AT_EXECFN: Final = 31  # linux/auxvec.h
 _PATH_MAX: Final = 4_096
 # fs/exec.c, bprm_stack_limits: strings and pointers are at most three quarters of 8 MiB, whatever the rlimit.
@@ -42,7 +42,7 @@ def find_process(tid: int) -> int:
     Raises:
         ProcessLookupError: it is gone.
     """
-    for line in _read(f"/proc/{tid}/status", _STATUS_BYTES).split(b"\n"):
+    for line in _read_small(f"/proc/{tid}/status").split(b"\n"):
         if line.startswith(b"Tgid:"):
             return int(line[5:])
     raise ProcessLookupError(f"thread {tid} has no process")
@@ -87,7 +87,7 @@ def mark_image(pid: int) -> ImageMark:
     """
     try:
         status = os.stat(f"/proc/{pid}/exe")
-        return (status.st_dev, status.st_ino, _read(f"/proc/{pid}/auxv", _AUXV_BYTES))
+        return (status.st_dev, status.st_ino, _read_small(f"/proc/{pid}/auxv"))
     except OSError as error:
         raise FactsError(f"the program of process {pid} cannot be looked at: {error}") from error
 
@@ -102,7 +102,7 @@ def read_loaded_image(pid: int) -> Image:
         status = os.stat(f"/proc/{pid}/exe")
         words = _read(f"/proc/{pid}/cmdline", _WORDS_MAX_BYTES)
         environment = _read(f"/proc/{pid}/environ", _ENVIRONMENT_BYTES)
-        auxv = _read(f"/proc/{pid}/auxv", _AUXV_BYTES)
+        auxv = _read_small(f"/proc/{pid}/auxv")
     except OSError as error:
         raise FactsError(f"the program of process {pid} cannot be looked at: {error}") from error
     if len(words) >= _WORDS_MAX_BYTES:
@@ -127,8 +127,24 @@ def _given_path(pid: int, auxv: bytes) -> bytes:
 def _parent_and_start(pid: int) -> tuple[int, int]:
     # proc_pid_stat(5): the name stands in parentheses and may hold anything; behind it the state, then the parent, and
     # as the 22nd of all fields the time of start.
-    fields = _read(f"/proc/{pid}/stat", _STATUS_BYTES).rpartition(b")")[2].split()
+    fields = _read_small(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields[1]), int(fields[19])
+
+
+def _read_small(path: str) -> bytes:
+    """Return a file of /proc that one read has whole; raises as `_read`."""
+    descriptor = _open(path)
+    try:
+        return os.read(descriptor, _SMALL_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ProcessLookupError(*error.args) from error
 
 
 def _read(path: str, limit_bytes: int) -> bytes:
@@ -138,10 +154,7 @@ def _read(path: str, limit_bytes: int) -> bytes:
         ProcessLookupError: the process is gone.
         OSError: it may not be read.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise ProcessLookupError(*error.args) from error
+    descriptor = _open(path)
     try:
         pieces = [os.read(descriptor, min(limit_bytes, 65_536))]
         size = len(pieces[0])
