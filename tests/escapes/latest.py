@@ -114,13 +114,13 @@ def _shared_pages() -> list[Attack]:
     """Who may read a file shares its page with whoever waits in it: databases and caches keep their locks in files."""
     moved = (
         "LIBC.mmap.restype = ctypes.c_void_p; LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]; "
-        'at = LIBC.mmap(None, 4096, 1, 1, os.open("{host_file}", os.O_RDONLY), 0); own = (ctypes.c_uint32 * 4)(); '
+        'at = LIBC.mmap(None, 4096, 1, 1, os.open("/usr/bin/env", os.O_RDONLY), 0); own = (ctypes.c_uint32 * 4)(); '
         f"return raw_number({_number(202, 98)}, at, %s, 0, 100, ctypes.addressof(own), %s)"
     )
     private = f"own = (ctypes.c_uint32 * 4)(); return raw_number({_number(202, 98)}, ctypes.addressof(own), %s, 0, 100, ctypes.addressof(own) + 4, 0)"
     return [
         Attack("move-who-waits-in-a-file-of-the-host", moved % (3, 0), (EPERM,), private % (3 | 128), profiles=("observe",)),
-        Attack("move-who-waits-if-the-value-is-known", moved % (4, "struct.unpack('I', b'secr')[0]"), (EPERM,), private % (4 | 128), profiles=("observe",)),
+        Attack("move-who-waits-if-the-value-is-known", moved % (4, "struct.unpack('I', b'\\x7fELF')[0]"), (EPERM,), private % (4 | 128), profiles=("observe",)),
         Attack("move-who-waits-with-other-flags", moved % (3 | 256, 0), (EPERM,), private % (3 | 128), profiles=("observe",)),
         Attack("move-who-waits-with-high-bits", moved % ((1 << 32) | 3, 0), (EPERM,), private % (3 | 128), profiles=("observe",)),
     ]  # fmt: skip
