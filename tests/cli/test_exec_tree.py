@@ -51,3 +51,25 @@ def test_refusals_are_told_and_bounded() -> None:
     lines = refusal_lines({"ran": [], "refused": [REFUSED] * 7, "left_out": 0})
     assert lines[0] == "the exec gate did not let /usr/bin/rm run: 'rm x' matches '*'"
     assert lines[-1].startswith("and 2 further programs")
+
+
+def test_programs_that_only_notified_say_what_they_are_known_by() -> None:
+    """Nobody knows ends and costs then; what a caller said is marked, and whose parent was not seen is shown."""
+    unknown = {"exit_status": None, "ended_s": None, "cpu_s": None, "peak_memory_bytes": None}
+    execs = {
+        "ran": [
+            ran(0, None, "/usr/bin/bash", words="program", **unknown),
+            ran(1, 0, "/opt/tool", words="caller", **unknown),
+            ran(3, 2, "/usr/bin/ls", words="program", **unknown),
+        ],
+        "refused": [{**REFUSED, "words": "caller"}],
+        "left_out": 0,
+        "unseen": 1,
+    }
+    assert tree_lines(execs) == [
+        "/usr/bin/bash: bash 'a b'  [pid 100, from 0.500 s]",
+        "  /opt/tool: tool 'a b'  [pid 101, from 0.500 s, as its caller said]",
+        "    REFUSED /usr/bin/rm: rm x  ('rm x' matches '*', as its caller said)",
+        "/usr/bin/ls: ls 'a b'  [pid 103, from 0.500 s]",
+        "and 1 execs of which nothing could be read",
+    ]

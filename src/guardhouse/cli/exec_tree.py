@@ -28,8 +28,10 @@ def refusal_lines(execs: dict[str, Any] | None) -> list[str]:
 def tree_lines(execs: dict[str, Any]) -> list[str]:
     """Return one line a program, each below the program whose process started it, refused ones marked."""
     children: dict[int | None, list[dict[str, Any]]] = {}
+    known = {one["index"] for one in execs["ran"]}
     for one in [*execs["ran"], *execs["refused"]]:
-        children.setdefault(one["parent"], []).append(one)
+        # What an unseen program started, where nothing could follow execs, stands at the left.
+        children.setdefault(one["parent"] if one["parent"] in known else None, []).append(one)
     lines: list[str] = []
     # A stack instead of recursion: a command may start programs thousands deep.
     waiting = [(one, 0) for one in reversed(children.get(None, []))]
