@@ -32,6 +32,7 @@ from guardhouse.hub.server import RunningHub, open_hub
 # What another store cannot change the outcome of, each with the reason.
 ON_ONE = {
     "test_approvals_with_runner": "what real runners do; test_approvals asks the store",
+    "test_clock": "what counts time is in memory",
     "test_asking_operations": "what real runners do; test_approvals asks the store",
     "test_hard_starts": "what the files of a state directory do; test_postgresql has its server's",
     "test_killed_at_each_step": "eight hubs; the long form has GUARDHOUSE_TEST_STORE",

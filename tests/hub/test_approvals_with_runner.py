@@ -145,3 +145,33 @@ async def test_yes_and_no_at_the_exec_gate(hub):
         assert not (runner.workspace / "c").exists()
         events = (await hub.http.get("/api/v1/audit", params={"executed": "touch 'a b'"})).json()["events"]
         assert {"approval.ask", "task.exec"} <= {one["action"] for one in events}
+
+
+ACCOUNT_POLICY = """
+permission:
+  bash:
+    - {match: "*", then: allow}
+    - {match: "touch *", then: ask}
+    - {match: "mkdir *", then: ask, because: the account wants to know of it}
+"""
+
+
+async def test_a_rule_of_the_accounts_policy_asks(hub):
+    """What the runner's own policy lets pass is put before people where the account's says `ask`; its twin runs."""
+    async with asking_runner(hub) as runner:
+        before = await hub.start("mkdir before")
+        assert (await hub.result(before["id"], wait_s=60))["exit_code"] == 0
+        reply = await hub.http.put("/api/v1/policy", json={"document": ACCOUNT_POLICY})
+        assert reply.status_code == 200, reply.text
+
+        async def in_force() -> bool:
+            return (await hub.http.get("/api/v1/policy")).json()["states"]["in_force"] == 1
+
+        await hub.until(in_force, within_s=60)
+        started = await hub.start("mkdir asked")
+        asked = await question(hub)
+        assert (asked["rule"], asked["because"]) == ("mkdir *", "the account wants to know of it")
+        assert not (runner.workspace / "asked").exists()
+        assert (await hub.http.post(f"/api/v1/approvals/{asked['id']}/approve", json={})).status_code == 200
+        assert (await hub.result(started["id"], wait_s=60))["exit_code"] == 0
+        assert (runner.workspace / "asked").is_dir()

@@ -256,12 +256,13 @@ async def test_a_store_that_lost_signed_records_keeps_its_key(start_hub, store_u
 
 async def test_the_commands(start_hub, store_url, tmp_path):
     """`hub rotate-audit-key` prints the key to keep, `audit verify` shows the change."""
+    if store_url is not None:
+        pytest.skip("what the commands print; test_a_hub_changes_its_key asks the store")
     async with start_hub() as hub:
         pass
 
     async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        where = ["--state-dir", str(hub.state_dir), *(["--database", store_url] if store_url else [])]
-        command = [sys.executable, "-m", "guardhouse", *arguments, *where]
+        command = [sys.executable, "-m", "guardhouse", *arguments, "--state-dir", str(hub.state_dir)]
         return await trio.to_thread.run_sync(
             lambda: subprocess.run(command, capture_output=True, text=True, check=False)
         )

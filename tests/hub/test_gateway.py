@@ -76,12 +76,16 @@ async def test_api_token_opens_no_gateway(hub):
 
 
 async def test_token_of_a_deleted_environment_is_refused(hub):
-    """Deleting an environment ends its connection and its token at once."""
+    """Deleting an environment ends its connection, its token and what it was given at once."""
     created = await hub.environment()
     async with connect_plain(hub.url, created["token"]) as runner:
         await hub.until_online()
+        started = await hub.start()
+        await runner.expect("task.request")
         assert (await hub.http.delete("/api/v1/environments/web-1")).status_code == 204
         await runner.expect_closed()
+    found = await hub.result(started["id"])
+    assert (found["state"], found["error_code"]) == ("lost", "environment_deleted")
     error = await refused(f"{hub.url.replace('http', 'ws')}/api/v1/runner/ws?token={created['token']}")
     assert error.status_code == 401
 

@@ -322,3 +322,19 @@ async def test_what_cannot_be_started_binds_nothing(start_hub, sandboxes):
         assert "no-such-account-here" in reply.json()["error"]["message"]
         assert (await hub.http.get(f"/api/v1/sessions/{session}")).json()["state"] == "new"
         assert list(broken.directory.iterdir()) == []
+
+
+async def test_a_narrowed_token_gets_no_managed_sandbox(start_hub, sandboxes):
+    """A token for some environments is kept to those; its twin without the limit may ask for a sandbox."""
+    async with start_hub(managed=sandboxes) as hub:
+        await hub.environment()
+        body = {"name": "t", "scopes": ["tasks:run", "tasks:read"]}
+        statuses = []
+        for more in ({}, {"environments": ["web-1"]}):
+            secret = (await hub.http.post("/api/v1/tokens", json={**body, **more})).json()["secret"]
+            headers = {"authorization": f"Bearer {secret}"}
+            chosen = {"environment": {"kind": "managed"}}
+            reply = await hub.http.post("/api/v1/sessions", json=chosen, headers=headers)
+            statuses.append(reply.status_code)
+        assert statuses == [201, 409]
+        assert "for some environments only" in reply.json()["error"]["message"]

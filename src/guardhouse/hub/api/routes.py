@@ -69,7 +69,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         path="/readyz",
         access=Access.PUBLIC,
         handler=meta.show_readiness,
-        summary="The store answers and the hub is not stopping",
+        summary="The store answers and takes writes, and the hub is not stopping",
         tag="hub",
         replies={200: schemas_meta.Readiness, 503: schemas_meta.Readiness},
     ),

@@ -18,7 +18,7 @@ class Health(Output, frozen=True):
 
 
 class Readiness(Output, frozen=True):
-    """The store answers, and the hub is not shutting down."""
+    """The store answers and takes writes, and the hub is not shutting down."""
 
     status: Literal["ready", "not_ready"]
     reason: str | None
