@@ -232,6 +232,15 @@ async def test_a_backup_of_before_the_change(start_hub, store_url, tmp_path):
         (hub.state_dir / name).unlink(missing_ok=True)
     with pytest.raises(SetupError, match="signed with key"):
         await trio.to_thread.run_sync(lambda: restore_backup(config, backup))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    for name in ("sealing.key", "audit.key"):
+        (elsewhere / name).touch(mode=0o600)
+        (elsewhere / name).write_bytes((hub.state_dir / name).read_bytes())
+    accepted = await trio.to_thread.run_sync(
+        lambda: restore_backup(HubConfig(state_dir=elsewhere), backup, accept_broken_audit=True)
+    )
+    assert {one.kind for one in accepted.audit.problems} == {"key"}
     (hub.state_dir / "audit.key").write_bytes(old)
     await trio.to_thread.run_sync(lambda: restore_backup(config, backup))
     with pytest.raises(ExceptionGroup) as caught:

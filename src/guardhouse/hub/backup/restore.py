@@ -149,10 +149,11 @@ def _fill(
     signer = AuditSigner(state.audit_key())
     report = _verify(connection, signer)
     last = audit.last_checkpoint(connection)
-    if last is not None and last.key_id != signer.key_id:
+    if last is not None and last.key_id != signer.key_id and not accept_broken_audit:
         raise SetupError(
             f"the audit log in the backup was signed with key {last.key_id} last, and audit.key is {signer.key_id}: put"
-            " the audit.key of that time there, since each backup belongs to the keys that the hub had then"
+            " the audit.key of that time there, since each backup belongs to the keys that the hub had then; where it"
+            " is lost for good, --accept-broken-audit goes on with this one, and every verification says so"
         )
     # A gap that the hub itself recorded is part of the log's history, and no fault of this backup.
     broken = [one for one in report.problems if one.kind != "gap"]
