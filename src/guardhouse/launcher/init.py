@@ -25,13 +25,14 @@ from collections import Counter
 from typing import Any, Final, NoReturn
 
 from guardhouse.errors import SetupError
-from guardhouse.kernel import credentials, descriptors, seccomp
+from guardhouse.kernel import descriptors, seccomp
 from guardhouse.kernel.syscalls import ARCHITECTURE
 from guardhouse.launcher import channel
-from guardhouse.launcher.confine import Confinement, Program, StepFailedError, confine_thread, start_program
-from guardhouse.launcher.gate import ATTACH, FOLLOWED, LISTENER
+from guardhouse.launcher.confine import Confinement, Program, StepFailedError
+from guardhouse.launcher.gate import LISTENER
 from guardhouse.launcher.prepare import Place, PrepareFailedError, prepare
 from guardhouse.launcher.self_confine import confine_process, plan_of
+from guardhouse.launcher.vessel import Vessel
 from guardhouse.limits import EGRESS_BACKLOG
 
 __all__ = ["run_init"]
@@ -52,70 +53,10 @@ _EXIT_CLOSED: Final = 0
 _EXIT_BROKEN: Final = 70
 
 
-class _Vessel:
-    """A thread that confines itself ahead of need, waits for a program, starts it and ends.
-
-    Attributes:
-        failure: the layer that could not be put up, or the directory that could not be entered.
-        pid: of the program, 0 while or when there is none.
-        is_done: the thread has nothing more to do.
-    """
-
-    def __init__(self, confinement: Confinement, progress_fd: int, gate_fd: int) -> None:
-        self.confinement = confinement
-        self.program: Program | None = None
-        self.failure: StepFailedError | None = None
-        self.pid = 0
-        self.started_s = 0.0
-        self.is_done = False
-        self._progress_fd = progress_fd
-        self._gate_fd = gate_fd
-        self._go = _thread.allocate_lock()
-        self._go.acquire()
-        _thread.start_new_thread(self._run, ())
-
-    def start(self, program: Program) -> None:
-        """Let the thread go on to its program."""
-        self.program = program
-        self._go.release()
-
-    def discard(self) -> None:
-        """Let the thread end without a program."""
-        self._go.release()
-
-    def _run(self) -> None:
-        try:
-            self._confine_and_start()
-        finally:
-            self.is_done = True
-            os.eventfd_write(self._progress_fd, 1)
-
-    def _confine_and_start(self) -> None:
-        try:
-            if self._gate_fd >= 0:
-                _be_followed(self._gate_fd)
-            confine_thread(self.confinement)
-            # Now the main thread can answer calls that the filter denies.
-            os.eventfd_write(self._progress_fd, 1)
-        except StepFailedError as error:
-            self.failure = error
-        self._go.acquire()
-        if self.failure is not None or self.program is None:
-            return
-        self.started_s = time.monotonic()
-        try:
-            self.pid = start_program(self.confinement, self.program)
-        except StepFailedError as error:
-            self.failure = error
-        except OSError:
-            # The program, not a layer: its `failure` says what to tell the user.
-            return
-
-
 class _Running:
     """One command from its order to its report."""
 
-    def __init__(self, vessel: _Vessel, program: Program) -> None:
+    def __init__(self, vessel: Vessel, program: Program) -> None:
         self.vessel = vessel
         self.program = program
         self.starting = True  # its thread has not said how it went
@@ -142,7 +83,7 @@ class _Init:
         self._early_signals: list[int] = []
         self._gate = None if place.gate_fd < 0 else socket.socket(fileno=place.gate_fd)
         self._hands_over = place.plan.exec_notice != "none"
-        self._handed_over: _Vessel | None = None  # whose listener the monitor has
+        self._handed_over: Vessel | None = None  # whose listener the monitor has
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self._children_fd = descriptors.signal_descriptor((signal.SIGCHLD,))
         self._progress_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -173,9 +114,9 @@ class _Init:
             self._reap()
             self._announce()
 
-    def _new_vessel(self) -> _Vessel:
+    def _new_vessel(self) -> Vessel:
         place = self._place
-        return _Vessel(
+        return Vessel(
             Confinement(
                 bundle=place.bundle,
                 plan=place.plan,
@@ -302,7 +243,7 @@ class _Init:
             os._exit(_EXIT_BROKEN)
         os.close(listener_fd)
 
-    def _take_gate_report(self, vessel: _Vessel) -> dict[str, Any] | None:
+    def _take_gate_report(self, vessel: Vessel) -> dict[str, Any] | None:
         """Return what the monitor saw of a vessel's command; None without a gate, or where it was told of none."""
         if self._gate is None or (self._hands_over and self._handed_over is not vessel):
             return None
@@ -447,25 +388,6 @@ class _Init:
             channel.send(self._control, json.dumps(report).encode("ascii"), descriptors_sent, as_pid=as_pid)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(_EXIT_CLOSED)
-
-
-def _be_followed(gate_fd: int) -> None:
-    """Ask the exec gate's monitor to follow the calling thread, and return once it does.
-
-    Raises:
-        StepFailedError: the monitor is gone or cannot follow us; nothing may start without it.
-    """
-    # Only who may look into a process may follow it. Nothing of any command runs now; before one does we close again.
-    credentials.set_dumpable(dumpable=True)
-    try:
-        os.write(gate_fd, ATTACH)
-        answer = os.read(gate_fd, len(FOLLOWED))
-    except OSError as error:
-        raise StepFailedError("exec_gate", f"the monitor cannot be asked: {error.strerror}") from error
-    finally:
-        credentials.set_dumpable(dumpable=False)
-    if answer != FOLLOWED:
-        raise StepFailedError("exec_gate", "the monitor has ended; its last words are in the runner's log")
 
 
 def _gate_report(gate: socket.socket) -> dict[str, Any]:

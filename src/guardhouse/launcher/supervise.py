@@ -6,14 +6,11 @@ slot is made is in `slots.py`, how a command is confined in `confine.py`. Runs i
 """
 
 import contextlib
-import os
 import select
 import signal
 import socket
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +18,8 @@ from guardhouse import limits
 from guardhouse.errors import PeerError, SetupError
 from guardhouse.launcher import channel
 from guardhouse.launcher.cgroup import CgroupHome
+from guardhouse.launcher.gate_questions import GateQuestions
+from guardhouse.launcher.job import Job
 from guardhouse.launcher.lifetime import Action, Lifetime
 from guardhouse.launcher.messages import (
     AnswerQuestion,
@@ -29,18 +28,16 @@ from guardhouse.launcher.messages import (
     LaunchRequest,
     Message,
     ProxyListening,
-    Question,
-    QuestionOver,
     Refused,
     Started,
     StartWorker,
     Stop,
     WorkerStarted,
     parse_message,
-    render_message,
 )
 from guardhouse.launcher.number_keeper import NumberKeeper
 from guardhouse.launcher.outcome import GroupUsage, lost_outcome, make_outcome
+from guardhouse.launcher.runner_socket import RunnerSocket
 from guardhouse.launcher.slots import Slot, make_slot, missing_layers
 from guardhouse.launcher.template import CloneUnansweredError, Template
 from guardhouse.launcher.workers import WORKER_PROFILES, Worker, WorkerCode, make_worker
@@ -56,19 +53,6 @@ _STDIO_COUNT: Final = 3
 _TIDY_INTERVAL_S: Final = 0.2  # a v1 group can stay busy for a moment after its last process was reaped
 _END_TIMEOUT_S: Final = 5.0
 _EVENTS_PER_POLL: Final = 64
-# The monitor itself ends a question in time; this is for one that does not.
-_ASK_SLACK_S: Final = 10.0
-
-
-@dataclass(slots=True)
-class _Job:
-    """One command that was asked for and has not been answered to the end."""
-
-    request: LaunchRequest
-    slot: Slot
-    lifetime: Lifetime
-    began_s: float
-    questions: set[int] = field(default_factory=set)
 
 
 class Supervisor:
@@ -89,7 +73,6 @@ class Supervisor:
         self._bundle = bundle
         self._numbers = numbers
         self._template = template
-        self._runner = runner
         self._home = home
         self._code = code
         self._gate = gate
@@ -99,21 +82,17 @@ class Supervisor:
         self._by_monitor: dict[int, Slot] = {}
         self._workers: dict[int, Worker] = {}  # by pidfd
         self._dead: list[Slot] = []  # buried, group still busy
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._missing: dict[str, dict[str, str]] = {}  # by profile: `missing_layers`
-        self._answers: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._retries_answer = False
-        self._waits_to_answer = False  # the runner's socket was full: the kernel tells when it is not
-        self._open = True
         self._epoll = select.epoll()
-        os.set_blocking(runner.fileno(), False)
-        self._epoll.register(runner.fileno(), select.EPOLLIN)
+        self._runner = RunnerSocket(runner, self._epoll)
+        self._questions = GateQuestions(gate, self._runner)
 
     def run(self) -> None:
         """Serve until the runner closes its socket, then kill everything and wait until it is gone."""
         for name in self._warm:
             self._keep_warm(name)
-        while self._open:
+        while self._runner.is_open:
             for descriptor, events in self._epoll.poll(self._next_timeout_s(), _EVENTS_PER_POLL):
                 self._dispatch(descriptor, events)
             self._tick(time.monotonic())
@@ -125,14 +104,14 @@ class Supervisor:
         now_s = time.monotonic()
         due = [job.lifetime.deadline_s for job in self._jobs.values() if job.lifetime.deadline_s is not None]
         due += [slot.deadline_s for slot in self._slots.values() if slot.is_waiting]
-        if self._dead or self._retries_answer:
+        if self._dead or self._runner.retries:
             due.append(now_s + _TIDY_INTERVAL_S)
         return max(0.0, min(due) - now_s) if due else None
 
     def _dispatch(self, descriptor: int, events: int) -> None:
         if descriptor == self._runner.fileno():
             if events & select.EPOLLOUT:
-                self._flush()
+                self._runner.flush()
             if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
                 self._take_request()
         elif descriptor in self._slots:
@@ -140,7 +119,7 @@ class Supervisor:
         elif descriptor in self._by_pidfd:
             self._slot_died(self._by_pidfd[descriptor])
         elif descriptor in self._by_monitor:
-            self._take_questions(self._by_monitor[descriptor])
+            self._take_question(self._by_monitor[descriptor])
         elif descriptor in self._workers:
             self._worker_died(descriptor)
 
@@ -157,28 +136,20 @@ class Supervisor:
                 self._refuse_slot(slot, "namespaces", f"not ready within {limits.SLOT_PREPARE_TIMEOUT_S} s")
             slot.destroy()
         self._dead = [slot for slot in self._dead if not slot.bury()]
-        if self._retries_answer:
-            self._retries_answer = False
-            self._flush()
+        if self._runner.retries:
+            self._runner.flush()
 
     # The runner
 
     def _take_request(self) -> None:
-        try:
-            received = channel.receive(self._runner)
-        except BlockingIOError:
-            return
-        except (PeerError, ConnectionResetError):
-            # A runner that breaks its own protocol is not ours any more: same end as its death.
-            received = None
+        received = self._runner.take()
         if received is None:
-            self._open = False
             return
         try:
             message = parse_message(received.body)
             self._handle(message, received)
         except PeerError as error:
-            self._answer(Refused(0, "request", str(error)))
+            self._runner.answer(Refused(0, "request", str(error)))
         finally:
             received.close()
 
@@ -193,7 +164,9 @@ class Supervisor:
                 if job is not None and action is not None:
                     self._act(job, action)
             case AnswerQuestion(identifier, number, allows, why):
-                self._answer_question(identifier, number, why, allows=allows)
+                job = self._jobs.get(identifier)
+                if job is not None:
+                    self._questions.answer(job, number, why, allows=allows)
             case StartWorker(identifier, kind):
                 self._start_worker(identifier, kind)
             case _:
@@ -206,12 +179,12 @@ class Supervisor:
         if refusal is None and len(received.descriptors) != _STDIO_COUNT:
             refusal = ("request", f"a launch brings {_STDIO_COUNT} descriptors, got {len(received.descriptors)}")
         if refusal is not None:
-            self._answer(Refused(identifier, *refusal))
+            self._runner.answer(Refused(identifier, *refusal))
             return
         now_s = time.monotonic()
         try:
             slot = self._free_slot(request.profile, now_s)
-            self._begin_gate(slot, request)
+            self._questions.begin(slot, request)
             slot.run(identifier, request, tuple(received.descriptors))
         except SetupError as error:
             self._refuse_launch(identifier, error)
@@ -222,7 +195,7 @@ class Supervisor:
             # Its pid 1 died this very moment; `_slot_died` answers as soon as the kernel says so.
             pass
         lifetime = Lifetime(now_s=now_s, timeout_s=request.timeout_s, grace_s=request.grace_s)
-        self._jobs[identifier] = _Job(request, slot, lifetime, now_s)
+        self._jobs[identifier] = Job(identifier, request, slot, lifetime, now_s)
 
     def _refuse_launch(self, identifier: int, error: SetupError) -> None:
         for slot in self._slots.values():
@@ -231,7 +204,7 @@ class Supervisor:
                 slot.serving = None
                 slot.destroy()
         layer, _, why = str(error).partition(": ")
-        self._answer(Refused(identifier, layer, why))
+        self._runner.answer(Refused(identifier, layer, why))
 
     def _why_not(self, profile: str) -> tuple[str, str] | None:
         plan = self._bundle.profiles.get(profile)
@@ -249,35 +222,6 @@ class Supervisor:
         if len(self._jobs) >= limits.LAUNCH_SLOTS_MAX:
             return "launcher", f"{limits.LAUNCH_SLOTS_MAX} commands run already; wait for one to end"
         return None
-
-    def _answer(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Queue an answer; ``descriptors`` are closed once they are sent."""
-        self._answers.append((render_message(message), descriptors))
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._answers:
-            body, descriptors = self._answers[0]
-            try:
-                channel.send(self._runner, body, descriptors)
-            except BlockingIOError:
-                if not self._waits_to_answer:
-                    self._waits_to_answer = True
-                    self._epoll.modify(self._runner.fileno(), select.EPOLLIN | select.EPOLLOUT)
-                return
-            except (BrokenPipeError, ConnectionResetError):
-                self._open = False
-                return
-            except SetupError:
-                # Too many descriptors under way: `_tick` tries again.
-                self._retries_answer = True
-                return
-            self._answers.popleft()
-            for descriptor in descriptors:
-                os.close(descriptor)
-        if self._waits_to_answer:
-            self._waits_to_answer = False
-            self._epoll.modify(self._runner.fileno(), select.EPOLLIN)
 
     # Slots
 
@@ -353,16 +297,16 @@ class Supervisor:
                 self._refuse_slot(slot, str(report.get("layer")), str(report.get("why")))
                 slot.destroy()
             case "started" if job is not None:
-                self._answer(Started(identifier, max(received.pid, 1)))
+                self._runner.answer(Started(identifier, max(received.pid, 1)))
             case "proxy_listening" if job is not None and received.descriptors:
-                self._answer(ProxyListening(identifier), (received.descriptors.pop(),))
+                self._runner.answer(ProxyListening(identifier), (received.descriptors.pop(),))
             case "refused" if job is not None:
                 self._release(slot, report, now_s)
-                self._answer(Refused(identifier, str(report.get("layer")), str(report.get("why"))))
+                self._runner.answer(Refused(identifier, str(report.get("layer")), str(report.get("why"))))
             case "ended" if job is not None:
                 outcome = make_outcome(report, job.lifetime, usage=_usage_of(slot), notes=slot.notes)
                 self._release(slot, report, now_s)
-                self._answer(Exited(identifier, outcome))
+                self._runner.answer(Exited(identifier, outcome))
             case "broken":
                 _say(f"pid 1 of a command ended by an error of ours:\n{report.get('why')}")
                 slot.destroy()
@@ -381,7 +325,7 @@ class Supervisor:
     def _refuse_slot(self, slot: Slot, layer: str, why: str) -> None:
         if slot.serving is not None:
             self._jobs.pop(slot.serving, None)
-            self._answer(Refused(slot.serving, layer, why))
+            self._runner.answer(Refused(slot.serving, layer, why))
             slot.serving = None
 
     def _slot_died(self, slot: Slot) -> None:
@@ -401,7 +345,7 @@ class Supervisor:
             job = self._jobs.pop(slot.serving)
             duration_s = time.monotonic() - job.began_s
             outcome = lost_outcome(job.lifetime, duration_s=duration_s, usage=_usage_of(slot), notes=slot.notes)
-            self._answer(Exited(slot.serving, outcome))
+            self._runner.answer(Exited(slot.serving, outcome))
         if not slot.bury():
             self._dead.append(slot)
 
@@ -417,114 +361,47 @@ class Supervisor:
         if slot.monitor is not None and self._by_monitor.pop(slot.monitor.fileno(), None) is not None:
             self._epoll.unregister(slot.monitor.fileno())
 
-    def _act(self, job: _Job, action: Action) -> None:
+    def _take_question(self, slot: Slot) -> None:
+        job = None if slot.serving is None else self._jobs.get(slot.serving)
+        if self._questions.take(slot, job):
+            return
+        # The monitor has ended, and the kernel with it everything that it followed. What it only listened to cannot
+        # start a program any more, and nobody would hear of its denied calls.
+        self._forget_monitor(slot)
+        if slot.plan.exec_notice != "none":
+            slot.destroy()
+
+    def _act(self, job: Job, action: Action) -> None:
         match action:
             case Action.TERMINATE:
                 job.slot.signal(signal.SIGTERM)
                 # A process that waits for a person takes no signal but SIGKILL: it is let go to meet this one.
-                self._end_questions(job.slot)
+                self._questions.end(job.slot)
             case Action.KILL:
                 job.slot.signal(signal.SIGKILL)
             case Action.DESTROY:
                 job.slot.destroy()
-
-    # Questions of the exec gate. What they are made of is only imported where there is a gate: it needs RE2.
-
-    def _begin_gate(self, slot: Slot, request: LaunchRequest) -> None:
-        """Tell the slot's monitor whose command comes next, before its init hears of it."""
-        if self._gate is None or not self._gate.needs_request:
-            return
-        from guardhouse.launcher.gate.messages import Begin, render_order
-        from guardhouse.launcher.gate.questions import Request
-        from guardhouse.policy.model import Context
-
-        context = Context(environment=self._gate.environment, requester=request.requester)
-        approved = frozenset((words[0], words[1:]) for words in request.approved)
-        slot.tell_monitor(render_order(Begin(Request(context, request.ask_timeout_s, approved))))
-
-    def _take_questions(self, slot: Slot) -> None:
-        from guardhouse.launcher.gate.messages import Asked, parse_question
-
-        if slot.monitor is None:
-            return
-        try:
-            received = channel.receive(slot.monitor)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            received = None
-        if received is None:
-            # The monitor has ended, and the kernel with it everything that it followed. What it only listened to cannot
-            # start a program any more, and nobody would hear of its denied calls.
-            self._forget_monitor(slot)
-            if slot.plan.exec_notice != "none":
-                slot.destroy()
-            return
-        job = None if slot.serving is None else self._jobs.get(slot.serving)
-        if job is None or slot.serving is None:
-            return
-        said = parse_question(received.body)
-        now_s = time.monotonic()
-        if isinstance(said, Asked):
-            job.questions.add(said.number)
-            job.lifetime.hold(now_s, at_most_s=job.request.ask_timeout_s + _ASK_SLACK_S)
-            self._answer(
-                Question(
-                    slot.serving,
-                    said.number,
-                    path=said.path,
-                    argv=said.argv,
-                    started_by=said.started_by,
-                    rule=said.rule,
-                    place=said.place,
-                    because=said.because,
-                )
-            )
-        elif said.number in job.questions:
-            self._close_question(job, said.number, now_s)
-            self._answer(QuestionOver(slot.serving, said.number, said.why))
-
-    def _answer_question(self, identifier: int, number: int, why: str, *, allows: bool) -> None:
-        from guardhouse.launcher.gate.messages import render_order
-        from guardhouse.launcher.gate.questions import Answer
-
-        job = self._jobs.get(identifier)
-        if job is None or number not in job.questions:
-            return  # it crossed the end of the question on the way
-        self._close_question(job, number, time.monotonic())
-        job.slot.tell_monitor(render_order((number, Answer(allows=allows, why=why))))
-
-    def _close_question(self, job: _Job, number: int, now_s: float) -> None:
-        job.questions.discard(number)
-        if not job.questions:
-            job.lifetime.go_on(now_s)
-
-    def _end_questions(self, slot: Slot) -> None:
-        if self._gate is not None and self._gate.needs_request:
-            from guardhouse.launcher.gate.messages import End, render_order
-
-            slot.tell_monitor(render_order(End()))
 
     # Workers
 
     def _start_worker(self, identifier: int, kind: str) -> None:
         profile = WORKER_PROFILES.get(kind)
         if profile is None or profile not in self._bundle.profiles:
-            self._answer(Refused(identifier, "request", f"unknown worker {kind!r}"))
+            self._runner.answer(Refused(identifier, "request", f"unknown worker {kind!r}"))
             return
         plan = self._bundle.profiles[profile]
         for layer, why in missing_layers(plan, self._home, has_gate=False).items():
-            self._answer(Refused(identifier, layer, why))
+            self._runner.answer(Refused(identifier, layer, why))
             return
         try:
             worker, descriptor = make_worker(self._bundle, plan, kind, self._home, code=self._code)
         except SetupError as error:
             layer, _, why = str(error).partition(": ")
-            self._answer(Refused(identifier, layer, why))
+            self._runner.answer(Refused(identifier, layer, why))
             return
         self._workers[worker.pidfd] = worker
         self._epoll.register(worker.pidfd, select.EPOLLIN)
-        self._answer(WorkerStarted(identifier, worker.pid), (descriptor,))
+        self._runner.answer(WorkerStarted(identifier, worker.pid), (descriptor,))
 
     def _worker_died(self, pidfd: int) -> None:
         self._epoll.unregister(pidfd)
