@@ -56,6 +56,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "store_url" not in metafunc.fixturenames or module == "test_postgresql":
         return
     stores = ["sqlite"]
+    if metafunc.definition.get_closest_marker("one_store") is not None:
+        metafunc.parametrize("store_url", stores, indirect=True)
+        return
     if os.environ.get("GUARDHOUSE_TEST_STORE") == "postgresql":
         stores = ["postgresql"]
     elif module not in ON_ONE and metafunc.module.__name__.startswith("tests.hub."):

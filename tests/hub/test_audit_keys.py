@@ -218,10 +218,9 @@ async def test_a_key_that_is_lost_for_good(start_hub, store_url, tmp_path):
     assert {one.kind for one in with_old.problems} == {"key"}
 
 
-async def test_a_backup_of_before_the_change(start_hub, store_url, tmp_path):
+@pytest.mark.one_store("what is refused lies in the state directory, whichever the database")
+async def test_a_backup_of_before_the_change(start_hub, tmp_path):
     """It belongs to the key of its time: with the new one it is refused, and so is what would hide the hole."""
-    if store_url is not None:
-        pytest.skip("what is refused here lies in the state directory, whichever the database")
     async with start_hub() as hub:
         await hub.environment()
     config, backup = HubConfig(state_dir=hub.state_dir), tmp_path / "backup"
@@ -263,10 +262,9 @@ async def test_a_store_that_lost_signed_records_keeps_its_key(start_hub, store_u
         await trio.to_thread.run_sync(rotated, hub, store_url)
 
 
-async def test_the_commands(start_hub, store_url, tmp_path):
+@pytest.mark.one_store("what the commands print; test_a_hub_changes_its_key asks the store")
+async def test_the_commands(start_hub, tmp_path):
     """`hub rotate-audit-key` prints the key to keep, `audit verify` shows the change."""
-    if store_url is not None:
-        pytest.skip("what the commands print; test_a_hub_changes_its_key asks the store")
     async with start_hub() as hub:
         pass
 
