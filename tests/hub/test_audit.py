@@ -208,10 +208,9 @@ def rewritten(store: Store) -> None:
         store.execute("UPDATE audit_events SET hash = ? WHERE seq = ?", value, seq)
 
 
-async def test_a_log_that_was_cut_in_the_middle_of_a_record(start_hub, tmp_path, store_url):
+@pytest.mark.one_store("what a cut SQLite file does")
+async def test_a_log_that_was_cut_in_the_middle_of_a_record(start_hub, tmp_path):
     """A copy whose write-ahead log ends within a record is named by what was signed; a cut database file is refused."""
-    if store_url is not None:
-        pytest.skip("what a cut SQLite file does")
     copy = tmp_path / "copy"
     copy.mkdir(mode=0o700)
     async with start_hub() as hub:
