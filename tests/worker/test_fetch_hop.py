@@ -304,9 +304,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 )  # fmt: skip
 def test_misbehaving_servers(handler: Handler, code: str) -> None:
     """Each is refused for what it is, within the time limit."""
+    # What never ends is given little time; whoever floods is to be refused for that, on a busy machine as well.
+    limit_s = 2.0 if code == "timed_out" else 30.0
     start = time.monotonic()
-    assert refused(handler, limit_s=2).code == code
-    assert time.monotonic() - start < 4
+    assert refused(handler, limit_s=limit_s).code == code
+    assert time.monotonic() - start < limit_s + 10
 
 
 def test_a_longer_body_than_said_is_cut_where_it_was_said() -> None:
