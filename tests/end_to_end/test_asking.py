@@ -59,6 +59,11 @@ def open_question(system: LocalSystem, task_id: str) -> dict[str, Any]:
     return dict(until(there))
 
 
+def next_question(system: LocalSystem, task_id: str) -> dict[str, Any]:
+    """The exec gate's second question about `EXEC_ASKS`, once the first is answered."""
+    return dict(until(lambda: found if (found := open_question(system, task_id))["argv"][-1] == "asked-two" else None))
+
+
 def answer(system: LocalSystem, question: dict[str, Any], verb: str) -> None:
     system.api("POST", f"/api/v1/approvals/{question['id']}/{verb}", json={"note": "looked at"})
 
@@ -100,8 +105,7 @@ def test_the_exec_gate_holds_the_process_while_the_hub_is_away(system: LocalSyst
     system.process("hub").wait()
     system.start_hub()
     answer(system, open_question(system, task_id), "approve")
-    second = until(lambda: found if (found := open_question(system, task_id))["argv"][-1] == "asked-two" else None)
-    answer(system, second, "deny")
+    answer(system, next_question(system, task_id), "deny")
     got = result(system, task_id)["result"]
     assert got["stdout"] == "begun\nasked-first\nasked-one\n"
     assert "Permission denied" in got["stderr"]
@@ -131,3 +135,23 @@ def test_what_is_denied_is_not_asked(system: LocalSystem) -> None:
     """The twin: a rule that denies answers at once."""
     ended = result(system, start(system, "touch a; mkdir d"))
     assert ended["result"]["verdict"] == "deny"
+
+
+def test_a_stop_waits_for_no_answer_that_would_start_something(system: LocalSystem) -> None:
+    """What is held before its start is ended at once; the twin, a program of a running command, is still decided."""
+    held = start(system, TEXT_ASKS)
+    question = open_question(system, held)
+    running = start(system, EXEC_ASKS)
+    first = open_question(system, running)
+    system.process("runner").send_signal(signal.SIGTERM)
+    ended = result(system, held)
+    assert ended["state"] == "cancelled"
+    assert "the runner was stopped while this waited for a person's answer" in ended["error"]
+    until(lambda: system.api("GET", f"/api/v1/approvals/{question['id']}")["state"] == "withdrawn")
+    answer(system, first, "approve")
+    answer(system, next_question(system, running), "deny")
+    assert result(system, running)["result"]["stdout"].startswith("begun\n")
+    assert system.process("runner").wait(PATIENCE_S) == 0
+    log = (system.directory / "runner.log").read_text()
+    assert "drained" in log
+    assert "drain time is over" not in log, "nobody waited for what nobody answered"

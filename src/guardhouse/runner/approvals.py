@@ -113,6 +113,8 @@ class RunningWithQuestions(Protocol):
 
 @dataclass(slots=True)
 class _Open:
+    task_id: str
+    gate: ApprovalGate
     answered: trio.Event = field(default_factory=trio.Event)
     decision: ApprovalDecision | None = None
 
@@ -133,6 +135,10 @@ class Approvals:
             found.decision = decision
             found.answered.set()
 
+    def held_before_start(self) -> frozenset[str]:
+        """Return the tasks that wait for an answer before anything of theirs has run: not those of the exec gate."""
+        return frozenset(opened.task_id for opened in self._open.values() if opened.gate is not ApprovalGate.EXEC)
+
     async def ask(
         self, link: AskingLink, question: ApprovalQuestion, *, task_id: str, requested_by: str
     ) -> ApprovalAnswer:
@@ -141,7 +147,7 @@ class Approvals:
             return ApprovalAnswer(allows=False, why=f"{len(self._open)} questions are open already, the limit")
         approval_id = f"apr_{secrets.token_hex(16)}"
         request = self._request(question, approval_id, task_id=task_id, requested_by=requested_by)
-        opened = self._open[approval_id] = _Open()
+        opened = self._open[approval_id] = _Open(task_id, question.gate)
         log = get_logger()
         reason = "the task was cancelled or ended"
         try:

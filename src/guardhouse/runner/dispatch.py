@@ -67,6 +67,10 @@ _QUEUE_PER_SLOT: Final = 8
 _FILE_SLOTS: Final = 16
 
 T = TypeVar("T")
+_STOPPED_WHILE_HELD: Final = (
+    "the runner was stopped while this waited for a person's answer: what a rule asks about was not done;"
+    " send it again once the runner is back"
+)
 # What a file operation returns whose turn came under another policy than the one it was judged by.
 _REPLACED: Final = object()
 
@@ -79,6 +83,7 @@ class _Task:
     stop: StopSignal = field(default_factory=StopSignal)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_command_running: bool = False
+    why_cancelled: str = "task cancelled before it finished"
     spans: TaskSpans = field(init=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +178,13 @@ class Dispatcher:
         for task in list(self._tasks.values()):
             task.cancel(reason)
 
+    def end_held(self) -> None:
+        """End what waits for people and has not begun: no stop waits for an answer that may never come."""
+        for task_id in self._approvals.held_before_start():
+            task = self._tasks[task_id]
+            task.why_cancelled = _STOPPED_WHILE_HELD
+            task.cancel(StopReason.SHUTDOWN)
+
     async def _carry_part(self, call: FileRead | FileWrite) -> None:
         self.link.answer_file(await self._transfers.answer(call))
 
@@ -236,7 +248,7 @@ class Dispatcher:
             return failed_result(request, error, code=error.code, passage=passage)
         except (Refusal, PeerError) as error:
             return failed_result(request, error, passage=passage)
-        return failed_result(request, Refusal("task cancelled before it finished"), code="cancelled", passage=passage)
+        return failed_result(request, Refusal(task.why_cancelled), code="cancelled", passage=passage)
 
     async def _do_other(self, operation: str, args: Args, passage: Passage) -> Any:
         """Do what is no command."""

@@ -159,6 +159,9 @@ async def drain_on_signal(
 ) -> None:
     """Wait for a signal, then refuse new tasks, let running ones finish and be delivered, and say goodbye.
 
+    A task that waits for people and has not begun is ended at once: a stop would wait its whole time for an answer
+    that may never come. A program that the exec gate holds belongs to a running command and gets that one's time.
+
     Args:
         received: the numbers of SIGTERM and SIGINT as they come.
         end: set before the goodbye, so that nobody dials again.
@@ -200,5 +203,7 @@ async def _until_delivered(dispatcher: Dispatcher, link: Link) -> None:
     What cannot be delivered now is in the journal and is delivered after the next start.
     """
     # Three facts of two owners, looked at while the process ends: not worth an event through both.
-    while dispatcher.active or (link.unsent and link.is_ready):  # noqa: ASYNC110 - as said
+    while dispatcher.active or (link.unsent and link.is_ready):
+        # Each time: a task that was taken just before the signal may ask only now.
+        dispatcher.end_held()
         await trio.sleep(_DRAIN_POLL_S)
