@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from guardhouse.hub.audit.export import read_export
 from guardhouse.hub.audit.verify import verify
 
 DISK_MIB = 12
+# Where the log of a database that somebody reads may take 8 MiB, and not much more.
+READ_DISK_MIB = 30
+READER = """\
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+print(connection.execute("SELECT count(*) FROM tasks").fetchone(), flush=True)
+sys.stdin.read()
+"""
 MOUNTED = 'mount -t tmpfs -o "size=$1m,mode=700" none "$2" && exec "$3" -m tests.support.hub_process "$2"'
 
 
@@ -27,6 +37,7 @@ class SmallDisk:
     def __init__(self, process: subprocess.Popen[bytes], url: str, state: Path) -> None:
         self.process = process
         self.url = url
+        self.state = state
         # The same directory as the hub sees it, through its own mount namespace.
         self.inside = Path(f"/proc/{process.pid}/root{state}")
 
@@ -43,13 +54,31 @@ class SmallDisk:
     def empty(self) -> None:
         (self.inside / "filling").unlink()
 
+    @property
+    def log_bytes(self) -> int:
+        return (self.inside / "hub.db-wal").stat().st_size
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Hold a transaction open that reads, as a backup does, in a process that sees the disk."""
+        program = [sys.executable, "-c", READER, str(self.state / "hub.db")]
+        enter = ["nsenter", f"--target={self.process.pid}", "--user", "--mount", "--preserve-credentials"]
+        with subprocess.Popen([*enter, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+            assert reader.stdout is not None
+            try:
+                assert reader.stdout.readline()
+                yield
+            finally:
+                reader.kill()
+
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
+    size_mib = getattr(request, "param", DISK_MIB)
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     process = subprocess.Popen(
-        ["unshare", "-r", "-m", "sh", "-c", MOUNTED, "sh", str(DISK_MIB), str(state), sys.executable],
+        ["unshare", "-r", "-m", "sh", "-c", MOUNTED, "sh", str(size_mib), str(state), sys.executable],
         stdout=subprocess.PIPE,
         stderr=(tmp_path / "log").open("wb"),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -124,3 +153,36 @@ async def test_a_full_disk_is_said_and_survived(small_disk, tmp_path):
     report = verify(source, parse_public_key(key), is_pinned=False)
     assert (report.problems, report.signed_to) == ([], report.last_seq)
     assert re.search("write_failed.*full", (tmp_path / "log").read_text())
+
+
+@pytest.mark.parametrize("small_disk", [READ_DISK_MIB], indirect=True)
+async def test_a_log_that_a_reader_holds_never_fills_the_disk(small_disk):
+    """Writes are refused while the log could still be taken over, and go on by themselves once the reader has ended."""
+    disk = small_disk
+    headers = {"authorization": f"Bearer {(disk.inside / 'owner.token').read_text().strip()}"}
+    async with httpx2.AsyncClient(base_url=disk.url, headers=headers, timeout=60) as http:
+        await http.post("/api/v1/environments", json={"name": "web-1"})
+        body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "x" * 60_000}, "queue_s": 3_600}
+        accepted = []
+        with disk.read():
+            refused = None
+            while refused is None:
+                reply = await http.post("/api/v1/tasks", json=body)
+                if reply.status_code == 202:
+                    accepted.append(reply.json()["id"])
+                else:
+                    refused = reply.json()["error"]
+            assert refused["code"] == "store_unavailable"
+            assert "hub.db-wal has grown to" in refused["message"]
+            assert "end what reads it" in refused["message"]
+            reason = (await ready(http, 503))["reason"]
+            assert "end what reads it" in reason
+            assert str(disk.state) not in reason, "anybody may ask /readyz"
+            found = os.statvfs(disk.inside)
+            assert found.f_bavail * found.f_frsize > disk.log_bytes, "there is room to take it over"
+            assert (await http.get(f"/api/v1/tasks/{accepted[0]}")).status_code == 200
+        assert (await ready(http, 200))["reason"] is None
+        assert disk.log_bytes < 8 * 1024 * 1024, "it was taken over and cut"
+        assert (await http.post("/api/v1/tasks", json=body)).status_code == 202
+        listed = (await http.get("/api/v1/tasks", params={"limit": 500})).json()["tasks"]
+        assert set(accepted) <= {one["id"] for one in listed}

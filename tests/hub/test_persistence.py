@@ -13,6 +13,8 @@ import trio
 from tests.support.runner_stub import connect_plain, connect_v1
 
 from guardhouse.errors import SetupError
+from guardhouse.hub.backends import SqliteBackend
+from guardhouse.hub.backends.sqlite_log import AT_EASE_BYTES, LOG_MAX_BYTES, LogKeeper
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.sealing import change_sealing_key
 from guardhouse.hub.server import open_hub
@@ -333,3 +335,27 @@ async def test_a_change_of_the_sealing_key_that_was_cut_short(start_hub, store_u
     async with start_hub() as hub:
         assert (await hub.http.get("/api/v1/environments/web-1/token")).json()["token"] == created["token"]
         assert not (hub.state_dir / "sealing.key.next").exists()
+
+
+def test_a_log_that_grew_is_cut_when_its_reader_has_ended(tmp_path):
+    """SQLite keeps the file at its largest for ever; ours is asked to begin anew, and a reader only delays that."""
+    backend = SqliteBackend(tmp_path / "hub.db")
+    writer = backend.connect_writer()
+    with writer.begin():
+        writer.exec_driver_sql("CREATE TABLE made (data BLOB)")
+    with backend.readers.begin() as reader:
+        reader.exec_driver_sql("SELECT count(*) FROM made").fetchall()
+        while backend.log_bytes <= LOG_MAX_BYTES:
+            backend.prepare(writer, durable=False)
+            with writer.begin():
+                writer.exec_driver_sql("INSERT INTO made VALUES (zeroblob(4000000))")
+        # There is room on this disk: it is written on, whoever reads.
+        backend.prepare(writer, durable=False)
+        assert backend.log_bytes > LOG_MAX_BYTES
+    keeper = LogKeeper(tmp_path / "hub.db")
+    driver = writer.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    keeper.tend(driver)
+    assert backend.log_bytes < AT_EASE_BYTES
+    writer.close()
+    backend.close()

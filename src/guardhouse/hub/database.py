@@ -225,6 +225,11 @@ class Database:
         return len(self._pending)
 
     @property
+    def log_bytes(self) -> int:
+        """How long SQLite's write-ahead log is; 0 on PostgreSQL."""
+        return self._backend.log_bytes
+
+    @property
     def news(self) -> int:
         """The newest number that was committed."""
         return self._news

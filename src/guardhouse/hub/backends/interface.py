@@ -29,6 +29,10 @@ class Backend(Protocol):
     def label(self) -> str:
         """What messages call it; never with a password."""
 
+    @property
+    def log_bytes(self) -> int:
+        """How long the log is that the hub itself has to keep short; 0 where the server does."""
+
     def exists(self) -> bool:
         """Return whether a hub has stored something here before.
 
@@ -49,7 +53,11 @@ class Backend(Protocol):
         """Note in the store, in the caller's transaction, that this process writes it from here on."""
 
     def prepare(self, connection: Connection, *, durable: bool) -> None:
-        """Set, outside of a transaction, whether the next commits wait for the disk."""
+        """Set, outside of a transaction, whether the next commits wait for the disk.
+
+        Raises:
+            sqlite3.OperationalError: the disk has no room for them.
+        """
 
     def mark(self, connection: Connection, *, durable: bool) -> str | None:
         """Return, inside of a transaction, what `outcome` knows it by; None where a failed commit stored nothing."""

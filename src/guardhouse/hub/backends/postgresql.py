@@ -120,6 +120,11 @@ class PostgresqlBackend:
         name = self._parameters.get("dbname") or self._parameters.get("user") or "default"
         return f"postgresql://{self._parameters.get('host') or 'local socket'}/{name}"
 
+    @property
+    def log_bytes(self) -> int:
+        """0: the server keeps its log short by itself."""
+        return 0
+
     def exists(self) -> bool:
         """Return whether a hub was started here before: it has made its first API token."""
         try:

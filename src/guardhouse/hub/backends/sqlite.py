@@ -11,6 +11,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.backends.interface import BUSY_TIMEOUT_MS, READERS
+from guardhouse.hub.backends.sqlite_log import AT_EASE_BYTES, LogKeeper
 
 __all__ = ["SqliteBackend"]
 
@@ -24,11 +25,17 @@ class SqliteBackend:
         self.readers = _engine(path, begin="BEGIN", readers=READERS)
         # The level of PRAGMA synchronous that the writer's connection was last given.
         self._level = ""
+        self._log = LogKeeper(path)
 
     @property
     def label(self) -> str:
         """The file's path."""
         return repr(str(self._path))
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log."""
+        return self._log.size_bytes
 
     def exists(self) -> bool:
         """Return whether the file is there."""
@@ -45,8 +52,13 @@ class SqliteBackend:
         """Do nothing: whoever holds the state directory's lock has the store."""
 
     def prepare(self, connection: Connection, *, durable: bool) -> None:
-        """Choose between syncing the log at each commit and at checkpoints (sqlite.org/pragma.html)."""
-        # Outside a transaction only.
+        """Choose between syncing the log at each commit and at checkpoints (sqlite.org/pragma.html); tend the log.
+
+        Raises:
+            sqlite3.OperationalError: the log holds so much that the disk would have no room to take it over.
+        """
+        # Both outside a transaction only.
+        self._log.tend(_driver(connection))
         level = "FULL" if durable else "NORMAL"
         if level != self._level:
             _driver(connection).execute(f"PRAGMA synchronous={level}")
@@ -85,6 +97,7 @@ def _engine(path: Path, *, begin: str, readers: int | None) -> Engine:
         del record
         for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA journal_size_limit={AT_EASE_BYTES}")
         # Deleted output is overwritten with zeros: it may hold what somebody wanted gone.
         connection.execute("PRAGMA secure_delete=FAST")
 
