@@ -9,9 +9,11 @@ from tests.support.runner_stub import connect_v1
 
 from guardhouse.hub import clock
 from guardhouse.hub.clock import Moment
+from guardhouse.hub.clock_steps import HOLD_MS, STEP_MS, ClockStep, decide_held_until
 from guardhouse.hub.people.lockout import FREE_TRIES
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 class Clocks:
@@ -85,3 +87,64 @@ async def test_a_clock_that_is_set_back_keeps_nobody_out(hub, clocks):
     assert (await hub.http.post("/api/v1/sign-in", json=body)).status_code == 429
     clocks.steady_ms = 61_000
     assert (await hub.http.post("/api/v1/sign-in", json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("step", "now_ms", "held_until_ms"),
+    [
+        pytest.param(None, 0, None, id="never set"),
+        pytest.param(ClockStep(100 * DAY_MS, STEP_MS), 100 * DAY_MS, 100 * DAY_MS + HOLD_MS, id="ahead"),
+        pytest.param(ClockStep(100 * DAY_MS, STEP_MS), 100 * DAY_MS + HOLD_MS, None, id="ahead, and left so"),
+        pytest.param(ClockStep(100 * DAY_MS, STEP_MS), 10 * DAY_MS, None, id="ahead, and back again"),
+        pytest.param(ClockStep(10 * DAY_MS, -90 * DAY_MS), 10 * DAY_MS, None, id="back: nothing looks older"),
+    ],
+)
+def test_what_a_jump_holds(step, now_ms, held_until_ms):
+    """Three days long nothing is deleted for its age after a jump ahead, unless it was taken back."""
+    assert decide_held_until(step, now_ms=now_ms) == held_until_ms
+
+
+async def test_a_clock_months_ahead_deletes_nothing(start_hub, clocks, monkeypatch):
+    """Not while the hub runs, not at a start, not at a restore; three days later, or where it was right, it does."""
+    monkeypatch.setattr("guardhouse.hub.upkeep.RETENTION_EVERY_S", 0.05)
+
+    async def steps(hub) -> list[tuple[int, str]]:
+        found = (await hub.http.get("/api/v1/audit", params={"action": "clock.step"})).json()["events"]
+        return [(round(one["detail"]["by_s"] / 86_400), one["detail"]["seen"]) for one in found]
+
+    async def held(hub) -> bool:
+        return "guardhouse_deletions_held 1.0" in (await hub.http.get("/metrics")).text
+
+    async def is_there(hub) -> bool:
+        return (await hub.http.get(f"/api/v1/tasks/{task['id']}")).status_code == 200
+
+    async with start_hub(retention_days=90) as hub:
+        await hub.environment()
+        task = await hub.start(queue_s=600)
+        assert (await hub.http.post(f"/api/v1/tasks/{task['id']}/cancel")).status_code in {200, 202}
+        clocks.wall_ms = 200 * DAY_MS
+        assert await held(hub)
+        await hub.until(lambda: _answer(steps(hub), [(200, "running")]))
+        assert await is_there(hub)
+    # The hub goes on with what it saw, and sees what happened while it was stopped.
+    clocks.steady_ms = HOUR_MS
+    async with start_hub(retention_days=90) as hub:
+        assert (await held(hub), await steps(hub), await is_there(hub)) == (True, [(200, "running")], True)
+        clocks.wall_ms = 0
+        assert not await held(hub)
+        await hub.until(lambda: _answer(steps(hub), [(-200, "running"), (200, "running")]))
+    clocks.wall_ms = 100 * DAY_MS
+    async with start_hub(retention_days=90) as hub:
+        assert (await held(hub), (await steps(hub))[0], await is_there(hub)) == (True, (100, "start"), True)
+        clocks.wall_ms += HOLD_MS
+        clocks.steady_ms += HOLD_MS
+
+        async def is_deleted() -> bool:
+            return not await is_there(hub)
+
+        await hub.until(is_deleted)
+        assert not await held(hub)
+
+
+async def _answer(asked, wanted) -> bool:
+    return await asked == wanted

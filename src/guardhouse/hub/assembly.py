@@ -12,6 +12,7 @@ from guardhouse.hub.approvals.notify import Notifier
 from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.authorize import Credentials
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
@@ -45,7 +46,14 @@ __all__ = ["assemble", "connect"]
 
 
 async def assemble(
-    config: HubConfig, database: Database, sealer: Sealer, keeper: AuditKeeper, notifier: Notifier, *, public_url: str
+    config: HubConfig,
+    database: Database,
+    sealer: Sealer,
+    keeper: AuditKeeper,
+    clock: ClockWatch,
+    notifier: Notifier,
+    *,
+    public_url: str,
 ) -> Services:
     """Return the parts, with what the store has of them."""
     links = Links(database)
@@ -94,6 +102,7 @@ async def assemble(
         traces=Traces(_exporter(config.otlp_endpoint, board.instance_id)),
         sessions=SessionDesk(database, links, board, started_ms=started_ms),
         audit=keeper,
+        clock=clock,
         passwords=Passwords(),
         lockout=Lockout(),
         challenges=Challenges(),

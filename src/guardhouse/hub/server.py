@@ -23,6 +23,7 @@ from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.audit.rotate import open_audit_signer
 from guardhouse.hub.audit.syslog import SyslogForwarder, parse_syslog
 from guardhouse.hub.bootstrap import ensure_owner_token, make_owner_link, open_database
+from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
@@ -96,10 +97,11 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
                 if await ensure_owner_token(database, state):
                     _log.info("owner_token_written", path=str(state.owner_token_file))
                 sealer = await open_sealer(state, database)
-                await keeper.start(version=__version__)
+                clock = ClockWatch(database)
+                await keeper.start(clock, version=__version__)
                 public_url = (config.public_url or listener.url).rstrip("/")
                 owner_link = await make_owner_link(database, public_url, state)
-                async with _serving(config, database, sealer, keeper, listener) as hub:
+                async with _serving(config, database, sealer, keeper, clock, listener) as hub:
                     yield replace(hub, owner_link=owner_link)
             finally:
                 database.close()
@@ -109,11 +111,11 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
 
 @asynccontextmanager
 async def _serving(
-    config: HubConfig, database: Database, sealer: Sealer, keeper: AuditKeeper, listener: Listener
+    config: HubConfig, database: Database, sealer: Sealer, keeper: AuditKeeper, clock: ClockWatch, listener: Listener
 ) -> AsyncIterator[RunningHub]:
     public_url = (config.public_url or listener.url).rstrip("/")
     notifier = Notifier(database, webhook=config.webhook, mail=config.mail, public_url=public_url)
-    services = await assemble(config, database, sealer, keeper, notifier, public_url=public_url)
+    services = await assemble(config, database, sealer, keeper, clock, notifier, public_url=public_url)
     links = services.links
     stop = trio.Event()
     broken: list[InvariantError] = []
@@ -146,7 +148,8 @@ async def _serving(
         background.start_soon(store_uses, database, services.credentials)
         if config.audit_syslog is not None:
             background.start_soon(SyslogForwarder(database, parse_syslog(config.audit_syslog)).run)
-        background.start_soon(delete_old_tasks, database, config.retention_days)
+        background.start_soon(clock.run)
+        background.start_soon(delete_old_tasks, database, config.retention_days, clock)
         if config.tls_certificate is not None:
             background.start_soon(watch_certificate, config.tls_certificate)
         async with trio.open_nursery() as serving, mcp_endpoint(services) as (endpoint, attach):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.audit.keeper import AuditKeeper
 from guardhouse.hub.authorize import Credentials
+from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.credentials import Sealer
 from guardhouse.hub.database import Database
@@ -48,6 +49,7 @@ class Services:
     admission: Admission
     board: TaskBoard
     audit: AuditKeeper
+    clock: ClockWatch
     started_ms: int
     public_url: str
     openapi: dict[str, object]

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.authorize import Credentials
-from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock import iso_time, now_ms
+from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.store import approvals, fanouts, people, schedules, sessions, tasks, tokens
 from guardhouse.hub.transport import certificate_notice, read_validity
@@ -68,9 +69,17 @@ async def store_uses(database: Database, credentials: Credentials) -> None:
         database.write_soon(store)
 
 
-async def delete_old_tasks(database: Database, retention_days: int) -> None:
-    """Delete finished tasks and answered questions older than the retention, for ever; one of 0 deletes none."""
+async def delete_old_tasks(database: Database, retention_days: int, clock: ClockWatch) -> None:
+    """Delete finished tasks and answered questions older than the retention, for ever; one of 0 deletes none.
+
+    Nothing while ``clock`` holds deletions.
+    """
     while retention_days > 0:
+        held_until_ms = clock.held_until_ms()
+        if held_until_ms is not None:
+            _log.warning("retention_held", until=iso_time(held_until_ms), because="the clock jumped ahead")
+            await trio.sleep(RETENTION_EVERY_S)
+            continue
         before_ms = now_ms() - retention_days * 86_400_000
         try:
             deleted = await database.write(

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, select
 from guardhouse.errors import SetupError
 from guardhouse.hub.audit.chain import AuditSigner, Checkpoint
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock_steps import ClockWatch, newest_record_ms
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.schema import audit_events
 from guardhouse.hub.state_dir import write_secret_file
@@ -76,8 +77,8 @@ class AuditKeeper:
                 " backup), or move audit.head away to start anew with nothing"
             )
 
-    async def start(self, *, version: str) -> None:
-        """Compare the store with what was signed last, and record that the hub has started.
+    async def start(self, clock: ClockWatch, *, version: str) -> None:
+        """Compare store and clock with what was signed and recorded last, and record that the hub has started.
 
         Raises:
             SetupError: the store was signed by another key, or the file that holds the last checkpoint is broken.
@@ -92,12 +93,15 @@ class AuditKeeper:
                     f"{_OLDER_STORE if one is head else ''}"
                 )
         newest = max((one for one in (head, stored) if one is not None), key=lambda one: one.seq, default=None)
-        await self._database.write(partial(self._record_start, newest=newest, version=version))
+        await self._database.write(partial(self._record_start, clock=clock, newest=newest, version=version))
         await self.checkpoint()
 
-    def _record_start(self, connection: Connection, *, newest: Checkpoint | None, version: str) -> None:
+    def _record_start(
+        self, connection: Connection, *, clock: ClockWatch, newest: Checkpoint | None, version: str
+    ) -> None:
         at_ms = now_ms()
         last, _ = audit.read_audit_head(connection)
+        recorded_ms = newest_record_ms(connection)
         if newest is not None:
             found = connection.execute(
                 select(audit_events.c.hash).where(audit_events.c.seq == newest.seq)
@@ -128,6 +132,7 @@ class AuditKeeper:
             version=version,
             audit_public_key=base64.b64encode(self.signer.public_key).decode(),
         )
+        clock.begin(connection, recorded_ms=recorded_ms)
 
     async def run(self) -> None:
         """Sign from time to time, for ever."""

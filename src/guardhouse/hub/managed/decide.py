@@ -30,6 +30,7 @@ class Use:
         is_running: its runner runs.
         tasks: that run or wait there.
         idle_s: since its last task was asked for or ended.
+        is_clock_sure: False soon after the wall clock jumped ahead, when ``idle_s`` may be wrong by months.
         has_files: False once they were deleted.
         size_bytes, files: of its workspace, as last measured.
     """
@@ -37,6 +38,7 @@ class Use:
     is_running: bool
     tasks: int
     idle_s: float
+    is_clock_sure: bool = True
     has_files: bool
     size_bytes: int
     files: int
@@ -51,7 +53,7 @@ def decide_step(use: Use, settings: ManagedSettings) -> Step:
         return Step.STOP_TASKS
     if use.is_running:
         return Step.FREEZE if not use.tasks and use.idle_s >= settings.idle_s else Step.KEEP
-    if use.has_files and not use.tasks and use.idle_s >= settings.reclaim_s:
+    if use.has_files and not use.tasks and use.is_clock_sure and use.idle_s >= settings.reclaim_s:
         return Step.RECLAIM
     return Step.KEEP
 

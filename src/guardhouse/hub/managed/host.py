@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.authorize import Credentials, Principal
 from guardhouse.hub.clock import now_ms
+from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.links import Links
@@ -46,12 +47,14 @@ class ManagedHost:
         board: TaskBoard,
         credentials: Credentials,
         sealer: Sealer,
+        clock: ClockWatch,
     ) -> None:
         self.records = SandboxRecords(database)
         self.runners = SandboxRunners(settings, links)
         self.domains: tuple[Domain, ...] = ()
         self.database = database
         self.board = board
+        self.clock = clock
         self._links = links
         self._credentials = credentials
         self._sealer = sealer

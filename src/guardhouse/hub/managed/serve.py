@@ -41,6 +41,7 @@ async def serve_managed(
         board=services.board,
         credentials=services.credentials,
         sealer=services.sealer,
+        clock=services.clock,
     )
     listener = bind_listener("127.0.0.1", 0, context=None)
     stop = trio.Event()

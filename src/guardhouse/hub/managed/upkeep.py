@@ -92,6 +92,7 @@ class SandboxUpkeep:
             is_running=child is not None,
             tasks=tasks,
             idle_s=(at_ms - record.active_ms) / 1000,
+            is_clock_sure=self._host.clock.held_until_ms() is None,
             has_files=record.state != "reclaimed",
             size_bytes=record.size_bytes,
             files=record.files,

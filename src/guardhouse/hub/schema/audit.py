@@ -53,7 +53,8 @@ audit_checkpoints = Table(
     Column("signature", LargeBinary(64), nullable=False),
 )
 
-# Up to which record each forwarder (syslog) has sent; of "readiness", when a failing store was tried last (Unix ms).
+# Up to which record each forwarder (syslog) has sent; of "readiness", when a failing store was tried last (Unix ms);
+# of "clock.step", the newest record of a jump of the clock.
 audit_positions = Table(
     "audit_positions",
     METADATA,
