@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from tests.hub.conftest import authority, hub, sqlite_template, start_hub, store_url
+from tests.hub.conftest import authority, hub, sqlite_template, start_hub, store_url, tools_made_once
 
-__all__ = ["authority", "hub", "sqlite_template", "start_hub", "store_url"]
+__all__ = ["authority", "hub", "sqlite_template", "start_hub", "store_url", "tools_made_once"]
 
 COMMAND = [sys.executable, "-c", "from guardhouse.cli.main import main; main()"]
 

@@ -5,6 +5,7 @@ GUARDHOUSE_TEST_STORE=postgresql all run on that, and none on SQLite. Both begin
 once by the migrations: whoever tests those starts a hub without `start_hub`.
 """
 
+import inspect
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import argon2
@@ -21,6 +23,7 @@ import httpx2
 import pytest
 import trio
 import trustme
+from mcp.server.mcpserver.tools import Tool
 from tests.hub.support import NO_TLS, Store
 from tests.support.postgresql import Cluster, find_programs, running_cluster
 
@@ -160,8 +163,27 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
+@pytest.fixture(scope="session")
+def tools_made_once() -> Iterator[None]:
+    """The MCP tools' schemas, which are the same for every hub and half of the time that one takes to start."""
+    made: dict[CodeType, Tool] = {}
+    make = Tool.from_function
+
+    def from_function(function: Callable[..., Any], **settings: Any) -> Tool:
+        code = inspect.unwrap(function).__code__
+        if code not in made:
+            made[code] = make(function, **settings)
+        return made[code].model_copy(update={"fn": function})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tool, "from_function", from_function)
+        yield
+
+
 @pytest.fixture
-def start_hub(tmp_path: Path, authority: trustme.CA, store_url: str | None, sqlite_template: Path) -> Any:
+def start_hub(
+    tmp_path: Path, authority: trustme.CA, store_url: str | None, sqlite_template: Path, tools_made_once: None
+) -> Any:
     """Return a function that starts a hub on the same state directory, as often as a test likes."""
 
     @asynccontextmanager

@@ -3,7 +3,7 @@
 Runs in the hub, at start.
 """
 
-from functools import partial
+from functools import cache, partial
 
 from guardhouse.hub.api.openapi import openapi_document
 from guardhouse.hub.api.routes import ROUTES
@@ -114,7 +114,7 @@ async def assemble(
         device_sign_ins=DeviceSignIns(),
         started_ms=started_ms,
         public_url=public_url,
-        openapi=openapi_document(ROUTES, server_url=public_url),
+        openapi=cache(partial(openapi_document, ROUTES, server_url=public_url)),
     )
 
 

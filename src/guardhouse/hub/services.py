@@ -1,5 +1,6 @@
 """Everything that a request or a runner's connection needs, in one value. Runs in the hub."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from guardhouse.hub.approvals.desk import ApprovalDesk
@@ -39,7 +40,10 @@ __all__ = ["Services"]
 
 @dataclass
 class Services:
-    """The parts of a running hub. ``public_url`` has no slash at its end; ``is_stopping`` is set once."""
+    """The parts of a running hub. ``public_url`` has no slash at its end; ``is_stopping`` is set once.
+
+    ``openapi`` makes the document when it is first asked for, which takes a tenth of a second, and keeps it.
+    """
 
     config: HubConfig
     database: Database
@@ -52,7 +56,7 @@ class Services:
     clock: ClockWatch
     started_ms: int
     public_url: str
-    openapi: dict[str, object]
+    openapi: Callable[[], dict[str, object]]
     passwords: Passwords
     lockout: Lockout
     desk: ApprovalDesk

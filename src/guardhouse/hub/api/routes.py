@@ -5,6 +5,8 @@
 
 from typing import Final
 
+import trio
+
 from guardhouse.hub.api import events, meta, schemas_meta
 from guardhouse.hub.api.door import Call, Reply, Route
 from guardhouse.hub.api.metrics import METRICS_ROUTES
@@ -32,7 +34,7 @@ OPENAPI_PATH: Final = "/api/v1/openapi.json"
 
 async def show_openapi(call: Call) -> Reply:
     """Answer the OpenAPI document of this table."""
-    return meta.document_reply(call.services.openapi)
+    return meta.document_reply(await trio.to_thread.run_sync(call.services.openapi))
 
 
 ROUTES: Final[tuple[Route, ...]] = (
