@@ -54,7 +54,7 @@ class Runner:
     def __init__(self, fleet: "Clients", token: str) -> None:
         self.fleet = fleet
         self.token = token
-        self.schedule = ReconnectSchedule(random.random)
+        self.schedule = ReconnectSchedule(random.random, now_s=time.monotonic())
         self.results: deque[tuple[float, bytes]] = deque()
         self.wire: Wire | None = None
 
@@ -82,8 +82,9 @@ class Runner:
                 self.fleet.failures += 1
             finally:
                 wire.drop()
-            self.schedule.connection_ended(welcomed=wire.welcomed, lasted_s=loop.time() - began_s)
-            await asyncio.sleep(self.schedule.next_delay_s(retry_after_s=wire.retry_after_s))
+            now_s = loop.time()
+            self.schedule.connection_ended(now_s, welcomed=wire.welcomed, lasted_s=now_s - began_s)
+            await asyncio.sleep(self.schedule.next_delay_s(now_s, retry_after_s=wire.retry_after_s))
 
     def begin(self, task: dict[str, Any]) -> None:
         task_id, started = task["task_id"], self.fleet.started

@@ -22,7 +22,7 @@ DEGRADED_TASKS_WAITING: Final = 8
 # Approvals expire by the minute, join signatures and provider tokens allow a minute: half of that is worth a word.
 DEGRADED_CLOCK_SKEW_MS: Final = 30_000
 
-# Reconnect: full jitter between 0 and a cap that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
+# Reconnect: full jitter between 0 and a cap that grows with the time away (runner/reconnect.py).
 RECONNECT_FIRST_S: Final = 1.0
 RECONNECT_MAX_S: Final = 300.0
 

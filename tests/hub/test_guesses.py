@@ -4,7 +4,8 @@ import httpx2
 import pytest
 import trio_websocket
 
-from guardhouse.hub.guesses import GUESSES_PER_HOUR, SOURCES_MAX, GuessLimit, source_of
+from guardhouse.hub.guesses import GUESSES_PER_HOUR, SOURCES_MAX, GuessLimit
+from guardhouse.hub.source import source_of
 
 HOUR_MS = 3_600_000
 RIGHT, WRONG = b"right", b"wrong"

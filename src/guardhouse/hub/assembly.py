@@ -4,6 +4,7 @@ Runs in the hub, at start.
 """
 
 from functools import cache, partial
+from typing import Any
 
 from guardhouse.hub.api.openapi import openapi_document
 from guardhouse.hub.api.routes import ROUTES
@@ -41,6 +42,7 @@ from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
 from guardhouse.hub.traces import SpanExporter, Traces
+from guardhouse.hub.transport import AcceptQueue
 
 __all__ = ["assemble", "connect"]
 
@@ -53,6 +55,7 @@ async def assemble(
     clock: ClockWatch,
     notifier: Notifier,
     *,
+    accept_queue: AcceptQueue[Any],
     public_url: str,
 ) -> Services:
     """Return the parts, with what the store has of them."""
@@ -113,6 +116,7 @@ async def assemble(
         provider_sessions=ProviderSessions(),
         device_sign_ins=DeviceSignIns(),
         started_ms=started_ms,
+        accept_queue=accept_queue,
         public_url=public_url,
         openapi=cache(partial(openapi_document, ROUTES, server_url=public_url)),
     )

@@ -5,12 +5,11 @@ keep working while somebody guesses there. Pure: told the time. Runs in the hub.
 """
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 import structlog
 
-__all__ = ["GUESSES_PER_HOUR", "GuessLimit", "source_of"]
+__all__ = ["GUESSES_PER_HOUR", "GuessLimit"]
 
 _log = structlog.get_logger("guardhouse.hub.guesses")
 
@@ -21,19 +20,6 @@ _REFILL_PER_MS: Final = _BUCKET / 3_600_000
 # Beyond these many the ones not seen for longest are forgotten: whoever has more addresses has more guesses anyway.
 SOURCES_MAX: Final = 10_000
 KNOWN_MAX: Final = 10_000
-
-
-def source_of(address: str | None) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 that an IPv6 host chooses its addresses from."""
-    try:
-        parsed = ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return address or ""
-    if not isinstance(parsed, IPv6Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
 class GuessLimit:

@@ -57,6 +57,13 @@ class Metrics:
             ["limit"],
             registry=registry,
         )
+        self._dropped = Counter(
+            "guardhouse_connections_dropped",
+            "Connections that were closed unread, by why: they waited too long, or too many did.",
+            ["reason"],
+            registry=registry,
+        )
+        self._dropped_before = {"expired": 0, "pushed_out": 0}
         self._loop_delay = Histogram(
             "guardhouse_event_loop_delay_seconds",
             "How late the event loop came to what was due.",
@@ -78,6 +85,7 @@ class Metrics:
                 ("schedules_waiting", "Tasks that start later."),
                 ("store_writes_in_line", "Writes that wait for the store."),
                 ("store_log_bytes", "SQLite's write-ahead log, which grows while a backup reads; 0 on PostgreSQL."),
+                ("connections_waiting", "Connections that wait until the hub begins to read them."),
                 ("event_streams", "Open streams of server-sent events."),
                 ("file_transfers", "Files that are on their way."),
                 ("mcp_calls", "Calls under way at /mcp."),
@@ -128,6 +136,10 @@ class Metrics:
         # Connected and taking tasks; the list of environments knows more (silent, degraded).
         for status, count in (("online", online), ("offline", max(0, seen - online)), ("pending", known - seen)):
             self._environments.labels(status).set(count)
+        queue = services.accept_queue
+        for reason, count in (("expired", queue.expired), ("pushed_out", queue.pushed_out)):
+            self._dropped.labels(reason).inc(count - self._dropped_before[reason])
+            self._dropped_before[reason] = count
         values = {
             "approvals_pending": pending,
             "audit_records": newest,
@@ -138,6 +150,7 @@ class Metrics:
             "schedules_waiting": len(services.schedules),
             "store_writes_in_line": services.database.writes_in_line,
             "store_log_bytes": services.database.log_bytes,
+            "connections_waiting": len(queue),
             "event_streams": services.event_streams,
             "file_transfers": services.links.transfers,
             **services.mcp_admission.figures(),

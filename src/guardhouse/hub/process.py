@@ -3,7 +3,6 @@
 What it serves is `guardhouse.hub.server`'s. Runs in the hub.
 """
 
-import gc
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import trio
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.config import HubConfig
+from guardhouse.hub.garbage import collect_less_often, pace_full_collections
 from guardhouse.hub.logs import configure_logs
 from guardhouse.hub.server import RunningHub, open_hub
 
@@ -37,12 +37,7 @@ def run(config: HubConfig, *, announce: Callable[[str, str | None], None]) -> in
     configure_logs(level=config.log_level, log_format=config.log_format)
     # A store thread that has its answer waits for the interpreter's lock: by default up to 5 ms under load.
     sys.setswitchinterval(0.0005)
-    # What was loaded by now is never garbage; looking through it again and again takes tens of milliseconds each time.
-    gc.collect()
-    gc.freeze()
-    # Thousands of runners that come at once leave millions of objects that stay. By Python's own thresholds (700, 10,
-    # 10) they are looked through some twenty times while they come, in the end for 2 s (bench/README.md, "connected").
-    gc.set_threshold(10_000, 10, 20)
+    collect_less_often()
     try:
         return trio.run(_run, config, announce)
     except BaseExceptionGroup as group:
@@ -62,6 +57,7 @@ async def _run(config: HubConfig, announce: Callable[[str, str | None], None]) -
                 announce(hub.url, hub.owner_link)
                 notify_service_manager("READY=1")
                 nursery.start_soon(_heed_signals, signals, hub)
+                nursery.start_soon(pace_full_collections, hub.listener.queue.__len__)
                 await hub.stop.wait()
                 notify_service_manager("STOPPING=1")
             nursery.cancel_scope.cancel()

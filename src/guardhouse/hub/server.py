@@ -115,7 +115,9 @@ async def _serving(
 ) -> AsyncIterator[RunningHub]:
     public_url = (config.public_url or listener.url).rstrip("/")
     notifier = Notifier(database, webhook=config.webhook, mail=config.mail, public_url=public_url)
-    services = await assemble(config, database, sealer, keeper, clock, notifier, public_url=public_url)
+    services = await assemble(
+        config, database, sealer, keeper, clock, notifier, accept_queue=listener.queue, public_url=public_url
+    )
     links = services.links
     stop = trio.Event()
     broken: list[InvariantError] = []

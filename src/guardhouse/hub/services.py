@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.audit.keeper import AuditKeeper
@@ -34,6 +35,7 @@ from guardhouse.hub.tasks.board import TaskBoard
 from guardhouse.hub.tasks.fanouts import Fanouts
 from guardhouse.hub.tasks.schedules import Schedules
 from guardhouse.hub.traces import Traces
+from guardhouse.hub.transport import AcceptQueue
 
 __all__ = ["Services"]
 
@@ -78,6 +80,7 @@ class Services:
     readiness: Readiness
     traces: Traces
     sessions: SessionDesk
+    accept_queue: AcceptQueue[Any]
     is_stopping: bool = False
     event_streams: int = 0
 

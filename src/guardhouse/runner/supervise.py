@@ -106,7 +106,7 @@ async def connect_for_ever(
     """
     # A key proves itself under guardhouse.v1 only, and is never put anywhere else.
     attempts = Attempts(Protocol.V1 if is_key(token) else config.protocol)
-    schedule = ReconnectSchedule(random.random)
+    schedule = ReconnectSchedule(random.random, now_s=trio.current_time())
     log = get_logger()
 
     async def converse(connection: Connection) -> None:
@@ -137,13 +137,14 @@ async def connect_for_ever(
         except PeerError as error:
             at_once = attempts.ended(welcomed=link.was_welcomed)
             log.warning("connection lost", error=str(error), code=error.code)
-        schedule.connection_ended(welcomed=link.was_welcomed, lasted_s=trio.current_time() - started_s)
+        now_s = trio.current_time()
+        schedule.connection_ended(now_s, welcomed=link.was_welcomed, lasted_s=now_s - started_s)
         if end.is_set():
             return
         if at_once:
             log.info("trying the plain protocol")
             continue
-        delay_s = max(schedule.next_delay_s(retry_after_s=retry_after_s), link.reconnect_after_s or 0.0)
+        delay_s = max(schedule.next_delay_s(now_s, retry_after_s=retry_after_s), link.reconnect_after_s or 0.0)
         log.info("reconnecting", in_s=round(delay_s, 1))
         await trio.sleep(delay_s)
 

@@ -16,7 +16,6 @@ from guardhouse.hub.api.sign_in import person_by_password
 from guardhouse.hub.authorize import AuthenticationFailed, Principal, Scope, check_grant
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, mint_id, mint_token, token_digest, token_hint
-from guardhouse.hub.guesses import source_of
 from guardhouse.hub.people.devices import (
     DEVICE_SIGN_IN_VALID_MS,
     POLL_INTERVAL_S,
@@ -25,6 +24,7 @@ from guardhouse.hub.people.devices import (
     TooManyDevices,
     normal_user_code,
 )
+from guardhouse.hub.source import source_of
 from guardhouse.hub.store import audit, people, tokens
 from guardhouse.hub.store.people import PersonRecord
 from guardhouse.hub.store.tokens import ApiTokenRecord

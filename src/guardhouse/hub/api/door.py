@@ -30,9 +30,9 @@ from guardhouse.hub.clock import now_ms, steady_ms
 from guardhouse.hub.concerns import Concern
 from guardhouse.hub.database import StoreUnavailable
 from guardhouse.hub.forwarded import client_address
-from guardhouse.hub.guesses import source_of
 from guardhouse.hub.oidc.access import access_principal
 from guardhouse.hub.oidc.tokens import looks_like_jwt
+from guardhouse.hub.source import source_of
 from guardhouse.hub.store import people
 from guardhouse.hub.store.approvals import ApprovalRecord
 from guardhouse.hub.store.environments import EnvironmentRecord

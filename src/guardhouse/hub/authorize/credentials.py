@@ -16,7 +16,8 @@ from guardhouse.hub.credentials import (
     mint_token,
     token_digest,
 )
-from guardhouse.hub.guesses import GuessLimit, source_of
+from guardhouse.hub.guesses import GuessLimit
+from guardhouse.hub.source import source_of
 from guardhouse.hub.store.joins import RunnerKeyRecord
 from guardhouse.hub.store.people import PersonRecord, SignInRecord
 from guardhouse.hub.store.tokens import ApiTokenRecord, RunnerTokenRecord

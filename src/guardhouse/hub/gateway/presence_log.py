@@ -16,7 +16,7 @@ import trio
 
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.database import Database, StoreUnavailable
-from guardhouse.hub.guesses import source_of
+from guardhouse.hub.source import source_of
 from guardhouse.hub.store.audit import record_audit_event
 
 __all__ = ["BURST", "OMITTED_AFTER_S", "STRANGERS_BURST", "PresenceLog"]

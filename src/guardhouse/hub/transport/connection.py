@@ -6,7 +6,6 @@ served. Runs in the hub, one trio task a connection.
 """
 
 import math
-import socket
 import ssl
 from typing import Final, cast
 
@@ -33,12 +32,6 @@ _log = structlog.get_logger("guardhouse.hub.transport")
 # A client that does not take a byte for this long is gone; SEED_FEATURES S84 has the same figure.
 WRITE_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
-
-# TCP states of include/net/tcp_states.h: reset, and ended by the peer.
-_TCP_CLOSE: Final = 7
-_TCP_CLOSE_WAIT: Final = 8
-# An upgrade with a token is some hundreds of bytes; only a request whose peer is gone already is looked at like this.
-_PEEK_BYTES: Final = 2_048
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError, ssl.SSLError)
 _PEER_FAULTS = (*_GONE, h11.ProtocolError, wsproto.utilities.ProtocolError)
@@ -145,8 +138,6 @@ class HubConnection(TCPServer):
 
     async def _serve(self) -> None:
         is_tls = isinstance(self.stream, trio.SSLStream)
-        if await _hung_up(self.stream.transport_stream.socket if is_tls else self.stream.socket, is_tls=is_tls):
-            return
         if is_tls:
             with trio.move_on_after(self.config.ssl_handshake_timeout) as handshake:
                 await self.stream.do_handshake()
@@ -247,22 +238,3 @@ class HubConnection(TCPServer):
     async def _initiate_server_close(self) -> None:
         await self.protocol.handle(Closed())
         await self._close()
-
-
-async def _hung_up(sock: trio.socket.SocketType, *, is_tls: bool) -> bool:
-    """Return whether whoever connected has given up while the connection waited to be accepted.
-
-    When thousands dial at once, work for those that are gone would make those behind them give up too. A client may end
-    its own side after a plain request and still read the answer (RFC 9112 section 9.6), but no handshake and no
-    WebSocket goes on from there.
-    """
-    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    if state != _TCP_CLOSE_WAIT:
-        return state == _TCP_CLOSE
-    if is_tls:
-        return True
-    try:
-        head = await sock.recv(_PEEK_BYTES, socket.MSG_PEEK)
-    except OSError:
-        return True
-    return b"\r\nsec-websocket-key:" in head.lower()

@@ -7,8 +7,9 @@ import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from socket import socket as Socket  # noqa: N812 - the class, where a field is named as the module
 from typing import Any, Final, cast
 
 import structlog
@@ -20,6 +21,8 @@ from hypercorn.typing import ASGIFramework, ConnectionState, ResponseSummary, WW
 
 from guardhouse import limits
 from guardhouse.errors import SetupError
+from guardhouse.hub.transport.accept import accept_for_ever
+from guardhouse.hub.transport.accept_queue import AcceptQueue
 from guardhouse.hub.transport.connection import HubConnection
 from guardhouse.hub.transport.unread import FinishesRequests
 
@@ -33,9 +36,8 @@ HANDSHAKE_TIMEOUT_S: Final = 8.0
 # Well below the 60 s after which either side gives an idle WebSocket up (WIRE_PROTOCOL "Transport").
 PING_INTERVAL_S: Final = 20.0
 GRACEFUL_TIMEOUT_S: Final = 5.0
-# Connections that the kernel holds until they are accepted. When thousands of runners dial within seconds, SYNs beyond
-# it are dropped and repeated after 1, 3 and 7 s, which costs the hub nothing. With 4,096 a busy hub of 100 upgrades a
-# second worked for minutes on nothing but connections whose runner had given up after its 10 s (bench/README.md).
+# Connections that the kernel holds until the next turn of the event loop; who waits for longer does so in the queue.
+# SYNs beyond it are dropped, and repeated after 1, 3 and 7 s.
 _BACKLOG: Final = 1024
 
 
@@ -45,6 +47,7 @@ class Listener:
 
     socket: socket.socket
     context: ssl.SSLContext | None
+    queue: AcceptQueue[Socket] = field(default_factory=AcceptQueue)
 
     @property
     def url(self) -> str:
@@ -139,22 +142,19 @@ async def serve_listener(
     # Hypercorn's and Starlette's types for one and the same ASGI differ in form only.
     finishing = cast(Any, FinishesRequests(cast(Any, app)))
     handler = partial(HubConnection, ASGIWrapper(finishing), config, context, ConnectionState({}))
-    accepting: trio.abc.Listener[trio.SocketStream] = trio.SocketListener(
-        trio.socket.from_stdlib_socket(listener.socket)
-    )
-    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [
-        trio.SSLListener(accepting, listener.context, https_compatible=True) if listener.context else accepting
-    ]
+    tls = listener.context
 
-    async def handle(stream: trio.abc.Stream) -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        served = stream if tls is None else trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         # Hypercorn's annotation names only TLS streams; it serves plain ones the same.
-        await handler(cast(Any, stream)).run()
+        await handler(cast(Any, served)).run()
 
+    accept = partial(accept_for_ever, listener.socket, listener.queue, handle, is_tls=tls is not None)
     async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting_nursery:
-            accepting_nursery.start_soon(partial(trio.serve_listeners, handle, listeners, handler_nursery=connections))
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(partial(accept, connections=connections))
             task_status.started(listener.url)
             await stop()
-            accepting_nursery.cancel_scope.cancel()
+            accepting.cancel_scope.cancel()
         await context.terminated.set()
         connections.cancel_scope.deadline = trio.current_time() + GRACEFUL_TIMEOUT_S
