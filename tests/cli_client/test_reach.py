@@ -22,6 +22,8 @@ async def test_what_exists_is_changed(hub, cli):
     assert (found["title"], found["scope"]["kind"], found["environment"]["tags"]) == ("y", "account", ["gpu"])
     chosen = json.loads((await cli.run("session", "choices", "--tag", "gpu", "--json")).stdout)
     assert (chosen["auto"], chosen["managed_available"]) == (None, False)
+    refused = await cli.run("managed", "allow", "https://example.org/")
+    assert (refused.returncode, b"is no domain: give names such as" in refused.stderr) == (2, True)
     heard = await cli.run("events", "--after", str(after), "--until", "session.update", "--json")
     names = [json.loads(line)["event"] for line in heard.stdout.decode().splitlines()]
     assert names == ["environment.update", "environment.update", "session.create", "session.update"]

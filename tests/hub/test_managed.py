@@ -243,6 +243,7 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
             await hub.until(gone_on)
             stays = frozen > 0 and host.runners.freezer is not None
             assert (host.runners.find(environment) is not None) is stays
+            assert ("is stopped in memory" in (await show())["state_reason"]) is stays
             assert (await http.get("/api/v1/managed-sandbox")).json()["frozen"] == stays
             if stays:
                 assert child._group.is_frozen()

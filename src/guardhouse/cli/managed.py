@@ -1,6 +1,7 @@
 """`guardhouse managed`: the managed sandboxes of the hub. Wiring only."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import click
 
@@ -10,6 +11,7 @@ from guardhouse.cli.tables import print_facts
 __all__ = ["managed"]
 
 _PATH = "/api/v1/managed-sandbox"
+_DOMAIN: Final = re.compile(r"(\*\.)?([A-Za-z0-9-]{1,63}\.)+[A-Za-z][A-Za-z0-9-]{0,62}", re.ASCII)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -44,6 +46,11 @@ def allow(client: HubClient, *, domains: tuple[str, ...], none: bool, as_json: b
 
 def _parse(text: str) -> dict[str, Any]:
     name, colon, ports = text.partition(":")
+    if _DOMAIN.fullmatch(name) is None:
+        raise click.UsageError(
+            f"{text!r} is no domain: give names such as packages.example.org, or '*.example.org' for all below it, with"
+            " ports behind a colon; no address and no URL"
+        )
     if not colon:
         return {"domain": name.lower()}
     try:

@@ -54,7 +54,7 @@ def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callab
     )
     starlette.router.redirect_slashes = False
     is_https = services.public_url.startswith("https:")
-    return _Outermost(starlette, is_https=is_https, on_broken_promise=on_broken_promise)
+    return _Outermost(starlette, services, is_https=is_https, on_broken_promise=on_broken_promise)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -82,10 +82,18 @@ async def _unexpected_error(request: Request, error: Exception) -> Response:
 
 
 class _Outermost:
-    """Adds the security headers and notices broken promises."""
+    """Adds the security headers, ends connections when the hub stops, and notices broken promises."""
 
-    def __init__(self, app: ASGIApp, *, is_https: bool, on_broken_promise: Callable[[InvariantError], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        services: Services,
+        *,
+        is_https: bool,
+        on_broken_promise: Callable[[InvariantError], None],
+    ) -> None:
         self._app = app
+        self._services = services
         self._headers = [*_HEADERS, _STRICT_TRANSPORT] if is_https else list(_HEADERS)
         self._on_broken_promise = on_broken_promise
 
@@ -96,6 +104,9 @@ class _Outermost:
                 # The one page with a script says itself what may run in it.
                 own = {name for name, _ in given if name == b"content-security-policy"}
                 added = [(name, value) for name, value in self._headers if name not in own]
+                if self._services.is_stopping and message["type"] == "http.response.start":
+                    # The client's next request is for the next hub: over this connection it would be cut off.
+                    added.append((b"connection", b"close"))
                 message = {**message, "headers": [*given, *added]}
             await send(message)
 

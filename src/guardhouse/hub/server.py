@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 import trio
@@ -38,6 +38,9 @@ from guardhouse.hub.upkeep import delete_old_tasks, look_at_certificate, store_u
 __all__ = ["RunningHub", "open_hub"]
 
 _log = structlog.get_logger("guardhouse.hub")
+
+# Less than the transport gives connections once it stops (`transport.listen`), so that there is time for the answer.
+REQUESTS_STOP_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,12 @@ async def open_hub(config: HubConfig) -> AsyncIterator[RunningHub]:
         state.close()
 
 
+async def end_requests(services: Services) -> None:
+    """Have every request that is not answered by then refused in words, before its connection is cut."""
+    await trio.sleep(REQUESTS_STOP_S)
+    services.requests.end()
+
+
 @asynccontextmanager
 async def _serving(
     config: HubConfig, database: Database, sealer: Sealer, keeper: AuditKeeper, clock: ClockWatch, listener: Listener
@@ -129,6 +138,9 @@ async def _serving(
     async def until_stopped() -> None:
         await stop.wait()
         services.is_stopping = True
+        # Who waits is answered with what there is; what is still not answered then is told to try again.
+        services.waits.end()
+        background.start_soon(end_requests, services)
         links.close_all(reason="the hub is shutting down; reconnect in a moment")
 
     async with trio.open_nursery() as background:

@@ -1,7 +1,7 @@
 """Everything that a request or a runner's connection needs, in one value. Runs in the hub."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from guardhouse.hub.approvals.desk import ApprovalDesk
@@ -14,6 +14,7 @@ from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.admission import Admission
 from guardhouse.hub.gateway.keys import Challenges
 from guardhouse.hub.gateway.links import Links
+from guardhouse.hub.long_waits import LongWaits
 from guardhouse.hub.mcp_admission import McpAdmission
 from guardhouse.hub.mcp_servers import McpServers
 from guardhouse.hub.metrics import Metrics
@@ -45,6 +46,7 @@ class Services:
     """The parts of a running hub. ``public_url`` has no slash at its end; ``is_stopping`` is set once.
 
     ``openapi`` makes the document when it is first asked for, which takes a tenth of a second, and keeps it.
+    ``waits`` are those of clients that wait for something to happen, ``requests`` all that are being answered.
     """
 
     config: HubConfig
@@ -82,6 +84,8 @@ class Services:
     sessions: SessionDesk
     accept_queue: AcceptQueue[Any]
     is_stopping: bool = False
+    waits: LongWaits = field(default_factory=LongWaits)
+    requests: LongWaits = field(default_factory=LongWaits)
     event_streams: int = 0
 
     @property

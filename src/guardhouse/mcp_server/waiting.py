@@ -36,7 +36,11 @@ async def wait_for(
         waited_s = trio.current_time() - began_s
         if waited_s >= wait_s:
             break
-        task = await hub.task(task["id"], wait_s=min(_PROGRESS_EVERY_S, wait_s - waited_s))
+        asked_s, asked_at_s = min(_PROGRESS_EVERY_S, wait_s - waited_s), trio.current_time()
+        task = await hub.task(task["id"], wait_s=asked_s)
+        if not task["finished"] and trio.current_time() - asked_at_s < asked_s / 2:
+            # A hub that stops answers at once, and goes on doing so.
+            break
         if not task["finished"]:
             await context.report_progress(trio.current_time() - began_s, wait_s, await _last_line(hub, task))
     return task, None

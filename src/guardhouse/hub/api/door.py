@@ -57,6 +57,8 @@ B = TypeVar("B", bound=msgspec.Struct)
 BODY_MAX_BYTES: Final = 64 * 1024
 # A body trickling in keeps a place in memory: this long for all of it.
 BODY_TIMEOUT_S: Final = 30.0
+# What Retry-After says while the hub stops: a restart takes some seconds.
+STOPPING_RETRY_S: Final = 5.0
 JSON: Final = "application/json"
 
 
@@ -170,7 +172,16 @@ class Door:
     async def _respond(self, request: Request, scope: Scope) -> Response | None:
         """Return the answer, an error's too; None where the client has left."""
         try:
-            return await self._answer(request)
+            with self._services.requests.at_most():
+                return await self._answer(request)
+            raise ApiError(
+                503,
+                "stopping",
+                "the hub is shutting down and did not finish this",
+                hint="look whether it was done, or send it again with the same idempotency_key, in a moment",
+                retryable=True,
+                retry_after_s=STOPPING_RETRY_S,
+            )
         except GuardhouseError as error:
             if isinstance(error, InvariantError):
                 raise

@@ -77,9 +77,9 @@ async def _stream(call: Call, after: int) -> AsyncIterator[bytes]:
                     yield render_event("presence", await _presence(call, environment_id, connected=connected))
             if records:
                 continue
-            with trio.move_on_after(KEEPALIVE_S) as waiting:
+            with services.waits.at_most(KEEPALIVE_S) as waiting:
                 await changed.wait()
-            if waiting.cancelled_caught:
+            if waiting.cancelled_caught and not services.is_stopping:
                 yield b": keepalive\n\n"
     finally:
         services.event_streams -= 1

@@ -166,9 +166,9 @@ async def _follow(call: Call, record: FanoutRecord) -> AsyncIterator[bytes]:
             yield render_event("progress", msgspec.to_builtins(fanout_view(live.record, _counts(live.children))))
             if live.record.state != FanoutState.RUNNING:
                 break
-            with trio.move_on_after(KEEPALIVE_S) as waiting:
+            with services.waits.at_most(KEEPALIVE_S) as waiting:
                 await changed.wait()
-            if waiting.cancelled_caught:
+            if waiting.cancelled_caught and not services.is_stopping:
                 yield b": keepalive\n\n"
         found = await services.fanouts.record(record.id) or record
         if live is None:

@@ -6,7 +6,6 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
-import trio
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
@@ -189,7 +188,7 @@ async def test_mcp_server(call: Call) -> Reply:
     )
     live = services.board.find(task.id)
     if live is not None:
-        with trio.move_on_after(TEST_WAIT_S):
+        with services.waits.at_most(TEST_WAIT_S):
             await live.finished.wait()
         task = live.record
     answered = _tested(task)

@@ -95,7 +95,12 @@ def _bound(
         status, why, selectable = presence.status, presence.reason, presence.is_selectable
         standing = call.services.sessions.standing(record)
         if standing is not None and standing.is_frozen and not load:
-            status, why, selectable = "frozen", "idle: its runner was ended, the next task starts it again", True
+            how = (
+                "its runner is stopped in memory, the next task lets it go on"
+                if standing.is_in_memory
+                else "its runner was ended, the next task starts it again"
+            )
+            status, why, selectable = "frozen", f"idle: {how}", True
             state, reason = "frozen", why
         elif load:
             state, reason = "running", f"{load} task{'s' if load > 1 else ''} of it run or wait"

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import trio
 from sqlalchemy import Connection
 
 from guardhouse.hub.api import schemas_tasks, views
@@ -106,7 +105,7 @@ async def _wait(call: Call, record: TaskRecord, wait_s: float) -> TaskRecord:
     live = call.services.board.find(record.id)
     if live is None:
         return await call.services.board.record(record.id) or record
-    with trio.move_on_after(wait_s):
+    with call.services.waits.at_most(wait_s):
         await live.finished.wait()
     return live.record
 
@@ -184,7 +183,9 @@ async def follow_task_output(call: Call) -> Reply:
         own = query.stdout_offset if stream is Stream.STDOUT else query.stderr_offset
         offsets = {stream: query.offset or own}
     services = call.services
-    lines = follow_output(services.database, services.board, record.id, offsets=offsets, follow=query.follow)
+    lines = follow_output(
+        services.database, services.board, services.waits, record.id, offsets=offsets, follow=query.follow
+    )
     return Reply(lines, media_type=NDJSON, headers={"x-accel-buffering": "no"})
 
 

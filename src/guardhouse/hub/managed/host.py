@@ -97,7 +97,14 @@ class ManagedHost:
     def standing(self, environment_id: str) -> Standing | None:
         """Return how a sandbox stands; None for what is none."""
         record = self.records.find(environment_id)
-        return None if record is None else Standing(is_frozen=record.state != "running", loss=record.loss)
+        if record is None:
+            return None
+        child = self.runners.find(environment_id)
+        return Standing(
+            is_frozen=record.state != "running",
+            is_in_memory=child is not None and child.is_frozen,
+            loss=record.loss,
+        )
 
     def occupancy(self) -> Occupancy:
         """Return how many sandboxes there are and what they hold."""

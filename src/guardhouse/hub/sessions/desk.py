@@ -45,9 +45,10 @@ NO_MANAGED = "this hub was started without --managed-sandbox"
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How a managed sandbox stands: whether its runner was ended, and what was lost of its files."""
+    """How a managed sandbox stands: whether it is frozen, with its runner in memory or ended; what was lost of it."""
 
     is_frozen: bool
+    is_in_memory: bool
     loss: str | None
 
 

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import trio
 
 from guardhouse.hub.database import Database
+from guardhouse.hub.long_waits import LongWaits
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.tasks import OutputChunk, TaskRecord
 from guardhouse.hub.tasks.board import TaskBoard
@@ -25,9 +25,12 @@ KEEPALIVE_S: Final = 15.0
 
 
 async def follow_output(
-    database: Database, board: TaskBoard, task_id: str, *, offsets: dict[Stream, int], follow: bool
+    database: Database, board: TaskBoard, waits: LongWaits, task_id: str, *, offsets: dict[Stream, int], follow: bool
 ) -> AsyncIterator[bytes]:
-    """Yield lines from ``offsets`` on; with ``follow`` until the task has ended, else what is stored now."""
+    """Yield lines from ``offsets`` on; with ``follow`` until the task has ended or the hub stops, else what is stored.
+
+    Where the hub stops, the last line says that the task is not finished: ask again when the hub is back.
+    """
     after_seq = 0
     while True:
         live = board.find(task_id)
@@ -44,9 +47,11 @@ async def follow_output(
             if record is not None:
                 yield _line(_end(record))
             return
-        with trio.move_on_after(KEEPALIVE_S) as wait:
+        with waits.at_most(KEEPALIVE_S) as wait:
             await changed.wait()
-        if wait.cancelled_caught:
+        if waits.is_over:
+            follow = False
+        elif wait.cancelled_caught:
             yield _line({"keepalive": True})
 
 
