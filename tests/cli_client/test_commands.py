@@ -249,7 +249,7 @@ async def test_tokens_are_made_listed_and_revoked(hub, cli):
     assert denied.returncode == 4
     assert b"lacks the scope 'env:write'" in denied.stderr
     assert created["secret"].encode() not in (await cli.run("token", "list")).stdout
-    assert (await cli.run("token", "revoke", created["token"]["id"])).returncode == 0
+    assert (await cli.run("token", "revoke", "--and-made", created["token"]["id"])).returncode == 0
     assert (await cli.run("env", "list", **environ)).returncode == 4
 
 

@@ -69,6 +69,9 @@ async def test_scopes_are_the_least_of_token_and_person(start_hub, provider):
         assert (await ask(hub, admin, "/api/v1/people")).status_code == 403
         none = provider.access_token(sub="alice", aud=hub.url, scope="profile")
         assert (await ask(hub, none, "/api/v1/environments")).status_code == 403
+        # It makes no token that would approve what it asked for: that would have another id, and be nobody's own.
+        body = {"name": "x", "scopes": ["env:read", "approvals:decide"]}
+        assert (await ask(hub, admin, "/api/v1/tokens", method="POST", json=body)).status_code == 403
         # What is made with a short token lives no longer; a disabled person's token ends at once.
         body = {"name": "x", "scopes": ["env:read"]}
         made = await ask(hub, admin, "/api/v1/tokens", method="POST", json=body)

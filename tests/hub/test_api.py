@@ -132,6 +132,34 @@ async def test_revoked_token_is_refused_at_once(hub):
     assert (await hub.http.delete(f"/api/v1/tokens/{reply['token']['id']}")).status_code == 404
 
 
+async def test_what_a_stolen_token_made_can_end_with_it(hub):
+    """Revoking alone leaves what was made with a token; with ``made`` its tokens, theirs and join tokens end too."""
+
+    async def make(by: dict[str, str]) -> tuple[str, dict[str, str]]:
+        body = {"name": "n", "scopes": ["tokens:write", "env:write", "env:read"]}
+        made = (await hub.http.post("/api/v1/tokens", json=body, headers=by)).json()
+        return made["token"]["id"], {"authorization": f"Bearer {made['secret']}"}
+
+    async def works(by: dict[str, str]) -> bool:
+        return (await hub.http.get("/api/v1/environments", headers=by)).status_code == 200
+
+    stolen_id, stolen = await make({})
+    (_, child), (_, beside) = await make(stolen), await make({})
+    _, grandchild = await make(child)
+    assert (await hub.http.post("/api/v1/join-tokens", json={}, headers=grandchild)).status_code == 201
+    assert (await hub.http.post("/api/v1/join-tokens", json={}, headers=beside)).status_code == 201
+    path = f"/api/v1/tokens/{stolen_id}"
+    assert (await hub.http.delete(path)).status_code == 204
+    assert [await works(one) for one in (stolen, child, grandchild, beside)] == [False, True, True, True]
+    assert (await hub.http.delete(path)).status_code == 404
+    assert (await hub.http.delete(path, params={"made": "true"})).status_code == 204
+    assert [await works(one) for one in (stolen, child, grandchild, beside)] == [False, False, False, True]
+    assert len((await hub.http.get("/api/v1/join-tokens")).json()["join_tokens"]) == 1
+    events = (await hub.http.get("/api/v1/audit", params={"limit": 3})).json()["events"]
+    assert [one["action"] for one in events] == ["join_token.delete", "token.revoke", "token.revoke"]
+    assert all(one["detail"]["made_with"] == stolen_id for one in events)
+
+
 async def test_secret_is_shown_once(hub):
     """No later answer holds the secret of an API token."""
     made = (await hub.http.post("/api/v1/tokens", json={"name": "n", "scopes": ["env:read"]})).json()

@@ -320,6 +320,35 @@ async def test_an_agents_token_cannot_answer_itself(hub):
             assert (reply.status_code, reply.json()["error"]["code"]) == (403, "own_request")
 
 
+async def test_no_token_of_a_family_answers_for_another(hub):
+    """A token that makes tokens could make its own approver; one that an admin made beside it approves."""
+    created = await hub.environment()
+    scopes = ["tasks:run", "approvals:decide", "approvals:read", "tokens:write"]
+
+    async def make(by: dict[str, str], name: str) -> dict[str, str]:
+        made = await hub.http.post("/api/v1/tokens", json={"name": name, "scopes": scopes}, headers=by)
+        return {"authorization": f"Bearer {made.json()['secret']}"}
+
+    agent, beside = await make({}, "agent"), await make({}, "approver")
+    child, second = await make(agent, "child"), await make(agent, "second")
+    grandchild = await make(second, "grandchild")
+    body = {"environment_id": "web-1", "operation": "bash", "args": {"command": "x"}}
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        for number, (asker, deciders) in enumerate(
+            ((agent, (agent, child, grandchild)), (child, (agent, second, grandchild)), (grandchild, (child,)))
+        ):
+            task = (await hub.http.post("/api/v1/tasks", json=body, headers=asker)).json()
+            await runner.expect("task.request", within_s=30)
+            await ask(runner, task["id"], f"q-{number}")
+            (found,) = await pending(hub)
+            path = f"/api/v1/approvals/{found['id']}/approve"
+            for by in deciders:
+                reply = await hub.http.post(path, json={}, headers=by)
+                assert (reply.status_code, reply.json()["error"]["code"]) == (403, "own_request")
+            assert (await hub.http.post(path, json={}, headers=beside)).status_code == 200
+
+
 async def test_a_question_of_another_environments_task_is_not_taken(hub):
     """A runner asks about its own tasks only; the connection of one that does not ends."""
     await hub.environment()

@@ -160,6 +160,11 @@ async def test_join_tokens_end(hub):
     await hub.http.patch(f"/api/v1/people/{person['id']}", json={"disabled": True})
     assert await ask(theirs["secret"], third) == 401
     await hub.http.patch(f"/api/v1/people/{person['id']}", json={"disabled": False})
+    # Nor when they are in that team no more.
+    member = f"/api/v1/teams/payments/members/{person['id']}"
+    assert (await hub.http.delete(member)).status_code == 204
+    assert await ask(theirs["secret"], third) == 401
+    assert (await hub.http.put(member)).status_code == 204
     assert await ask(theirs["secret"], third) == 201
 
 

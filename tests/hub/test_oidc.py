@@ -119,6 +119,53 @@ async def test_signing_out_here_and_at_the_provider(start_hub, provider):
         assert (await http.post("/api/v1/sign-out")).status_code == 204
 
 
+async def test_what_only_userinfo_tells(start_hub, provider):
+    """A provider that keeps to the specification puts address, name and groups into no ID token of a code."""
+    provider.user = {"sub": "alice"}
+    provider.userinfo = ALICE | {"groups": ["ops"]}
+    async with start_hub(oidc=settings(provider, maps=(parse_claim_map("ops=admin"),))) as hub:
+        _, self = await sign_in(hub)
+        assert (self["email"], self["name"], self["role"]) == ("alice@example.com", "Alice", "admin")
+        # An ID token that says all is believed alone, and what it says goes first.
+        provider.user = ALICE | {"groups": []}
+        assert (await sign_in(hub))[1]["role"] == "member"
+        assert provider.asked.count("/userinfo") == 1
+
+
+@pytest.mark.parametrize(
+    ("bent", "reason"),
+    [
+        pytest.param({"userinfo": ALICE | {"sub": "mallory"}}, "about somebody else", id="another's"),
+        pytest.param({"userinfo": {"email": "alice@example.com"}}, "about somebody else", id="nobody's"),
+        pytest.param({"userinfo": ALICE | {"email_verified": False}}, "nobody here is known", id="not verified"),
+        # The token's address, which nobody verified, beside the word for another one.
+        pytest.param(
+            {
+                "user": {"sub": "alice", "email": "owner@example.com"},
+                "userinfo": {"sub": "alice", "email_verified": True},
+            },
+            "nobody here is known",
+            id="two halves",
+        ),
+        pytest.param(
+            {"userinfo": ALICE, "metadata": {"userinfo_endpoint": "http://evil.example.com/userinfo"}},
+            "nobody here is known",
+            id="elsewhere",
+        ),
+        pytest.param({"userinfo": ALICE, "answers": {"/userinfo": (401, b"")}}, "access token", id="refused"),
+    ],
+)
+async def test_userinfo_that_vouches_for_nobody(start_hub, provider, bent, reason):
+    """Userinfo counts for the ID token's own subject, whole, from an address of the provider's kind."""
+    provider.user = {"sub": "alice"}
+    for name, value in bent.items():
+        setattr(provider, name, value)
+    async with start_hub(oidc=settings(provider)) as hub:
+        reply, _ = await sign_in(hub)
+        assert reply.status_code == 401
+        assert reason in await why(hub)
+
+
 def _part(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 

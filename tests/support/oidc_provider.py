@@ -54,6 +54,8 @@ class OidcProvider:
     issuer: str
     keys: list[SigningKey]
     user: dict[str, Any] = field(default_factory=dict)
+    # What is told at the userinfo endpoint and in no ID token, as the specification has it; None: no such endpoint.
+    userinfo: dict[str, Any] | None = None
     claims: dict[str, Any] = field(default_factory=dict)
     callback: dict[str, str | None] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class OidcProvider:
             "jwks_uri": f"{self.issuer}/jwks",
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
+            **({"userinfo_endpoint": f"{self.issuer}/userinfo"} if self.userinfo is not None else {}),
         } | self.metadata
 
     def _authorize(self, query: dict[str, str]) -> dict[str, str]:
@@ -143,6 +146,8 @@ class OidcProvider:
             form = {k: v[0] for k, v in parse_qs(body.decode()).items()}
             status, answer = self._exchange(form, headers.get("authorization", ""))
             content = json.dumps(answer).encode()
+        elif path == "/userinfo" and self.userinfo is not None and headers.get("authorization") == "Bearer x":
+            content = json.dumps(self.userinfo).encode()
         else:
             status = 404
         await send({"type": "http.response.start", "status": status, "headers": extra})

@@ -88,8 +88,13 @@ def list_(client: HubClient, *, everything: bool, as_json: bool) -> None:
 
 @token.command()
 @click.argument("token_id")
+@click.option("--and-made", is_flag=True, help="Also the API and join tokens that were made with it, and so on.")
 @hub_options
-def revoke(client: HubClient, *, token_id: str) -> None:
-    """Revoke an API token by its id; the next request with it is refused."""
-    client.request("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}")
+def revoke(client: HubClient, *, token_id: str, and_made: bool) -> None:
+    """Revoke an API token by its id; the next request with it is refused.
+
+    What was made with it goes on, unless --and-made: say that where the token was stolen.
+    """
+    query = {"made": "true"} if and_made else None
+    client.request("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}", query=query)
     click.echo(f"revoked {token_id}", err=True)

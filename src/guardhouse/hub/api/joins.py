@@ -11,9 +11,9 @@ from guardhouse.hub.api import schemas_join as schemas
 from guardhouse.hub.api.door import Call, Reply
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.schemas_environments import EnvironmentScope
-from guardhouse.hub.authorize import Principal
+from guardhouse.hub.authorize import AccessDenied, AuthenticationFailed, Principal
 from guardhouse.hub.clock import iso_time, now_ms
-from guardhouse.hub.concerns import NotVisible, check_token
+from guardhouse.hub.concerns import NotVisible, check_creates, check_token
 from guardhouse.hub.credentials import JOIN_PREFIX, mint_id, mint_token, token_digest
 from guardhouse.hub.store import audit, environments, joins, teams
 from guardhouse.hub.store.joins import JoinTokenRecord, RunnerKeyRecord
@@ -129,9 +129,23 @@ async def delete_join_token(call: Call) -> Reply:
     return Reply(None, status=204)
 
 
+def _may_still(call: Call, record: JoinTokenRecord, *, at_ms: int) -> bool:
+    """Whether the person who made a join token may make such an environment now, too."""
+    if record.person_id is None:
+        return True
+    try:
+        check_creates(call.services.credentials.standing(record.person_id, now_ms=at_ms), record.team_id)
+    except (AuthenticationFailed, AccessDenied):
+        return False
+    return True
+
+
 def _refused() -> ApiError:
     return ApiError(
-        401, "bad_join_token", "this join token is unknown, over or used up", hint="make one: guardhouse env join-token"
+        401,
+        "bad_join_token",
+        "this join token is unknown, over or used up, or who made it may not any more",
+        hint="make one: guardhouse env join-token create",
     )
 
 
@@ -146,8 +160,7 @@ async def join(call: Call) -> Reply:
     digest = token_digest(body.token)
     source = services.credentials.check_may_guess(digest, address=call.address)
     found = await services.database.read(partial(joins.find_join_token, digest=digest))
-    maker = services.credentials.person(found.person_id) if found is not None and found.person_id else None
-    if found is None or found.expires_ms <= at_ms or (maker is not None and maker.disabled_ms is not None):
+    if found is None or found.expires_ms <= at_ms or not _may_still(call, found, at_ms=at_ms):
         services.credentials.note_guess(source, digest, right=False)
         raise _refused()
     public_key = bytes.fromhex(body.public_key)

@@ -12,6 +12,7 @@ __all__ = [
     "TokenCreate",
     "TokenCreated",
     "TokenList",
+    "TokenRevoke",
 ]
 
 
@@ -27,6 +28,12 @@ class TokenCreate(Input, frozen=True):
     expires_in_s: Annotated[int, Meta(ge=60, le=10 * 366 * 86_400)] | None = None
     environments: Annotated[list[Reference], Meta(min_length=1, max_length=100)] | None = None
     tags: Annotated[list[Tag], Meta(min_length=1, max_length=64)] | None = None
+
+
+class TokenRevoke(Input, frozen=True):
+    """Whether what was made with the token ends with it: API tokens and join tokens, and what those made."""
+
+    made: bool = False
 
 
 class Token(Output, frozen=True):

@@ -16,7 +16,15 @@ from guardhouse.hub.authorize import Role
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.oidc.flow import Flow, FlowRefused, authorization_url
-from guardhouse.hub.oidc.persons import Identity, PersonRefused, decide_person, read_identity, wanted_groups
+from guardhouse.hub.oidc.persons import (
+    Identity,
+    PersonRefused,
+    add_userinfo,
+    decide_person,
+    lacks_claims,
+    read_identity,
+    wanted_groups,
+)
 from guardhouse.hub.oidc.provider import Provider
 from guardhouse.hub.oidc.tokens import TokenRefused, check_id_token
 from guardhouse.hub.store import audit, people, teams
@@ -116,12 +124,12 @@ async def _identity(call: Call, provider: Provider, flow: Flow) -> tuple[Identit
         raise TokenRefused(f"the answer is of the issuer {query.iss!r}")
     if query.error is not None or query.code is None:
         raise TokenRefused(f"the provider refused: {query.error or 'no code'} {query.error_description or ''}".strip())
-    token = await provider.exchange(
+    given = await provider.exchange(
         query.code, verifier=flow.verifier, redirect_uri=call.services.public_url + CALLBACK_PATH
     )
     claims = await provider.with_keys(
         lambda keys: check_id_token(
-            token,
+            given.id_token,
             keys,
             issuer=settings.issuer,
             client_id=settings.client_id,
@@ -129,7 +137,9 @@ async def _identity(call: Call, provider: Provider, flow: Flow) -> tuple[Identit
             now_s=now_ms() / 1000,
         )
     )
-    return read_identity(claims, settings), token
+    if lacks_claims(claims, settings):
+        claims = add_userinfo(claims, await provider.userinfo(given.access_token, subject=claims["sub"]))
+    return read_identity(claims, settings), given.id_token
 
 
 async def _person(call: Call, provider: Provider, flow: Flow, identity: Identity) -> tuple[PersonRecord, bool]:

@@ -14,7 +14,7 @@ from guardhouse.hub.authorize import AccessDenied, Principal, Scope, check_grant
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.concerns import NotVisible, check_runs, check_token
 from guardhouse.hub.credentials import API_TOKEN_PREFIX, mint_id, mint_token, token_digest, token_hint
-from guardhouse.hub.store import audit, tokens
+from guardhouse.hub.store import audit, joins, tokens
 
 __all__ = ["create_token", "list_tokens", "revoke_token", "self_view", "show_self"]
 
@@ -86,12 +86,23 @@ async def _narrowing(
     return ids, None if body.tags is None else tuple(dict.fromkeys(body.tags))
 
 
+def _check_decides(actor: Principal, scopes: frozenset[Scope]) -> None:
+    """Refuse an access token of the provider to make one that would approve what the access token asked for."""
+    is_access_token = actor.person is not None and actor.id == actor.person.id and actor.sign_in_id is None
+    if is_access_token and not actor.is_admin and Scope.APPROVALS_DECIDE in scopes:
+        raise AccessDenied(
+            f"an access token of {actor.name!r} cannot make a token that decides approvals: sign in, or use"
+            " 'guardhouse login'"
+        )
+
+
 async def create_token(call: Call) -> Reply:
     """Create an API token with some of the asker's own scopes, and no longer life than the asker's."""
     body: schemas_tokens.TokenCreate = call.body
     actor = call.actor
     scopes = frozenset(Scope(scope) for scope in body.scopes)
     check_grant(actor, scopes)
+    _check_decides(actor, scopes)
     at_ms = now_ms()
     expires_ms = None if body.expires_in_s is None else at_ms + body.expires_in_s * 1000
     if actor.expires_ms is not None:
@@ -140,26 +151,49 @@ async def create_token(call: Call) -> Reply:
 
 
 async def revoke_token(call: Call) -> Reply:
-    """Revoke an API token; the next request with it is refused."""
+    """Revoke an API token; the next request with it is refused. With ``made`` also what was made with it, and so on.
+
+    API tokens, of whatever scopes, and join tokens; environments, people and tasks stay.
+    """
+    query: schemas_tokens.TokenRevoke = call.query
     token_id = call.path["token"]
     at_ms = now_ms()
 
-    def revoke(connection: Connection) -> bool:
-        revoked = tokens.revoke_api_token(connection, token_id, at_ms=at_ms)
-        if revoked:
-            audit.record_audit_event(
-                connection,
-                at_ms=at_ms,
-                actor=call.actor.id,
-                action="token.revoke",
-                target=token_id,
-                address=call.address,
-            )
+    def revoke(connection: Connection) -> list[str]:
+        ids = [token_id]
+        if query.made:
+            ids += _made_with(token_id, tokens.list_api_tokens(connection))
+        revoked = [one for one in ids if tokens.revoke_api_token(connection, one, at_ms=at_ms)]
+        for one in revoked:
+            _record_end(connection, call, action="token.revoke", target=one, made_with=token_id, at_ms=at_ms)
+        if query.made:
+            for one in joins.delete_join_tokens_of(connection, ids):
+                _record_end(connection, call, action="join_token.delete", target=one, made_with=token_id, at_ms=at_ms)
+                revoked.append(one)
         return revoked
 
-    if not await call.services.database.write(revoke):
+    revoked = await call.services.database.write(revoke)
+    if not revoked:
         raise ApiError(
             404, "token_not_found", f"no valid token {token_id!r}", hint="'guardhouse token list' shows them all"
         )
-    call.services.credentials.drop_api_token(token_id)
+    for one in revoked:
+        call.services.credentials.drop_api_token(one)
     return Reply(None, status=204)
+
+
+def _record_end(connection: Connection, call: Call, *, action: str, target: str, made_with: str, at_ms: int) -> None:
+    more: dict[str, Any] = {} if target == made_with else {"made_with": made_with}
+    audit.record_audit_event(
+        connection, at_ms=at_ms, actor=call.actor.id, action=action, target=target, address=call.address, **more
+    )
+
+
+def _made_with(token_id: str, records: list[tokens.ApiTokenRecord]) -> list[str]:
+    """Return the ids of the tokens that were made with this one, with those, and so on."""
+    made: list[str] = []
+    makers = {token_id}
+    while found := [one.id for one in records if one.created_by in makers and one.id not in made]:
+        made += found
+        makers = set(found)
+    return made

@@ -62,18 +62,21 @@ class ApprovalDesk:
         *,
         rules: Rules,
         owner_of: Callable[[str], str | None],
+        lineage_of: Callable[[str], frozenset[str]],
         notify: Callable[[Connection, ApprovalRecord], None],
     ) -> None:
         """Make the desk.
 
         Args:
             owner_of: returns the id of the person whose API token it is, or None.
+            lineage_of: returns the ids of a token and of the tokens that it comes from.
             notify: puts messages to people on their way, in the transaction that stores the question.
         """
         self._database = database
         self._askers = askers
         self.rules = rules
         self._owner_of = owner_of
+        self._lineage_of = lineage_of
         self._notify = notify
         self._pending: dict[str, ApprovalRecord] = {}
         self._changed = trio.Event()
@@ -206,7 +209,7 @@ class ApprovalDesk:
         Raises:
             ApiError: 403 the rules say that this one may not; 409 it has its answer.
         """
-        check_may_decide(record, said, by, rules=self.rules, owner_of=self._owner_of)
+        check_may_decide(record, said, by, rules=self.rules, owner_of=self._owner_of, lineage_of=self._lineage_of)
         at_ms = now_ms()
         vote = Vote(by=by.id, person=by.person, name=by.name, at_ms=at_ms, note=said.note)
 

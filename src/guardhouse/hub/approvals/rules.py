@@ -51,12 +51,19 @@ class Decided:
 
 
 def check_may_decide(
-    record: ApprovalRecord, said: Decided, by: Decider, *, rules: Rules, owner_of: Callable[[str], str | None]
+    record: ApprovalRecord,
+    said: Decided,
+    by: Decider,
+    *,
+    rules: Rules,
+    owner_of: Callable[[str], str | None],
+    lineage_of: Callable[[str], frozenset[str]],
 ) -> None:
     """Let somebody decide.
 
     Args:
         owner_of: returns the id of the person whose API token it is, or None.
+        lineage_of: returns the ids of a token and of the tokens that it comes from.
 
     Raises:
         ApiError: 400 there is no rule to decide for; 403 the rules say that this one may not; 409 it has its answer.
@@ -75,12 +82,12 @@ def check_may_decide(
         raise ApiError(
             403, "own_request", "this hub does not let people approve what they asked for", hint="ask a colleague"
         )
-    if by.id == record.requester and not by.is_browser and not by.is_admin:
-        # An agent's token that could approve for itself would need nobody.
+    if not by.is_browser and not by.is_admin and lineage_of(by.id) & lineage_of(record.requester):
+        # An agent's token that could approve for itself, or make one that can, would need nobody.
         raise ApiError(
             403,
             "own_request",
-            "an API token cannot approve what it asked for itself",
+            "an API token cannot approve what it asked for itself, nor what one asked for that it made or comes from",
             hint="sign in, or use another person's token",
         )
 

@@ -60,6 +60,8 @@ class Credentials:
         runner_keys: list[RunnerKeyRecord] | None = None,
     ) -> None:
         self._api = {record.digest: record for record in api_tokens if record.revoked_ms is None}
+        # Of revoked ones too: what they made may live on.
+        self._makers = {record.id: record for record in api_tokens}
         self._runner = {record.digest: record for record in runner_tokens}
         self._runner_keys: dict[str, dict[bytes, RunnerKeyRecord]] = {}
         for key in runner_keys or []:
@@ -223,6 +225,20 @@ class Credentials:
         found = next((record for record in self._api.values() if record.id == token_id), None)
         return self._people.get(found.person_id) if found is not None and found.person_id is not None else None
 
+    def lineage(self, actor_id: str) -> frozenset[str]:
+        """Return ``actor_id`` and, of an API token, the tokens that it comes from; those of scope ``admin`` left out.
+
+        Whoever holds a token of a lineage may hold all that was made with it.
+        """
+        found: set[str] = set()
+        record = self._makers.get(actor_id)
+        if record is None:
+            return frozenset({actor_id})
+        while record is not None and Scope.ADMIN.value not in record.scopes:
+            found.add(record.id)
+            record = self._makers.get(record.created_by)
+        return frozenset(found)
+
     def sign_ins_of(self, person_id: str, *, now_ms: int) -> list[SignInRecord]:
         """Return a person's sign-ins that are not over, newest first."""
         found = {one.record.id: one.record for one in self._sign_ins.values() if one.record.person_id == person_id}
@@ -303,6 +319,7 @@ class Credentials:
     def add_api_token(self, record: ApiTokenRecord) -> None:
         """Let a stored token in."""
         self._api[record.digest] = record
+        self._makers[record.id] = record
 
     def drop_api_token(self, token_id: str) -> None:
         """Shut a revoked token out."""

@@ -12,7 +12,16 @@ from guardhouse.hub.authorize import Role
 from guardhouse.hub.oidc.settings import OidcSettings
 from guardhouse.hub.store.people import PersonRecord
 
-__all__ = ["Decision", "Identity", "PersonRefused", "decide_person", "read_identity", "wanted_groups"]
+__all__ = [
+    "Decision",
+    "Identity",
+    "PersonRefused",
+    "add_userinfo",
+    "decide_person",
+    "lacks_claims",
+    "read_identity",
+    "wanted_groups",
+]
 
 
 class PersonRefused(Refusal):
@@ -36,6 +45,23 @@ class Decision:
 
     action: Literal["known", "link", "make"]
     person: PersonRecord | None
+
+
+def lacks_claims(claims: dict[str, Any], settings: OidcSettings) -> bool:
+    """Whether an ID token leaves out what the hub looks for: many providers tell it as userinfo only (Core 5.4)."""
+    wanted = {"email", "email_verified"} | ({settings.groups_claim} if settings.maps else set())
+    return not wanted <= claims.keys()
+
+
+def add_userinfo(claims: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """Return an ID token's claims with those that ``info``, of the same subject, has besides.
+
+    An address and the word that it is verified come from one place: apart they would vouch for each other.
+    """
+    address = ("email", "email_verified")
+    told = claims if all(name in claims for name in address) else info
+    rest = {name: value for name, value in {**info, **claims}.items() if name not in address}
+    return rest | {name: told[name] for name in address if name in told}
 
 
 def read_identity(claims: dict[str, Any], settings: OidcSettings) -> Identity:

@@ -1,10 +1,11 @@
-"""The identity provider over HTTP: its discovery document, its keys, and the exchange of a code for an ID token.
+"""The identity provider over HTTP: discovery, keys, the exchange of a code for tokens, and userinfo.
 
 Everything that it answers is bounded and checked; nothing is followed elsewhere. Documents are kept for an hour; an
 unknown key asks again, but not more often than every half minute, so that no flood of tokens becomes one of
 requests. Knows nothing of people. Runs in the hub.
 """
 
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ import trio
 
 from guardhouse.errors import GuardhouseError, PeerError, SetupError
 from guardhouse.hub.oidc.settings import OidcSettings, is_allowed_url
-from guardhouse.hub.oidc.tokens import KeySet, TokenRefused, UnknownKey
+from guardhouse.hub.oidc.tokens import TOKEN_MAX_CHARS, KeySet, TokenRefused, UnknownKey
 from guardhouse.wire.json_text import parse_json
 
-__all__ = ["Discovery", "Provider", "ProviderUnavailable"]
+__all__ = ["Discovery", "Exchanged", "Provider", "ProviderUnavailable"]
 
 _log = structlog.get_logger("guardhouse.hub.oidc")
 
@@ -33,6 +34,8 @@ DOCUMENTS_VALID_S: Final = 3_600.0
 KEYS_AGAIN_S: Final = 30.0
 # After a failure everybody is told so at once for a moment, instead of each waiting for the same time limit.
 FAILED_AGAIN_S: Final = 5.0
+# What may stand in an Authorization header (RFC 6750, 2.1).
+_WORD: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class ProviderUnavailable(GuardhouseError):  # noqa: N818 - a state of the provider, told to the client as 503
@@ -43,7 +46,8 @@ class ProviderUnavailable(GuardhouseError):  # noqa: N818 - a state of the provi
 class Discovery:
     """What the hub needs of the provider's metadata (OpenID Connect Discovery 1.0).
 
-    ``end_session_endpoint`` is None where the provider has none, or one that is no https address.
+    ``end_session_endpoint`` and ``userinfo_endpoint`` are None where the provider has none, or one that is no https
+    address.
     """
 
     authorization_endpoint: str
@@ -52,6 +56,15 @@ class Discovery:
     posts_secret: bool
     names_issuer: bool
     end_session_endpoint: str | None
+    userinfo_endpoint: str | None
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What a code was good for. ``access_token`` is for the provider's own userinfo endpoint; None: none came."""
+
+    id_token: str
+    access_token: str | None
 
 
 class Provider:
@@ -114,8 +127,8 @@ class Provider:
                     raise ProviderUnavailable(str(error)) from error
             return self._keys
 
-    async def exchange(self, code: str, *, verifier: str, redirect_uri: str) -> str:
-        """Return the ID token that the provider gives for ``code``.
+    async def exchange(self, code: str, *, verifier: str, redirect_uri: str) -> Exchanged:
+        """Return the tokens that the provider gives for ``code``; nothing of them is checked yet.
 
         Raises:
             TokenRefused: it gives none for this code.
@@ -140,43 +153,71 @@ class Provider:
         token = answer.get("id_token")
         if not isinstance(token, str):
             raise TokenRefused("the provider's answer holds no ID token")
-        return token
+        access = answer.get("access_token")
+        is_word = isinstance(access, str) and 0 < len(access) <= TOKEN_MAX_CHARS and _WORD.fullmatch(access)
+        return Exchanged(token, access if is_word else None)
+
+    async def userinfo(self, access_token: str | None, *, subject: str) -> dict[str, Any]:
+        """Return what the provider says of ``subject`` beside the ID token (OIDC Core 5.3); nothing where it cannot.
+
+        Raises:
+            TokenRefused: it says nothing for this token, or speaks of somebody else.
+            ProviderUnavailable: it does not answer as it should.
+        """
+        url = (await self.discovery()).userinfo_endpoint
+        if url is None or access_token is None:
+            return {}
+        found = await self._fetch("GET", url, bearer=access_token)
+        if found.get("sub") != subject:
+            raise TokenRefused("the provider's userinfo is about somebody else than the ID token")
+        return found
 
     async def _fetch(
-        self, method: str, url: str, *, form: dict[str, str] | None = None, auth: httpx2.BasicAuth | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        form: dict[str, str] | None = None,
+        auth: httpx2.BasicAuth | None = None,
+        bearer: str | None = None,
     ) -> dict[str, Any]:
-        if form is None and self._failed is not None and trio.current_time() < self._failed[1] + FAILED_AGAIN_S:
+        # What fails for one person's code or token may do for the next.
+        is_everybodys = form is None and bearer is None
+        if is_everybodys and self._failed is not None and trio.current_time() < self._failed[1] + FAILED_AGAIN_S:
             raise ProviderUnavailable(self._failed[0])
         try:
-            status, content = await self._ask(method, url, form=form, auth=auth)
-            if form is not None and 400 <= status < 500:
-                raise TokenRefused(f"the provider took the code for invalid (status {status})")
+            status, content = await self._ask(method, url, form=form, auth=auth, bearer=bearer)
+            if not is_everybodys and 400 <= status < 500:
+                what = "code" if bearer is None else "access token that it had just given"
+                raise TokenRefused(f"the provider took the {what} for invalid (status {status})")
             if status != 200:
                 raise ProviderUnavailable(f"the provider answered {url} with status {status}")
             value = parse_json(content, max_bytes=ANSWER_MAX_BYTES, max_nodes=ANSWER_MAX_NODES)
             if not isinstance(value, dict):
                 raise ProviderUnavailable(f"the provider's answer from {url} is no JSON object")
         except PeerError as error:
-            raise self._note_failure(f"the provider's answer from {url} is no JSON: {error}", form) from error
+            raise self._note_failure(f"the provider's answer from {url} is no JSON: {error}", is_everybodys) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, trio.TooSlowError, OSError) as error:
             why = str(error) or type(error).__name__
-            raise self._note_failure(f"the provider does not answer at {url}: {why}", form) from error
+            raise self._note_failure(f"the provider does not answer at {url}: {why}", is_everybodys) from error
         except ProviderUnavailable as error:
-            raise self._note_failure(str(error), form) from error
+            raise self._note_failure(str(error), is_everybodys) from error
         self._failed = None
         return value
 
-    def _note_failure(self, text: str, form: dict[str, str] | None) -> ProviderUnavailable:
+    def _note_failure(self, text: str, is_everybodys: bool, /) -> ProviderUnavailable:  # noqa: FBT001 - private
         _log.warning("provider_failed", error=text)
-        if form is None:
+        if is_everybodys:
             self._failed = (text, trio.current_time())
         return ProviderUnavailable(text)
 
     async def _ask(
-        self, method: str, url: str, *, form: dict[str, str] | None, auth: httpx2.BasicAuth | None
+        self, method: str, url: str, *, form: dict[str, str] | None, auth: httpx2.BasicAuth | None, bearer: str | None
     ) -> tuple[int, bytes]:
         # A proxy of the environment would see codes and secrets; a packed answer could unpack to any size.
         headers = {"accept": "application/json", "accept-encoding": "identity"}
+        if bearer is not None:
+            headers["authorization"] = f"Bearer {bearer}"
         with trio.fail_after(TIMEOUT_S):
             async with (
                 httpx2.AsyncClient(
@@ -203,11 +244,14 @@ def _checked_discovery(document: dict[str, Any], *, issuer: str) -> Discovery:
     for name, url in urls.items():
         if not _is_usable(url, issuer=issuer, may_have_query=name == "authorization_endpoint"):
             raise ProviderUnavailable(f"the provider's {name} {url!r} is no https address")
-    end_session = document.get("end_session_endpoint")
-    if end_session is not None and not _is_usable(end_session, issuer=issuer, may_have_query=True):
-        # Nobody is kept from signing in by it; people are signed out here only.
-        _log.warning("provider_end_session_refused", url=str(end_session)[:512])
-        end_session = None
+    # Nobody is kept from signing in by these; people are signed out here only, and known by their ID token alone.
+    further: dict[str, str | None] = {}
+    for name in ("end_session_endpoint", "userinfo_endpoint"):
+        url = document.get(name)
+        if url is not None and not _is_usable(url, issuer=issuer, may_have_query=name == "end_session_endpoint"):
+            _log.warning("provider_endpoint_refused", endpoint=name, url=str(url)[:512])
+            url = None
+        further[name] = url
     challenges = document.get("code_challenge_methods_supported", ["S256"])
     if not isinstance(challenges, list) or "S256" not in challenges:
         raise ProviderUnavailable("the provider does not support PKCE with S256, without which no code is safe")
@@ -219,7 +263,8 @@ def _checked_discovery(document: dict[str, Any], *, issuer: str) -> Discovery:
         jwks_uri=str(urls["jwks_uri"]),
         posts_secret=posts,
         names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
-        end_session_endpoint=end_session,
+        end_session_endpoint=further["end_session_endpoint"],
+        userinfo_endpoint=further["userinfo_endpoint"],
     )
 
 

@@ -40,7 +40,7 @@ class OidcSettings:
         scopes: asked for at sign-in; ``openid`` is among them.
         domains: e-mail domains whose people may be let in; empty: all that the provider knows.
         provision: ``member`` makes unknown people members at their first sign-in; ``off`` refuses them.
-        groups_claim: the claim of the ID token whose values ``maps`` speaks of.
+        groups_claim: the claim of the ID token or of userinfo whose values ``maps`` speaks of.
         access_tokens: whether JWT access tokens of this provider are taken at the API and at ``/mcp``.
         ca_file: the CA that signed the provider's certificate; None: the system's.
     """

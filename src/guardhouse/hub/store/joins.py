@@ -3,6 +3,8 @@
 Knows nothing of who may make one. Runs in the hub's store threads.
 """
 
+from collections.abc import Collection
+
 import msgspec
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
@@ -12,6 +14,7 @@ __all__ = [
     "JoinTokenRecord",
     "RunnerKeyRecord",
     "delete_join_token",
+    "delete_join_tokens_of",
     "end_runner_keys",
     "find_join_token",
     "find_runner_key",
@@ -91,6 +94,14 @@ def use_join_token(connection: Connection, token_id: str, *, now_ms: int) -> boo
 def delete_join_token(connection: Connection, token_id: str) -> bool:
     """Delete a token; return whether it existed. Machines that joined with it stay."""
     return bool(connection.execute(delete(join_tokens).where(join_tokens.c.id == token_id)).rowcount)
+
+
+def delete_join_tokens_of(connection: Connection, makers: Collection[str]) -> list[str]:
+    """Delete the tokens that these (ids of API tokens) made, and return their ids."""
+    mine = join_tokens.c.created_by.in_(makers)
+    ids = list(connection.execute(select(join_tokens.c.id).where(mine)).scalars())
+    connection.execute(delete(join_tokens).where(mine))
+    return ids
 
 
 def insert_runner_key(connection: Connection, record: RunnerKeyRecord) -> None:
