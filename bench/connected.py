@@ -60,16 +60,18 @@ TASK_SECONDS = 4.0
 class Fleet:
     """The processes of simulated runners, asked by a line each."""
 
-    def __init__(self, url: str, tokens: list[str], *, authority: str | None, spread_s: float) -> None:
+    def __init__(
+        self, url: str, tokens: list[str], *, authority: str | None, spread_s: float, processes: int = PROCESSES
+    ) -> None:
         self.processes = []
-        for index in range(PROCESSES):
+        for index in range(processes):
             process = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("connected_clients.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            given = {"url": url, "tokens": tokens[index::PROCESSES], "authority": authority, "spread_s": spread_s}
+            given = {"url": url, "tokens": tokens[index::processes], "authority": authority, "spread_s": spread_s}
             given["source"] = f"127.0.0.{index + 2}"
             self.processes.append(process)
             self.say(process, json.dumps(given))

@@ -1,6 +1,6 @@
 """The hub that `connected.py` measures: its store filled beforehand, its process, and what its store says afterwards.
 
-`python bench/connected_hub.py DIRECTORY COUNT` fills a new state directory and prints the runners' tokens as JSON.
+`python bench/connected_hub.py DIRECTORY COUNT [DATABASE]` fills a new state directory and prints the runners' tokens as JSON.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 
-def seed(state_dir: Path, count: int) -> list[str]:
+def seed(state_dir: Path, count: int, *, database_url: str | None = None) -> list[str]:
     """Make the store with ``count`` environments in it and return their tokens."""
     from guardhouse.hub import schema
     from guardhouse.hub.bootstrap import initialise, open_database
@@ -27,7 +27,7 @@ def seed(state_dir: Path, count: int) -> list[str]:
     from guardhouse.hub.schema import ACCOUNT_ID
     from guardhouse.hub.state_dir import StateDir
 
-    config = HubConfig(state_dir=state_dir)
+    config = HubConfig(state_dir=state_dir, database=database_url)
     initialise(config).close()
     state = StateDir.open(state_dir)
     sealer = Sealer(state.sealing_key(is_in_use=True))
@@ -62,9 +62,9 @@ def seed(state_dir: Path, count: int) -> list[str]:
     return made
 
 
-def seed_elsewhere(state_dir: Path, count: int) -> list[str]:
+def seed_elsewhere(state_dir: Path, count: int, *, database: str | None = None) -> list[str]:
     """Run `seed` in a process of its own: it has an event loop of its own."""
-    words = [sys.executable, __file__, str(state_dir), str(count)]
+    words = [sys.executable, __file__, str(state_dir), str(count), *([database] if database is not None else [])]
     found: list[str] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     return found
 
@@ -72,8 +72,12 @@ def seed_elsewhere(state_dir: Path, count: int) -> list[str]:
 class Hub:
     """The hub's process."""
 
-    def __init__(self, state_dir: Path, *, port: int, tls: tuple[Path, Path] | None) -> None:
+    def __init__(
+        self, state_dir: Path, *, port: int, tls: tuple[Path, Path] | None, database: str | None = None
+    ) -> None:
         words = ["hub", "--listen", f"127.0.0.1:{port}", "--state-dir", str(state_dir), "--log-level", "error"]
+        if database is not None:
+            words += ["--database", database]
         if tls is not None:
             words += ["--tls-cert", str(tls[0]), "--tls-key", str(tls[1])]
         began = time.perf_counter()
@@ -126,4 +130,5 @@ def stored_tasks(state_dir: Path) -> list[tuple[str, str | None, str, int]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(seed(Path(sys.argv[1]), int(sys.argv[2]))))
+    given_url = sys.argv[3] if len(sys.argv) > 3 else None
+    print(json.dumps(seed(Path(sys.argv[1]), int(sys.argv[2]), database_url=given_url)))

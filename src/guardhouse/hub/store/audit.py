@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, or_, select
 from guardhouse.hub.audit.chain import GENESIS, AuditRecord, AuditSigner, Checkpoint, canonical_json, link_hash
 from guardhouse.hub.database import NEWS
 from guardhouse.hub.schema import ACCOUNT_ID, audit_checkpoints, audit_events, audit_positions
-from guardhouse.hub.store.prepared import PreparedStatement
+from guardhouse.hub.store.prepared import PreparedStatement, run_text
 
 __all__ = [
     "AuditSearch",
@@ -38,6 +38,8 @@ _INSERT: Final = PreparedStatement(insert(audit_events), columns=list(AuditRecor
 _COLUMNS: Final = [audit_events.c[name] for name in AuditRecord.__struct_fields__]
 # By text: it runs before every record, and the expression would cost several times what it takes.
 _HEAD: Final = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1"
+# Where in `Connection.info` a transaction leaves itself and the head that it has written.
+_WRITTEN: Final = "guardhouse_audit_head"
 
 
 class AuditSearch(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +60,17 @@ class AuditSearch(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_audit_head(connection: Connection) -> tuple[int, bytes]:
     """Return number and hash of the last record; 0 and the genesis when there is none."""
-    row = connection.exec_driver_sql(_HEAD).first()
+    row = run_text(connection, _HEAD).fetchone()
     return (row[0], bytes(row[1])) if row is not None else (0, GENESIS)
+
+
+def _head_to_follow(connection: Connection) -> tuple[int, bytes]:
+    """Return the head, without asking the store where this very transaction has written it."""
+    transaction, seq, hash_ = connection.info.get(_WRITTEN, (None, 0, GENESIS))
+    # Another transaction's may have been rolled back; the object is kept, so no later one can be taken for it.
+    if transaction is not None and transaction is connection.get_transaction():
+        return seq, hash_
+    return read_audit_head(connection)
 
 
 def record_audit_event(
@@ -89,7 +100,7 @@ def record_audit_event(
         seq: a number to jump to, for the record that says that some were lost.
         detail: further facts, as JSON; never a secret.
     """
-    last, previous = read_audit_head(connection)
+    last, previous = _head_to_follow(connection)
     record = AuditRecord(
         seq=seq if seq is not None else last + 1,
         account_id=ACCOUNT_ID,
@@ -107,6 +118,7 @@ def record_audit_event(
     )
     record = msgspec.structs.replace(record, hash=link_hash(previous, record.body()))
     _INSERT.run(connection, **msgspec.structs.asdict(record))
+    connection.info[_WRITTEN] = (connection.get_transaction(), record.seq, record.hash)
     connection.info[NEWS] = record.seq
     return record.seq
 

@@ -150,7 +150,7 @@ def _run_update(
     connection: Connection, task_id: str, since: frozenset[TaskState] | None, values: dict[str, Any]
 ) -> bool:
     statement = _update_task(frozenset(values), since)
-    return bool(statement.run(connection, the_task=task_id, **values).rowcount)
+    return bool(statement.run(connection, the_task=task_id, **values))
 
 
 def insert_task(connection: Connection, record: TaskRecord) -> None:
