@@ -1,6 +1,7 @@
 """The hub that `connected.py` measures: its store filled beforehand, its process, and what its store says afterwards.
 
-`python bench/connected_hub.py DIRECTORY COUNT [DATABASE]` fills a new state directory and prints the runners' tokens as JSON.
+`python bench/connected_hub.py DIRECTORY COUNT [DATABASE]` fills a new state directory and prints the
+runners' tokens as JSON.
 """
 
 import json

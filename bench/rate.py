@@ -1,4 +1,4 @@
-"""Tasks through one hub at a fixed rate, whatever its answers do (open loop): errors, latency, the hub's processor time.
+"""Tasks through one hub at a fixed rate, whatever its answers do (open loop): errors, latency, processor time.
 
     python bench/rate.py [--rate 300] [--seconds 60] [--runners 200] [--database postgresql://…] [--json]
 
@@ -38,7 +38,7 @@ ANSWER_WITHIN_S = 60.0
 
 
 class Caller(asyncio.Protocol):
-    """One keep-alive connection to the hub: one request at a time, by the little HTTP/1.1 that the hub's answers need."""
+    """One keep-alive connection, one request at a time, by the little HTTP/1.1 that the hub's answers need."""
 
     def __init__(self, load: "Load") -> None:
         self.load = load
@@ -92,6 +92,8 @@ class Load:
         self.lateness_s: list[float] = []
         self.errors: Counter[str] = Counter()
         self.asking: set[asyncio.Task[None]] = set()
+        # Set when no task is without an answer.
+        self.settled = asyncio.Event()
 
     def request(self, number: int) -> bytes:
         body = json.dumps(
@@ -115,6 +117,7 @@ class Load:
             self.lateness_s.append(loop.time() - due_s)
             self.sent += 1
             self.open += 1
+            self.settled.clear()
             request = self.request(self.sent)
             while self.idle and self.idle[-1].transport.is_closing():
                 self.idle.pop()
@@ -124,24 +127,29 @@ class Load:
                 asking = asyncio.create_task(self.send_anew(request, due_s=due_s))
                 self.asking.add(asking)
                 asking.add_done_callback(self.asking.discard)
-        deadline_s = loop.time() + ANSWER_WITHIN_S
-        while self.open and loop.time() < deadline_s:
-            await asyncio.sleep(0.01)
-        if self.open:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self.settled.wait()
+        except TimeoutError:
             self.errors["no answer"] += self.open
 
     async def send_anew(self, request: bytes, *, due_s: float) -> None:
         try:
             _, caller = await asyncio.get_running_loop().create_connection(lambda: Caller(self), self.host, self.port)
         except OSError as error:
-            self.open -= 1
+            self.close_one()
             self.errors[f"no connection: {type(error).__name__}"] += 1
             return
         self.connections += 1
         caller.send(request, due_s=due_s)
 
-    def answered(self, caller: Caller, due_s: float, *, status: str, body: bytes) -> None:
+    def close_one(self) -> None:
         self.open -= 1
+        if not self.open:
+            self.settled.set()
+
+    def answered(self, caller: Caller, due_s: float, *, status: str, body: bytes) -> None:
+        self.close_one()
         self.idle.append(caller)
         state = json.loads(body).get("state") if status == "200" else status
         if state != "succeeded":
@@ -150,7 +158,7 @@ class Load:
 
     def lost(self, caller: Caller, *, due_s: float, why: str) -> None:
         if due_s:
-            self.open -= 1
+            self.close_one()
             self.errors[f"connection lost: {why}"] += 1
         elif caller in self.idle:
             self.idle.remove(caller)

@@ -17,6 +17,7 @@ from guardhouse.hub.api.door import Door, error_response
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
+from guardhouse.hub.routing import RouteIndex
 from guardhouse.hub.services import Services
 from guardhouse.mcp_server.endpoint import HUB_METADATA_PATH, MCP_PATH, METADATA_PATH, McpEndpoint
 
@@ -44,9 +45,8 @@ def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callab
     gateway = RunnerGateway(services)
     # Tried one by one in this order; after a restart all runners come at once, so theirs stand first.
     routes: list[BaseRoute] = [WebSocketRoute(path, gateway, name=path) for path in GATEWAY_PATHS]
-    routes += [
-        HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES
-    ]
+    doors = [HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES]
+    routes += doors
     routes += [HttpRoute(path, mcp, name=path) for path in (MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)]
     starlette = Starlette(
         routes=routes,
@@ -54,7 +54,7 @@ def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callab
     )
     starlette.router.redirect_slashes = False
     is_https = services.public_url.startswith("https:")
-    return _Outermost(starlette, services, is_https=is_https, on_broken_promise=on_broken_promise)
+    return _Outermost(starlette, services, RouteIndex(doors), is_https=is_https, on_broken_promise=on_broken_promise)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -82,24 +82,34 @@ async def _unexpected_error(request: Request, error: Exception) -> Response:
 
 
 class _Outermost:
-    """Adds the security headers, ends connections when the hub stops, and notices broken promises."""
+    """Adds the security headers, ends connections when the hub stops, and notices broken promises.
+
+    Requests that a door serves go to it directly. What Starlette's middleware does for the rest, three layers of it
+    around each message, is one here: an unexpected error is answered, unless an answer has begun, and raised again.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         services: Services,
+        doors: RouteIndex,
         *,
         is_https: bool,
         on_broken_promise: Callable[[InvariantError], None],
     ) -> None:
         self._app = app
         self._services = services
+        self._doors = doors
         self._headers = [*_HEADERS, _STRICT_TRANSPORT] if is_https else list(_HEADERS)
         self._on_broken_promise = on_broken_promise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+                has_begun = True
                 given = list(message.get("headers", []))
                 # The one page with a script says itself what may run in it.
                 own = {name for name, _ in given if name == b"content-security-policy"}
@@ -111,7 +121,17 @@ class _Outermost:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            door = self._doors.find(scope) if scope["type"] == "http" else None
+            if door is None:
+                await self._app(scope, receive, send_with_headers)
+                return
+            try:
+                await door.app(scope, receive, send_with_headers)
+            except Exception as error:
+                if not has_begun:
+                    response = await _unexpected_error(Request(scope), error)
+                    await response(scope, receive, send_with_headers)
+                raise
         except InvariantError as error:
             self._on_broken_promise(error)
             raise

@@ -47,6 +47,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        # Looked up by their labels once; there are as many as routes and statuses.
+        self._of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._tasks_ended = Counter(
             "guardhouse_tasks_ended", "Tasks that got their result, by how.", ["state"], registry=registry
         )
@@ -96,8 +98,12 @@ class Metrics:
 
     def note_request(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; ``route`` is the table's path."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._request_seconds.labels(method, route).observe(seconds)
+        found = self._of_request.get((method, route, status))
+        if found is None:
+            found = self._requests.labels(method, route, str(status)), self._request_seconds.labels(method, route)
+            self._of_request[method, route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def note_task_end(self, state: str) -> None:
         """Count a task that has ended."""

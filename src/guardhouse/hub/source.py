@@ -3,11 +3,14 @@
 Pure. Runs in the hub.
 """
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 __all__ = ["source_of"]
 
 
+# Asked for every request; as many as there may be buckets of wrong tokens.
+@lru_cache(maxsize=10_000)
 def source_of(address: str | None) -> str:
     """Return what counts as one source: an IPv4 address, or the /64 that an IPv6 host chooses its addresses from."""
     try:

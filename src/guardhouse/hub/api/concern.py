@@ -1,8 +1,9 @@
 """Loads what a request is about and asks `guardhouse.hub.concerns` before the handler runs. Runs in the hub."""
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.api.schemas_runs import CHILDREN_MAX, ScheduleCreate

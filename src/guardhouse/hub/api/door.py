@@ -62,9 +62,8 @@ STOPPING_RETRY_S: Final = 5.0
 JSON: Final = "application/json"
 
 
-@dataclass(frozen=True)
-class Call:
-    """One authorized request, decoded.
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One authorized request, decoded. A struct, since one is made twice for each request.
 
     ``principal`` is None on public routes only. ``environment``, ``task``, ``approval`` and ``session`` are
     what the route's concern names.
@@ -79,7 +78,7 @@ class Call:
     user_agent: str | None = None
     # Of a browser that takes an event stream up again.
     last_event_id: int | None = None
-    cookies: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = msgspec.field(default_factory=dict)
     # What the route's concern loaded and allowed.
     environment: EnvironmentRecord | None = None
     task: TaskRecord | None = None

@@ -1,8 +1,9 @@
 """Loads the session that a request is about and asks `guardhouse.hub.sessions.rules`. Runs in the hub."""
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.concerns import NotVisible, check_runs

@@ -7,7 +7,6 @@ takes twice as long as the statement. Knows no table. Runs in the hub's store th
 """
 
 import sqlite3
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 

@@ -6,6 +6,7 @@ Knows nothing of what the application does. Runs in the hub.
 import resource
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -118,8 +119,21 @@ def bind_listener(host: str, port: int, *, context: ssl.SSLContext | None) -> Li
     return Listener(sock, context)
 
 
+class _HubConfig(Config):
+    """Hypercorn's settings, which write the date of an answer once a second instead of once an answer."""
+
+    _date: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Return the headers that every answer has."""
+        second = int(time.time())
+        if self._date[0] != second:
+            self._date = (second, super().response_headers(protocol))
+        return self._date[1]
+
+
 def _hypercorn_config() -> Config:
-    config = Config()
+    config = _HubConfig()
     config.logger_class = _AccessLog  # type: ignore[assignment]  # does what Hypercorn's Logger does here
     config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
     config.keep_alive_timeout = HANDSHAKE_TIMEOUT_S

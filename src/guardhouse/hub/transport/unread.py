@@ -32,7 +32,7 @@ class FinishesRequests:
         body = _Body(receive)
 
         async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start" and not await body.finish():
+            if message["type"] == "http.response.start" and not (body.ended or await body.finish()):
                 message = {**message, "headers": [*message.get("headers", []), _CLOSE]}
             await send(message)
 
@@ -46,6 +46,11 @@ class _Body:
         self._receive = receive
         self._ended = False
         self._reading = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has been read."""
+        return self._ended
 
     async def receive(self) -> Message:
         """Give the application its next message."""
