@@ -127,7 +127,7 @@ class _Outermost:
                 return
             try:
                 await door.app(scope, receive, send_with_headers)
-            except Exception as error:
+            except Exception as error:  # answered here, and raised again for the log
                 if not has_begun:
                     response = await _unexpected_error(Request(scope), error)
                     await response(scope, receive, send_with_headers)
