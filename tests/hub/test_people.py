@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 
 import httpx2
 import pytest
@@ -12,7 +13,7 @@ from guardhouse.errors import SetupError
 from guardhouse.hub import authorize
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.forwarded import client_address, parse_networks
-from guardhouse.hub.people.lockout import Lockout
+from guardhouse.hub.people.lockout import FREE_TRIES, Lockout
 from guardhouse.hub.people.passwords import PasswordRefused, check_password
 
 
@@ -273,6 +274,32 @@ def test_easy_passwords_are_refused(password):
     with pytest.raises(PasswordRefused):
         check_password(password, email="max.mustermann@example.com", name="Max")
     check_password(PASSWORD, email="max.mustermann@example.com", name="Max")
+
+
+async def test_a_lock_holds_what_comes_at_once(hub):
+    """Many wrong passwords in the same moment are looked at no more often than one after the other; two at a time."""
+    cookies = await become_owner(hub)
+    found: Counter[str] = Counter()
+
+    async def guess(http: httpx2.AsyncClient, path: str, body: dict[str, str]) -> None:
+        reply = await http.post(path, json=body)
+        found[reply.json()["error"]["code"]] += 1
+
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            body = {"email": "owner@example.com", "password": f"wrong horse battery {number}"}
+            nursery.start_soon(guess, hub.http, "/api/v1/sign-in", body)
+    assert FREE_TRIES <= found.pop("sign_in_failed") <= FREE_TRIES + 1
+    assert set(found) <= {"locked", "too_busy"}
+    found.clear()
+    async with httpx2.AsyncClient(base_url=hub.url, cookies=cookies, headers={"origin": hub.url}, timeout=30) as http:
+        hub.hub.services.lockout.note("owner@example.com", right=True, now_ms=0)
+        async with trio.open_nursery() as nursery:
+            for number in range(30):
+                body = {"current": f"wrong horse battery {number}", "new": PASSWORD}
+                nursery.start_soon(guess, http, "/api/v1/self/password", body)
+    assert FREE_TRIES <= found.pop("wrong_password") <= FREE_TRIES + 1
+    assert set(found) <= {"locked", "too_busy"}
 
 
 async def test_passwords_are_argon2id_and_nowhere_else(hub):

@@ -74,19 +74,24 @@ async def person_by_password(call: Call, address: str, password: str) -> PersonR
     at_ms = now_ms()
     email = address.lower()
     guess = hashlib.sha256(f"{email}\0{password}".encode("utf-8", "surrogatepass")).digest()
-    source = services.credentials.check_may_guess(guess, address=call.address)
-    wait_s = services.lockout.wait_s(email, now_ms=steady_ms())
-    if wait_s:
-        raise ApiError(
-            429,
-            "locked",
-            f"too many wrong passwords for this address; try again in {math.ceil(wait_s)} s",
-            hint="an owner or admin can make a link for a new password",
-            retryable=True,
-        )
+
+    def check() -> str:
+        source = services.credentials.check_may_guess(guess, address=call.address)
+        wait_s = services.lockout.wait_s(email, now_ms=steady_ms())
+        if wait_s:
+            raise ApiError(
+                429,
+                "locked",
+                f"too many wrong passwords for this address; try again in {math.ceil(wait_s)} s",
+                hint="an owner or admin can make a link for a new password",
+                retryable=True,
+            )
+        return source
+
+    source = check()
     person = services.credentials.person_by_email(email)
     usable = person is not None and person.disabled_ms is None
-    right = await services.passwords.is_right(password, person.password if person and usable else None)
+    right = await services.passwords.is_right(password, person.password if person and usable else None, check=check)
     services.credentials.note_guess(source, guess, right=right)
     locks = services.lockout.note(email, right=right, now_ms=steady_ms())
     if not right or person is None:
@@ -351,10 +356,16 @@ async def change_password(call: Call) -> Reply:
     services = call.services
     person = own_person(call)
     at_ms = now_ms()
-    wait_s = services.lockout.wait_s(person.email, now_ms=steady_ms())
-    if wait_s:
-        raise ApiError(429, "locked", f"too many wrong passwords; try again in {math.ceil(wait_s)} s", retryable=True)
-    right = await services.passwords.is_right(body.current, person.password)
+
+    def check() -> None:
+        wait_s = services.lockout.wait_s(person.email, now_ms=steady_ms())
+        if wait_s:
+            raise ApiError(
+                429, "locked", f"too many wrong passwords; try again in {math.ceil(wait_s)} s", retryable=True
+            )
+
+    check()
+    right = await services.passwords.is_right(body.current, person.password, check=check)
     services.lockout.note(person.email, right=right, now_ms=steady_ms())
     if not right:
         raise ApiError(403, "wrong_password", "the current password is wrong", hint="ask for a link if it is lost")

@@ -1,5 +1,6 @@
 """Passwords: which are taken, how they are hashed (argon2id), and how one is compared. Runs in the hub."""
 
+from collections.abc import Callable
 from typing import Final
 
 import argon2
@@ -43,20 +44,24 @@ class Passwords:
         self._check_line()
         return await trio.to_thread.run_sync(self._hasher.hash, password, limiter=self._limiter)
 
-    async def is_right(self, password: str, stored: str | None) -> bool:
+    async def is_right(self, password: str, stored: str | None, *, check: Callable[[], object]) -> bool:
         """Tell whether ``password`` is the stored one; takes as long where None is stored, and says no.
 
+        Args:
+            check: raises where it may not be looked at any more; called when its turn has come, since many that came
+                at once would else all be let in by what was true before the first was wrong.
+
         Raises:
-            TooBusy: see there.
+            TooBusy: see there; and whatever ``check`` raises.
         """
         self._check_line()
-        if stored is None and self._nobody is None:
-            self._nobody = await trio.to_thread.run_sync(self._hasher.hash, "nobody", limiter=self._limiter)
-        # Where there is no such person something is compared too, so that the time tells nothing.
-        right = await trio.to_thread.run_sync(
-            self._compare, password[:PASSWORD_MAX_CHARS], stored or self._nobody, limiter=self._limiter
-        )
-        return right and stored is not None
+        async with self._limiter:
+            check()
+            if stored is None and self._nobody is None:
+                self._nobody = await trio.to_thread.run_sync(self._hasher.hash, "nobody")
+            # Where there is no such person something is compared too, so that the time tells nothing.
+            right = await trio.to_thread.run_sync(self._compare, password[:PASSWORD_MAX_CHARS], stored or self._nobody)
+            return right and stored is not None
 
     def needs_rehash(self, stored: str) -> bool:
         """Tell whether a hash was made with weaker parameters than today's."""
