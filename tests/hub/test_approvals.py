@@ -16,8 +16,10 @@ from tests.support.runner_stub import RunnerStub, connect_v1
 from guardhouse.errors import SetupError
 from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_mail, parse_webhook
 from guardhouse.hub.approvals.question import EXPLANATION_MAX_BYTES
-from guardhouse.hub.approvals.rules import Rules
+from guardhouse.hub.approvals.rules import Decided, Rules, agreed
 from guardhouse.hub.database import Database
+from guardhouse.hub.store.approvals import Vote
+from guardhouse.wire.messages_v1 import ApprovalScope
 
 RULE = {"rule": "rm *", "because": "deletes", "place": "ops.yaml:7", "profile": "observe"}
 
@@ -260,7 +262,59 @@ async def test_two_people_must_say_yes(start_hub):
                 assert (reply.status_code, reply.json()["state"], len(reply.json()["votes"])) == (202, "pending", 1)
             reply = await two.post(path, json={"scope": "rule"})
             assert (reply.status_code, reply.json()["state"]) == (200, "approved")
+            # The first one's yes was for this once, and nobody widens it alone.
+            assert (reply.json()["scope"], reply.json()["valid_until"]) == ("once", None)
             assert (await runner.expect("approval.decision", within_s=30))["decided_by"] == "owner and max"
+            assert (await hub.http.get("/api/v1/approval-grants")).json()["grants"] == []
+
+
+@pytest.mark.one_store("what counts of two words; the store keeps them as any vote")
+def test_two_agree_on_the_narrower_reach():
+    """The least of what both said, for the shorter of both times; 12 hours where one named none."""
+
+    def word(scope: str, for_s: int | None) -> tuple[Decided, Vote]:
+        said = Decided(allow=True, scope=ApprovalScope(scope), for_s=for_s, note="")
+        return said, Vote(by="usr_1", person="usr_1", name="a", at_ms=0, scope=scope, for_s=for_s)
+
+    for one, other, expected in (
+        (("rule", 14_400), ("once", None), ("once", None)),
+        (("rule", 14_400), ("session", None), ("session", 14_400)),
+        (("rule", 90_000), ("rule", None), ("rule", 43_200)),
+        (("rule", 60), ("rule", 3_600), ("rule", 60)),
+    ):
+        for first, last in ((one, other), (other, one)):
+            found = agreed(word(*last)[0], [word(*first)[1]], default_s=43_200)
+            assert (found.scope.value, found.for_s) == expected
+
+
+async def test_who_is_disabled_agrees_to_nothing_any_more(start_hub):
+    """Neither by the first of two words nor by what they granted; where they are let in again it counts again."""
+    async with start_hub(approval_rules=Rules(two_people=True)) as hub:
+        owner = await become_owner(hub)
+        people = [await invite(hub, f"{name}@example.com") for name in ("max", "eve", "ada")]
+        async with waiting(hub) as (runner, task_id, found), as_person(hub, owner) as http:
+            max_, eve, ada = (as_person(hub, cookies) for cookies, _ in people)
+            path = f"/api/v1/approvals/{found['id']}/approve"
+            assert (await eve.post(path, json={"scope": "rule"})).status_code == 202
+            eves = f"/api/v1/people/{people[1][1]['id']}"
+            assert (await http.patch(eves, json={"disabled": True})).status_code == 200
+            reply = await max_.post(path, json={"scope": "rule"})
+            assert (reply.status_code, [vote["name"] for vote in reply.json()["votes"]]) == (202, ["max"])
+            reply = await ada.post(path, json={"scope": "rule"})
+            assert (reply.status_code, reply.json()["decided_by_name"]) == (200, "max and ada")
+            await runner.expect("approval.decision", within_s=30)
+            grants = "/api/v1/approval-grants"
+            assert len((await hub.http.get(grants)).json()["grants"]) == 1
+            adas = f"/api/v1/people/{people[2][1]['id']}"
+            await http.patch(adas, json={"disabled": True})
+            assert (await hub.http.get(grants)).json()["grants"] == []
+            await ask(runner, task_id, "q-2")
+            await pending(hub)
+            await http.patch(adas, json={"disabled": False})
+            await ask(runner, task_id, "q-3")
+            assert (await runner.expect("approval.decision", within_s=30))["approval_id"] == "q-3"
+            for one in (max_, eve, ada):
+                await one.aclose()
 
 
 async def test_one_no_is_enough(start_hub):
@@ -294,6 +348,10 @@ async def test_nobody_approves_their_own_where_that_is_unwanted(start_hub):
                 for refused in (http, two):
                     reply = await refused.post(path, json={})
                     assert (reply.status_code, reply.json()["error"]["code"]) == (403, "own_request")
+                # Nor after the token that asked is gone: what it asked for stays its owner's.
+                assert (await two.delete(f"/api/v1/tokens/{made.json()['token']['id']}")).status_code == 204
+                reply = await two.post(path, json={})
+                assert (reply.status_code, reply.json()["error"]["code"]) == (403, "own_request")
                 assert (await one.post(path, json={"scope": "rule"})).status_code == 200
             # The owner's own request is not covered by the owner's grant.
             mine = (await one.post("/api/v1/tasks", json=body)).json()

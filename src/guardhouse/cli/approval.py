@@ -112,7 +112,7 @@ def show(client: HubClient, *, approval_id: str, as_json: bool) -> None:
             ("task", found["task_id"]),
             ("asked", found["asked_at"]),
             ("expires", found["expires_at"]),
-            ("yes so far", ", ".join(one["name"] for one in found["votes"])),
+            ("yes so far", ", ".join(f"{one['name']} (for {one['scope']})" for one in found["votes"])),
             ("yes needed", found["votes_needed"]),
             ("decided by", found["decided_by_name"] or found["decided_by"]),
             ("scope", found["scope"]),

@@ -11,7 +11,7 @@ from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.approvals.desk import ApprovalDesk
 from guardhouse.hub.approvals.notify import Notifier
 from guardhouse.hub.audit.keeper import AuditKeeper
-from guardhouse.hub.authorize import Credentials
+from guardhouse.hub.authorize import AuthenticationFailed, Credentials
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.config import HubConfig
@@ -71,10 +71,6 @@ async def assemble(
     for record in await database.read(environments.list_drained):
         links.set_drained(record.id, reason=record.drain_reason, drained=True)
 
-    def owner_of(actor: str) -> str | None:
-        owner = credentials.token_owner(actor)
-        return owner.id if owner is not None else None
-
     board = TaskBoard(database, links, queue_limit=config.queue_limit, in_flight_limit=config.in_flight_limit)
     started_ms = now_ms()
     metrics = Metrics()
@@ -92,8 +88,9 @@ async def assemble(
             database,
             links,
             rules=config.approval_rules,
-            owner_of=owner_of,
+            owner_of=credentials.token_owner,
             lineage_of=credentials.lineage,
+            stands=partial(is_standing, credentials),
             notify=notifier.enqueue,
         ),
         sealer=sealer,
@@ -127,6 +124,15 @@ async def assemble(
         public_url=public_url,
         openapi=cache(partial(openapi_document, ROUTES, server_url=public_url)),
     )
+
+
+def is_standing(credentials: Credentials, actor_id: str) -> bool:
+    """Whether the person with this id is not disabled, or the token with it neither revoked nor over."""
+    try:
+        credentials.standing(actor_id, now_ms=now_ms())
+    except AuthenticationFailed:
+        return False
+    return True
 
 
 def connect(services: Services) -> None:

@@ -48,7 +48,14 @@ def approval_view(record: ApprovalRecord, *, whole: bool) -> schemas.Approval:
         expires_at=iso_time(record.expires_ms) or "",
         votes_needed=record.votes_needed,
         votes=[
-            schemas.ApprovalVote(by=one.person or one.by, name=one.name, at=iso_time(one.at_ms) or "", note=one.note)
+            schemas.ApprovalVote(
+                by=one.person or one.by,
+                name=one.name,
+                at=iso_time(one.at_ms) or "",
+                note=one.note,
+                scope=cast(Any, one.scope),
+                for_s=one.for_s,
+            )
             for one in record.given
         ],
         decided_at=iso_time(record.decided_ms),
@@ -144,6 +151,7 @@ async def list_grants(call: Call) -> Reply:
                     valid_until=iso_time(one.valid_until_ms) or "",
                 )
                 for one in grants
+                if call.services.desk.stands(one)
             ]
         )
     )

@@ -23,12 +23,14 @@ GRANT_MAX_S = 30 * 86_400
 
 
 class ApprovalVote(Output, frozen=True):
-    """Somebody's yes."""
+    """Somebody's yes, and how far they let it reach: what comes of several is the narrowest of them."""
 
     by: str
     name: str
     at: str
     note: str
+    scope: Reach
+    for_s: int | None
 
 
 class Approval(Output, frozen=True):
@@ -91,7 +93,8 @@ class ApprovalDecide(Input, frozen=True):
     """How far a yes or no reaches, and why.
 
     ``session`` covers further questions of the same rule in the same session (or the same task), ``rule`` those of the
-    rule in this environment, both for ``for_s`` seconds: 12 hours unless said otherwise, 30 days at most.
+    rule in this environment, both for ``for_s`` seconds: 12 hours unless said otherwise, 30 days at most. Where two
+    must agree, the narrower reach and the shorter time count.
     """
 
     scope: Reach = "once"

@@ -18,16 +18,25 @@ from guardhouse.hub.approvals.rules import (
     Decided,
     Decider,
     Rules,
+    agreed,
     already_answered,
     check_may_decide,
     is_same_voter,
     may_cover,
+    still_stands,
 )
-from guardhouse.hub.approvals.writes import NOBODY, close_question, record_vote, store_decision, store_question
+from guardhouse.hub.approvals.writes import (
+    GRANT_DEFAULT_S,
+    NOBODY,
+    close_question,
+    record_vote,
+    store_decision,
+    store_question,
+)
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.store import approvals as store
-from guardhouse.hub.store.approvals import ApprovalRecord, Vote
+from guardhouse.hub.store.approvals import ApprovalRecord, GrantRecord, Vote
 from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.tasks import TaskRecord
 from guardhouse.values import Verdict
@@ -63,13 +72,15 @@ class ApprovalDesk:
         rules: Rules,
         owner_of: Callable[[str], str | None],
         lineage_of: Callable[[str], frozenset[str]],
+        stands: Callable[[str], bool],
         notify: Callable[[Connection, ApprovalRecord], None],
     ) -> None:
         """Make the desk.
 
         Args:
-            owner_of: returns the id of the person whose API token it is, or None.
+            owner_of: returns the id of the person whose API token it is, or was, or None.
             lineage_of: returns the ids of a token and of the tokens that it comes from.
+            stands: whether the person or token with this id may still do something.
             notify: puts messages to people on their way, in the transaction that stores the question.
         """
         self._database = database
@@ -77,6 +88,7 @@ class ApprovalDesk:
         self.rules = rules
         self._owner_of = owner_of
         self._lineage_of = lineage_of
+        self._stands = stands
         self._notify = notify
         self._pending: dict[str, ApprovalRecord] = {}
         self._changed = trio.Event()
@@ -142,7 +154,7 @@ class ApprovalDesk:
             return current
         grants = store.list_grants(connection, now_ms=at_ms, environment_id=record.environment_id)
         may = partial(may_cover, record=record, rules=self.rules, owner_of=self._owner_of)
-        answering = answering_grants(record, [grant for grant in grants if may(grant)])
+        answering = answering_grants(record, [grant for grant in grants if may(grant) and self.stands(grant)])
         if answering:
             first = answering[0]
             names = " and ".join(dict.fromkeys(grant.decided_by_name for grant in answering))[:256]
@@ -161,6 +173,10 @@ class ApprovalDesk:
             return store.find_approval(connection, record.id) or record
         self._notify(connection, record)
         return record
+
+    def stands(self, grant: GrantRecord) -> bool:
+        """Whether everybody who gave a grant is still somebody; one of others answers nothing."""
+        return still_stands(grant, self._stands)
 
     async def withdrawn(self, question_id: str, *, environment_id: str, reason: str) -> None:
         """End a question that its runner takes back."""
@@ -211,7 +227,15 @@ class ApprovalDesk:
         """
         check_may_decide(record, said, by, rules=self.rules, owner_of=self._owner_of, lineage_of=self._lineage_of)
         at_ms = now_ms()
-        vote = Vote(by=by.id, person=by.person, name=by.name, at_ms=at_ms, note=said.note)
+        vote = Vote(
+            by=by.id,
+            person=by.person,
+            name=by.name,
+            at_ms=at_ms,
+            note=said.note,
+            scope=said.scope.value,
+            for_s=said.for_s,
+        )
 
         def store_word(connection: Connection) -> ApprovalRecord:
             current = store.find_approval(connection, record.id)
@@ -220,12 +244,16 @@ class ApprovalDesk:
             if at_ms >= current.expires_ms:
                 close_question(connection, current, state="expired", at_ms=at_ms, actor=NOBODY, note="nobody decided")
                 return store.find_approval(connection, current.id) or current
-            votes = [one for one in current.given if not is_same_voter(one, vote)]
+            # Who has been disabled since does not agree any more.
+            votes = [
+                one for one in current.given if not is_same_voter(one, vote) and self._stands(one.person or one.by)
+            ]
             if said.allow and len(votes) + 1 < current.votes_needed:
                 store.store_votes(connection, current.id, [*votes, vote])
                 record_vote(connection, current, said, by, at_ms=at_ms)
                 return store.find_approval(connection, current.id) or current
-            store_decision(connection, current, said, by, [*votes, vote], at_ms=at_ms)
+            word = agreed(said, votes, default_s=GRANT_DEFAULT_S) if said.allow else said
+            store_decision(connection, current, word, by, [*votes, vote], at_ms=at_ms)
             return store.find_approval(connection, current.id) or current
 
         found = await self._database.write(store_word)

@@ -3,8 +3,9 @@
 Knows no store. Runs in the hub.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
 
 import msgspec
 
@@ -12,7 +13,20 @@ from guardhouse.hub.api.errors import ApiError
 from guardhouse.hub.store.approvals import ApprovalRecord, GrantRecord, Vote
 from guardhouse.wire.messages_v1 import ApprovalScope
 
-__all__ = ["Decided", "Decider", "Rules", "already_answered", "check_may_decide", "is_same_voter", "may_cover"]
+__all__ = [
+    "Decided",
+    "Decider",
+    "Rules",
+    "agreed",
+    "already_answered",
+    "check_may_decide",
+    "is_same_voter",
+    "may_cover",
+    "still_stands",
+]
+
+# From what covers least to what covers most.
+_WIDTH: Final = {"once": 0, "session": 1, "rule": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +116,29 @@ def may_cover(
     if not rules.own_requests and deciders & {record.requester, owner_of(record.requester)}:
         return False
     return not rules.two_people or len(deciders) > 1
+
+
+def still_stands(grant: GrantRecord, stands: Callable[[str], bool]) -> bool:
+    """Whether everybody who granted something is still somebody; a no holds whoever said it.
+
+    Args:
+        stands: whether the person with this id is not disabled, or the token with it neither revoked nor over.
+    """
+    return grant.verdict != "allow" or all(map(stands, msgspec.json.decode(grant.deciders, type=list[str])))
+
+
+def agreed(said: Decided, before: Iterable[Vote], *, default_s: int) -> Decided:
+    """Return what all who say yes agree on: the narrowest reach, for the shortest time. The last one's note stays.
+
+    Args:
+        before: those who have said yes already.
+        default_s: how long a reach beyond once holds for whoever named no time.
+    """
+    words = [(said.scope.value, said.for_s), *((one.scope, one.for_s) for one in before)]
+    scope = ApprovalScope(min((scope for scope, _ in words), key=_WIDTH.__getitem__))
+    if scope is ApprovalScope.ONCE:
+        return replace(said, scope=scope, for_s=None)
+    return replace(said, scope=scope, for_s=min(default_s if for_s is None else for_s for _, for_s in words))
 
 
 def is_same_voter(one: Vote, other: Vote) -> bool:

@@ -14,9 +14,9 @@ from guardhouse.hub.store import audit
 from guardhouse.hub.store.approvals import ApprovalRecord, GrantRecord, Vote
 from guardhouse.wire.messages_v1 import ApprovalScope
 
-__all__ = ["NOBODY", "close_question", "record_vote", "store_decision", "store_question"]
+__all__ = ["GRANT_DEFAULT_S", "NOBODY", "close_question", "record_vote", "store_decision", "store_question"]
 
-SESSION_GRANT_MS: Final = 12 * 3_600_000
+GRANT_DEFAULT_S: Final = 12 * 3_600
 # How a runner is told of an end that no person gave.
 NOBODY: Final = "hub"
 
@@ -61,7 +61,7 @@ def store_decision(
     """Give a question its answer, and with a scope beyond this once the grant that answers later ones."""
     until_ms = None
     if said.scope is not ApprovalScope.ONCE:
-        until_ms = at_ms + (SESSION_GRANT_MS if said.for_s is None else said.for_s * 1000)
+        until_ms = at_ms + (GRANT_DEFAULT_S if said.for_s is None else said.for_s) * 1000
     names = " and ".join(dict.fromkeys(vote.name for vote in votes)) if said.allow else by.name
     store.store_votes(connection, current.id, votes)
     close_question(
@@ -159,6 +159,8 @@ def record_vote(connection: Connection, record: ApprovalRecord, said: Decided, b
         task=record.task_id,
         command=record.command,
         note=said.note,
+        scope=said.scope.value,
+        for_s=said.for_s,
         **_question_facts(record),
     )
 

@@ -60,7 +60,7 @@ class Credentials:
         runner_keys: list[RunnerKeyRecord] | None = None,
     ) -> None:
         self._api = {record.digest: record for record in api_tokens if record.revoked_ms is None}
-        # Of revoked ones too: what they made may live on.
+        # Of revoked ones too: what they made may live on, and what they asked for stays their owner's.
         self._makers = {record.id: record for record in api_tokens}
         self._runner = {record.digest: record for record in runner_tokens}
         self._runner_keys: dict[str, dict[bytes, RunnerKeyRecord]] = {}
@@ -124,7 +124,8 @@ class Credentials:
         Raises:
             AuthenticationFailed: the token was revoked or is over, or the person was disabled.
         """
-        token = next((record for record in self._api.values() if record.id == actor_id), None)
+        # A copy, since the store's thread asks too.
+        token = next((record for record in tuple(self._api.values()) if record.id == actor_id), None)
         person_id = token.person_id if token is not None else actor_id
         person = self._people.get(person_id) if person_id is not None else None
         is_gone = person is None if person_id is not None else False
@@ -220,10 +221,10 @@ class Credentials:
         """Return the ids of a person's teams."""
         return self._memberships.get(person_id, frozenset())
 
-    def token_owner(self, token_id: str) -> PersonRecord | None:
-        """Return the person whose API token this is; None for one of the account."""
-        found = next((record for record in self._api.values() if record.id == token_id), None)
-        return self._people.get(found.person_id) if found is not None and found.person_id is not None else None
+    def token_owner(self, token_id: str) -> str | None:
+        """Return the id of the person whose API token this is, or was before it was revoked; None for the account's."""
+        record = self._makers.get(token_id)
+        return None if record is None else record.person_id
 
     def lineage(self, actor_id: str) -> frozenset[str]:
         """Return ``actor_id`` and, of an API token, the tokens that it comes from; those of scope ``admin`` left out.

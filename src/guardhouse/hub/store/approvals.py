@@ -43,13 +43,18 @@ RULE_MAX_CHARS: Final = 4_096
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):
-    """One person's yes. ``by`` is the id that asked (a token's or person's), ``person`` whose it is."""
+    """One person's yes. ``by`` is the id that asked (a token's or person's), ``person`` whose it is.
+
+    ``scope`` and ``for_s`` are how far they let it reach; a vote of an earlier version reached once.
+    """
 
     by: str
     person: str | None
     name: str
     at_ms: int
     note: str = ""
+    scope: str = "once"
+    for_s: int | None = None
 
 
 class ApprovalRecord(msgspec.Struct, frozen=True, kw_only=True):
