@@ -156,6 +156,7 @@ async def _serving(
         background.start_soon(notifier.run)
         background.start_soon(services.board.deadlines.run)
         background.start_soon(links.run)
+        background.start_soon(links.timers.run)
         background.start_soon(services.admission.run)
         background.start_soon(links.presence_log.run)
         background.start_soon(keeper.run)

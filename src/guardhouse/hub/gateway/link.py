@@ -63,7 +63,6 @@ from guardhouse.wire.session import (
     TaskLost,
     TaskNotArrived,
     Warned,
-    WentOffline,
     close_code,
     close_reason,
 )
@@ -225,12 +224,12 @@ class RunnerLink:
         """Serve the connection until it ends, and write down how it did."""
         self._log.info("runner_connected", protocol=self.protocol)
         self._note("runner.connect", protocol=self.protocol)
+        watching = self._links.timers.add(self._watch, due_s=self._session.deadline_s)
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._intake.run)
                     nursery.start_soon(self._send)
-                    nursery.start_soon(self._watch)
                     await self._begin()
                     await self._receive()
                     # Nothing more is read; what came before is stored all the same.
@@ -239,6 +238,7 @@ class RunnerLink:
                         await trio.sleep_forever()  # until the sender has said so
                     nursery.cancel_scope.cancel()
         finally:
+            watching.cancel()
             with trio.CancelScope(shield=True):
                 await self._finish()
 
@@ -313,10 +313,6 @@ class RunnerLink:
                 self._file_calls.answer(event)
             case Warned():
                 self._warn(event.error)
-            case WentOffline():
-                self._log.warning("runner_silent", seconds=limits.OFFLINE_AFTER_S)
-                self._note("runner.offline", silent_s=limits.OFFLINE_AFTER_S, policies=self.policies_in_force)
-                self._links.note_change(self._environment.id)
             case _:
                 self._log.debug("message_unused", type=type(event).__name__)
 
@@ -405,20 +401,23 @@ class RunnerLink:
             self._end_reason = reason
             self._to_send.set()
 
-    async def _watch(self) -> None:
-        """Hand the session the time; a silent runner is closed by it."""
-        while True:
-            await trio.sleep_until(self._session.deadline_s)
-            self._session.traffic(self._probe.last_heard_s)
-            now_s = trio.current_time()
-            if now_s < self._session.deadline_s:
-                continue
-            try:
-                for event in self._session.tick(now_s):
-                    await self._take(event)
-            except PeerError as error:
-                self._end_with(close_code(error), close_reason(error))
-                return
+    def _watch(self, now_s: float) -> float:
+        """Hand the session the time and return when it wants it next; a silent runner is closed by it."""
+        self._session.traffic(self._probe.last_heard_s)
+        if now_s < self._session.deadline_s:
+            return self._session.deadline_s
+        try:
+            if self._session.tick(now_s):
+                self._went_offline()
+        except PeerError as error:
+            self._end_with(close_code(error), close_reason(error))
+            return now_s + limits.IDLE_TIMEOUT_S  # long over by then
+        return self._session.deadline_s
+
+    def _went_offline(self) -> None:
+        self._log.warning("runner_silent", seconds=limits.OFFLINE_AFTER_S)
+        self._note("runner.offline", silent_s=limits.OFFLINE_AFTER_S, policies=self.policies_in_force)
+        self._links.note_change(self._environment.id)
 
     async def _finish(self) -> None:
         mine = self._links.release(self._environment.id, self)

@@ -23,6 +23,7 @@ from guardhouse.hub.store.environments import EnvironmentRecord
 from guardhouse.hub.store.heartbeats import HeartbeatFacts
 from guardhouse.hub.store.policies import HubPolicyRecord
 from guardhouse.hub.tasks.runners import Runner
+from guardhouse.hub.timers import Timers
 from guardhouse.wire.messages_files import FileRead, FileResult, FileWrite
 from guardhouse.wire.messages_v1 import ApprovalDecision, HubDraining, PolicyLayer, PolicyReport
 
@@ -93,6 +94,8 @@ class Links:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.presence_log = PresenceLog(database)
+        # Of the connections: when each has to look whether its runner is silent.
+        self.timers = Timers()
         self._links: dict[str, Link] = {}
         self._claiming: dict[str, trio.Lock] = {}
         self._heartbeats: dict[str, HeartbeatFacts] = {}

@@ -19,11 +19,13 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, H11SendableEvent
 from hypercorn.utils import parse_socket_addr
 
 from guardhouse import limits
 from guardhouse.errors import InvariantError
+from guardhouse.hub.timers import Timers
 from guardhouse.hub.transport.task_group import HubTaskGroup
 from guardhouse.hub.transport.websocket import BoundedWebSocket
 
@@ -39,6 +41,20 @@ WRITES_IN_A_ROW: Final = 16
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError, ssl.SSLError)
 _PEER_FAULTS = (*_GONE, h11.ProtocolError, wsproto.utilities.ProtocolError)
+
+
+class ServerContext(WorkerContext):
+    """What the connections of one listening socket share."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.timers = Timers()
+        self.connections: set[HubConnection] = set()
+
+    def end_idle(self) -> None:
+        """End the connections without a request, as the server stops; one with a request ends after its answer."""
+        for connection in list(self.connections):
+            connection.end_if_idle()
 
 
 class Http1Protocol(H11Protocol):
@@ -89,6 +105,7 @@ class Http1Protocol(H11Protocol):
             self.server,
             self.stream_send,
             STREAM_ID,
+            timers=cast(ServerContext, self.context).timers,
         )
         self.connection = H11WSConnection(cast(h11.Connection, self.connection))
         await self.stream.handle(
@@ -108,11 +125,11 @@ class HubConnection(TCPServer):
     """Serves one accepted stream until it ends; never raises for what the peer did."""
 
     protocol: Http1Protocol  # type: ignore[assignment]  # narrower than the base class: we make no other
+    context: ServerContext  # likewise
 
     # When a connection without a request is given up, on trio's clock, and the read that this ends.
     _idle_until_s: float = math.inf
     _reading: trio.CancelScope | None = None
-    _stopping: trio.CancelScope
     # Of a plain connection, whose socket is read and written without trio's turn of the event loop for each.
     _socket: trio.socket.SocketType | None = None
     _writes_in_a_row: int = 0
@@ -167,10 +184,13 @@ class HubConnection(TCPServer):
                 self.protocol_send,
             )
             self._set_idle(is_idle=True)
-            self._stopping = trio.CancelScope()
-            task_group.spawn(self._end_when_stopping)
-            await self._read_data()
-            self._stopping.cancel()
+            self.context.connections.add(self)
+            try:
+                await self._read_data()
+            finally:
+                self.context.connections.discard(self)
+                if isinstance(self.protocol.stream, BoundedWebSocket):
+                    self.protocol.stream.end_pings()
 
     def _set_idle(self, *, is_idle: bool) -> None:
         """Give a connection that waits for its next request until the deadline, and one that has a request for ever."""
@@ -183,12 +203,10 @@ class HubConnection(TCPServer):
             return trio.current_time() + limits.IDLE_TIMEOUT_S
         return self._idle_until_s
 
-    async def _end_when_stopping(self) -> None:
-        """End a connection without a request when the server stops; one with a request ends after its answer."""
-        with self._stopping:
-            await self.context.terminated.wait()
-            if self._idle_until_s != math.inf and self._reading is not None:
-                self._reading.cancel()
+    def end_if_idle(self) -> None:
+        """End the connection unless it has a request."""
+        if self._idle_until_s != math.inf and self._reading is not None:
+            self._reading.cancel()
 
     async def protocol_send(self, event: Event) -> None:
         """Write one event of the protocol to the peer, which has `WRITE_TIMEOUT_S` to take it."""

@@ -17,14 +17,13 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState, ResponseSummary, WWWScope
 
 from guardhouse import limits
 from guardhouse.errors import SetupError
 from guardhouse.hub.transport.accept import accept_for_ever
 from guardhouse.hub.transport.accept_queue import AcceptQueue
-from guardhouse.hub.transport.connection import HubConnection
+from guardhouse.hub.transport.connection import HubConnection, ServerContext
 from guardhouse.hub.transport.unread import FinishesRequests
 
 __all__ = ["Listener", "bind_listener", "serve_listener"]
@@ -34,8 +33,6 @@ _access = structlog.get_logger("guardhouse.hub.access")
 
 # A client that has not finished its TLS handshake, or its request's headers, is dropped after this long.
 HANDSHAKE_TIMEOUT_S: Final = 8.0
-# Well below the 60 s after which either side gives an idle WebSocket up (WIRE_PROTOCOL "Transport").
-PING_INTERVAL_S: Final = 20.0
 GRACEFUL_TIMEOUT_S: Final = 5.0
 # Connections that the kernel holds until the next turn of the event loop; who waits for longer does so in the queue.
 # SYNs beyond it are dropped, and repeated after 1, 3 and 7 s.
@@ -138,7 +135,7 @@ def _hypercorn_config() -> Config:
     config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
     config.keep_alive_timeout = HANDSHAKE_TIMEOUT_S
     config.websocket_max_message_size = limits.MESSAGE_MAX_BYTES
-    config.websocket_ping_interval = PING_INTERVAL_S
+    config.websocket_ping_interval = None  # `BoundedWebSocket` sends its own
     config.include_server_header = False
     return config
 
@@ -152,7 +149,7 @@ async def serve_listener(
 ) -> None:
     """Serve ``app`` until ``stop`` returns; then accept nothing more and give requests `GRACEFUL_TIMEOUT_S`."""
     config = _hypercorn_config()
-    context = WorkerContext(None)
+    context = ServerContext()
     # Hypercorn's and Starlette's types for one and the same ASGI differ in form only.
     finishing = cast(Any, FinishesRequests(cast(Any, app)))
     handler = partial(HubConnection, ASGIWrapper(finishing), config, context, ConnectionState({}))
@@ -164,11 +161,15 @@ async def serve_listener(
         await handler(cast(Any, served)).run()
 
     accept = partial(accept_for_ever, listener.socket, listener.queue, handle, is_tls=tls is not None)
-    async with trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            accepting.start_soon(partial(accept, connections=connections))
-            task_status.started(listener.url)
-            await stop()
-            accepting.cancel_scope.cancel()
-        await context.terminated.set()
-        connections.cancel_scope.deadline = trio.current_time() + GRACEFUL_TIMEOUT_S
+    async with trio.open_nursery() as timing:
+        timing.start_soon(context.timers.run)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(partial(accept, connections=connections))
+                task_status.started(listener.url)
+                await stop()
+                accepting.cancel_scope.cancel()
+            await context.terminated.set()
+            context.end_idle()
+            connections.cancel_scope.deadline = trio.current_time() + GRACEFUL_TIMEOUT_S
+        timing.cancel_scope.cancel()

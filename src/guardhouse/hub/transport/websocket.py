@@ -13,16 +13,20 @@ from typing import Any, Final
 import trio
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WebsocketBuffer, WSStream
-from hypercorn.typing import ASGISendEvent
+from hypercorn.typing import ASGISendEvent, WebsocketAcceptEvent
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
+
+from guardhouse.hub.timers import Timer, Timers
 
 __all__ = ["BoundedWebSocket", "Probe"]
 
 # RFC 6455 section 5.5.2 lets a peer ping at will; one ping every 54 s is what runners do. More than this is an attack.
 CONTROL_FRAMES_PER_S: Final = 50.0
 CONTROL_FRAMES_BURST: Final = 500.0
+# Well below the 60 s after which either side gives an idle WebSocket up (WIRE_PROTOCOL "Transport").
+PING_INTERVAL_S: Final = 20.0
 # How long bytes are still read and dropped after our close frame, so that a reset does not overtake it.
 LINGER_S: Final = 1.0
 
@@ -72,12 +76,13 @@ class BoundedBuffer(WebsocketBuffer):
 class BoundedWebSocket(WSStream):
     """A WebSocket without compression, bounded in message size and in control frames a second."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, timers: Timers) -> None:
         super().__init__(*args)
+        self._timers = timers
         self.buffer: BoundedBuffer = BoundedBuffer(self.config.websocket_max_message_size)
         self.probe = Probe(self)
         self._closing = False
-        self._over = trio.Event()
+        self._pings: Timer | None = None
         # When a ping of the peer was answered last, on trio's clock: both sides have heard each other then.
         self._answered_s = -math.inf
         self._control_tokens = CONTROL_FRAMES_BURST
@@ -97,7 +102,7 @@ class BoundedWebSocket(WSStream):
             self.probe.heard()
         await super().handle(event)
         if self.closed:
-            self._over.set()
+            self.end_pings()
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         """Take one event of the application; None when it has ended."""
@@ -143,15 +148,24 @@ class BoundedWebSocket(WSStream):
                     )
                 await self.send(StreamClosed(stream_id=self.stream_id))
 
-    async def _send_pings(self) -> None:
+    async def _accept(self, message: WebsocketAcceptEvent) -> None:
+        await super()._accept(message)
         # Not at once: a connection that has just been made is alive, and thousands are made together after a restart.
-        interval_s = self.config.websocket_ping_interval or float("inf")
-        while not self._over.is_set():
-            with trio.move_on_after(interval_s):
-                await self._over.wait()
-            # Runners of guardhouse.v1 ping every 15 s themselves.
-            if trio.current_time() - self._answered_s >= interval_s:
-                await self.ping()
+        due_s = trio.current_time() + PING_INTERVAL_S
+        self._pings = self._timers.add(self._ping_when_silent, due_s=due_s)
+        if self.closed:
+            self._pings.cancel()
+
+    def _ping_when_silent(self, now_s: float) -> float:
+        """Have a ping sent unless the peer has pinged lately, as runners of guardhouse.v1 do every 15 s."""
+        if now_s - self._answered_s >= PING_INTERVAL_S:
+            self.task_group.spawn(self.ping)
+        return now_s + PING_INTERVAL_S
+
+    def end_pings(self) -> None:
+        """Send no more pings: the connection is over."""
+        if self._pings is not None:
+            self._pings.cancel()
 
     async def _fail(self, code: CloseReason, reason: str) -> None:
         """Say why, stop listening, and let the application end."""
