@@ -1,14 +1,12 @@
 """Connections that come faster than they can be served."""
 
 import errno
-import gc
 import socket
 from functools import partial
 
 import pytest
 import trio
 
-from guardhouse.hub import garbage
 from guardhouse.hub.transport import AcceptQueue, accept, accept_queue
 from guardhouse.hub.transport.accept import accept_for_ever
 
@@ -126,30 +124,3 @@ async def test_who_waits_too_long_is_dropped_and_told_of(start_hub, monkeypatch,
         text = (await hub.http.get("/metrics")).text
     assert 'guardhouse_connections_dropped_total{reason="expired"} 1.0' in text
     assert "connections_dropped" in capsys.readouterr().out
-
-
-def test_full_collections_wait_for_a_crowd() -> None:
-    """While somebody waits, and for some seconds after, full collections are far between; then as ever."""
-    start_s = 100.0
-    collections = garbage.FullCollections(start_s)
-    calm_s = start_s + garbage.START_S
-    assert collections.after(start_s, waiting=0) == garbage.FULL_AFTER_IN_CROWD
-    assert collections.after(calm_s, waiting=0) == garbage.FULL_AFTER
-    assert collections.after(calm_s + 50, waiting=1) == garbage.FULL_AFTER_IN_CROWD
-    assert collections.after(calm_s + 50 + garbage.CALM_AFTER_S - 0.1, waiting=0) == garbage.FULL_AFTER_IN_CROWD
-    assert collections.after(calm_s + 50 + garbage.CALM_AFTER_S, waiting=0) == garbage.FULL_AFTER
-
-
-async def test_the_collector_is_told(autojump_clock, monkeypatch):
-    """What was decided is what Python's collector is set to."""
-    said = []
-    monkeypatch.setattr(gc, "set_threshold", lambda *thresholds: said.append(thresholds))
-    waiting = 0
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(garbage.pace_full_collections, lambda: waiting)
-        await trio.sleep(garbage.START_S + 1)
-        assert said[-1][2] == garbage.FULL_AFTER
-        waiting = 7
-        await trio.sleep(1)
-        assert said[-1][2] == garbage.FULL_AFTER_IN_CROWD
-        nursery.cancel_scope.cancel()

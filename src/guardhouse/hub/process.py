@@ -14,7 +14,7 @@ import trio
 
 from guardhouse.errors import SetupError
 from guardhouse.hub.config import HubConfig
-from guardhouse.hub.garbage import collect_less_often, pace_full_collections
+from guardhouse.hub.garbage import collect_less_often, pace_collections
 from guardhouse.hub.logs import configure_logs
 from guardhouse.hub.server import RunningHub, open_hub
 
@@ -57,12 +57,17 @@ async def _run(config: HubConfig, announce: Callable[[str, str | None], None]) -
                 announce(hub.url, hub.owner_link)
                 notify_service_manager("READY=1")
                 nursery.start_soon(_heed_signals, signals, hub)
-                nursery.start_soon(pace_full_collections, hub.listener.queue.__len__)
+                nursery.start_soon(_pace_collections, hub)
                 await hub.stop.wait()
                 notify_service_manager("STOPPING=1")
             nursery.cancel_scope.cancel()
     _log.info("hub_stopped")
     return 0
+
+
+async def _pace_collections(hub: RunningHub) -> None:
+    queue, links = hub.services.accept_queue, hub.services.links
+    await pace_collections(waiting=lambda: len(queue), ended=lambda: links.ended)
 
 
 async def _heed_signals(signals: AsyncIterator[int], hub: RunningHub) -> None:

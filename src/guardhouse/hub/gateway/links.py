@@ -103,6 +103,7 @@ class Links:
         self._generation = 0
         # Counts runners that come and go; the newest of them, for whoever follows.
         self.presence_number = 0
+        self.ended = 0  # connections, since the start
         self._presence: deque[tuple[int, str, bool]] = deque(maxlen=PRESENCE_KEPT)
         # Environments that an operator drains, with what their runners are told.
         self.drained: dict[str, HubDraining] = {}
@@ -211,6 +212,7 @@ class Links:
 
     def release(self, environment_id: str, link: Link) -> bool:
         """Remove a link that ended; return whether it was still the environment's."""
+        self.ended += 1
         if self._links.get(environment_id) is not link:
             return False
         del self._links[environment_id]
