@@ -5,9 +5,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
+import msgspec
 import trio
 from tests.hub.support import become_owner, invite
 from tests.support.runner_stub import connect_v1
+
+from guardhouse.hub.sessions.export import OUTPUT_MAX_BYTES, export_session
+
+
+class SessionMeta(msgspec.Struct):
+    id: str
 
 
 async def make(hub, http: Any = None, **body: Any) -> dict[str, Any]:
@@ -193,6 +200,37 @@ async def test_history_and_export_and_delete(hub):
         assert (await hub.http.get("/api/v1/tasks")).json()["tasks"] == []
         kept = (await hub.http.get("/api/v1/audit", params={"executed": "echo 1"})).json()["events"]
         assert len(kept) == 1, "the audit log keeps what ran"
+
+
+async def test_an_export_is_cut_at_a_character_and_knows_a_deleted_session(hub):
+    """Output beyond the bound stays text, to the byte; one whose session goes away meanwhile has no `end`."""
+    created = await hub.environment()
+    async with connect_v1(hub.url, created["token"]) as runner:
+        await hub.until_online()
+        session = await make(hub, environment=named("web-1"))
+        task = (await ask(hub, session)).json()
+        await runner.expect("task.request")
+        await runner.send("task.accepted", {"task_id": task["id"]})
+        # Three bytes each, and the bound is no multiple of three.
+        sent = "€" * (OUTPUT_MAX_BYTES // 3 + 1_000)
+        data = sent.encode()
+        for offset in range(0, len(data), 60_000):
+            await runner.output(task["id"], data[offset : offset + 60_000], offset=offset)
+        await runner.result(task["id"], stdout_bytes=len(data), stderr_bytes=0)
+        await hub.result(task["id"])
+        text = (await hub.http.get(f"/api/v1/sessions/{session['id']}/export")).text
+        call = json.loads(text.splitlines()[1])
+        assert call["stdout"] == "€" * (OUTPUT_MAX_BYTES // 3)
+        assert (
+            len(call["stdout"].encode()) + call["stdout_left_out_bytes"] == call["output_bytes"]["stdout"] == len(data)
+        )
+
+        meta = msgspec.convert(session, SessionMeta)
+        lines = export_session(hub.hub.services.database, meta, session["id"])
+        assert json.loads(await anext(lines))["kind"] == "session_meta"
+        assert (await hub.http.delete(f"/api/v1/sessions/{session['id']}")).status_code == 204
+        last = json.loads([line async for line in lines][-1])
+        assert (last["kind"], "deleted" in last["message"]) == ("error", True)
 
 
 async def test_shared_sessions_and_their_tasks(hub):

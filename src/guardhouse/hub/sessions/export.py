@@ -5,6 +5,7 @@ a file that was cut is known. Runs in the hub.
 """
 
 import base64
+import codecs
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,7 @@ from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.store import session_history
 from guardhouse.hub.store import tasks as store
 from guardhouse.hub.store.session_history import Step
+from guardhouse.hub.store.sessions import find_session
 from guardhouse.values import Stream
 
 __all__ = ["OUTPUT_MAX_BYTES", "export_session"]
@@ -50,6 +52,10 @@ async def export_session(database: Database, meta: msgspec.Struct, session_id: s
             if len(steps) < PAGE_STEPS:
                 break
             after = (steps[-1].task.created_ms, steps[-1].task.id)
+        if await database.read(partial(find_session, session_id=session_id)) is None:
+            # Its tasks went with it, so what was told is a part that looks like all.
+            yield line("error", message="the session was deleted while it was exported")
+            return
     except StoreUnavailable as error:
         yield line("error", message=str(error))
         return
@@ -101,8 +107,11 @@ async def _output(database: Database, step: Step) -> dict[str, Any]:
             )
         )
         data = b"".join(chunk.data for chunk in chunks)[:OUTPUT_MAX_BYTES]
+        decoder = codecs.getincrementaldecoder("utf-8")()
         try:
-            found[stream.value] = data.decode("utf-8")
+            # A character that the bound cuts in two is left out whole, and the text stays a text.
+            found[stream.value] = decoder.decode(data, final=len(data) == total)
+            data = data[: len(data) - len(decoder.getstate()[0])]
         except UnicodeDecodeError:
             found[f"{stream.value}_b64"] = base64.b64encode(data).decode("ascii")
         found[f"{stream.value}_left_out_bytes"] = total - len(data)
