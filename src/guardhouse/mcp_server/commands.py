@@ -23,11 +23,10 @@ from guardhouse.mcp_server.excerpt import BYTES_PER_TOKEN, Excerpt, fence, take_
 from guardhouse.mcp_server.hub_api import HubApi
 from guardhouse.mcp_server.models import CommandAnswer, Where
 from guardhouse.mcp_server.target import Target
-from guardhouse.mcp_server.waiting import read_stream, wait_for
+from guardhouse.mcp_server.waiting import FIRST_WAIT_S, read_stream, wait_for
 
 __all__ = ["Commands"]
 
-_FIRST_WAIT_S: Final = 2.0
 # A task is read this far for an answer; what is beyond is there for read_output.
 _READ_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -62,7 +61,7 @@ class Commands:
             # Without a key of the caller's a repeated request of this very call still starts nothing twice.
             key = idempotency_key or f"mcp-{secrets.token_hex(16)}"
             task = await hub.start_task(
-                target.body, "bash", args, wait_s=min(wait_s, _FIRST_WAIT_S), idempotency_key=key
+                target.body, "bash", args, wait_s=min(wait_s, FIRST_WAIT_S), idempotency_key=key
             )
         notice = task.get("session_notice")
         where = await where_of_task(hub, task)

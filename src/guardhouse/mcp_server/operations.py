@@ -15,12 +15,11 @@ from guardhouse.mcp_server.calls import Desk, FormNeeded, caller_of, where_of_ta
 from guardhouse.mcp_server.hub_api import HubApi, HubRefused
 from guardhouse.mcp_server.models import Where
 from guardhouse.mcp_server.target import find_target
-from guardhouse.mcp_server.waiting import wait_for
+from guardhouse.mcp_server.waiting import FIRST_WAIT_S, wait_for
 
 __all__ = ["Operations", "Place"]
 
 _OPERATION_WAIT_S: Final = 60.0
-_FIRST_WAIT_S: Final = 5.0
 
 
 class Place(NamedTuple):
@@ -72,7 +71,7 @@ class Operations:
                 task = await hub.task(before)
             else:
                 task = await hub.start_task(
-                    target.body, operation, args, wait_s=_FIRST_WAIT_S, idempotency_key=idempotency_key
+                    target.body, operation, args, wait_s=FIRST_WAIT_S, idempotency_key=idempotency_key
                 )
             where = await where_of_task(hub, task)
             dismissed = set() if answered is None else {answered.approval_id}

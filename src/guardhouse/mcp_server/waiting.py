@@ -10,13 +10,15 @@ from mcp.server.mcpserver import Context
 from guardhouse.mcp_server.approvals import find_pending
 from guardhouse.mcp_server.hub_api import HubApi
 
-__all__ = ["WAIT_DEFAULT_S", "WAIT_MAX_S", "read_stream", "wait_for"]
+__all__ = ["FIRST_WAIT_S", "WAIT_DEFAULT_S", "WAIT_MAX_S", "read_stream", "wait_for"]
 
 # Under the 60 s after which several hosts give up on a call (docs/mcp.md).
 WAIT_DEFAULT_S: Final = 45.0
 WAIT_MAX_S: Final = 600.0
 # A host that hears nothing for long ends the call; a progress message at least this often keeps it (every 15 s asked).
 _PROGRESS_EVERY_S: Final = 10.0
+# A person may be asked at any moment, which the answer of a call is not to wait for: looked for after 0.5, 1, 2 s, …
+FIRST_WAIT_S: Final = 0.5
 _LINE_CHARS: Final = 200
 _TAIL_BYTES: Final = 4_096
 
@@ -29,6 +31,7 @@ async def wait_for(
     With it comes what is asked, if anything. Cancelling ends the wait, not the task.
     """
     began_s = trio.current_time()
+    pause_s = FIRST_WAIT_S
     while not task["finished"]:
         approval = await find_pending(hub, task["id"])
         if approval is not None:
@@ -36,7 +39,8 @@ async def wait_for(
         waited_s = trio.current_time() - began_s
         if waited_s >= wait_s:
             break
-        asked_s, asked_at_s = min(_PROGRESS_EVERY_S, wait_s - waited_s), trio.current_time()
+        asked_s, asked_at_s = min(pause_s, wait_s - waited_s), trio.current_time()
+        pause_s = min(2 * pause_s, _PROGRESS_EVERY_S)
         task = await hub.task(task["id"], wait_s=asked_s)
         if not task["finished"] and trio.current_time() - asked_at_s < asked_s / 2:
             # A hub that stops answers at once, and goes on doing so.
