@@ -75,7 +75,7 @@ TABLE: dict[str, Rule] = {
         "an agent's tools ask the hub by its REST interface only: one authorizer, one audit log",
     ),
     "hub": Rule(
-        EVERYONE | {"wire", "policy", "skills", "data_files", "mcp_server"},
+        EVERYONE | {"wire", "policy", "skills", "data_files", "mcp_server", "egress"},
         frozenset({"ctypes", "subprocess", "multiprocessing"}),
         "no hub code can reach a sandbox, and the reverse",
     ),

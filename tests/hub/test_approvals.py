@@ -1,8 +1,10 @@
 """Approvals: what a runner asks, who may answer, what an answer covers, and what a cut or a restart leaves of it."""
 
+import email.utils
 import hashlib
 import hmac
 import json
+import re
 import time
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +16,8 @@ from tests.hub.support import become_owner, invite
 from tests.support.runner_stub import RunnerStub, connect_v1
 
 from guardhouse.errors import SetupError
-from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_mail, parse_webhook
+from guardhouse.hub.approvals.mail import Mail, parse_mail
+from guardhouse.hub.approvals.notify import NotDelivered, Webhook, judged_address, parse_webhook
 from guardhouse.hub.approvals.question import EXPLANATION_MAX_BYTES
 from guardhouse.hub.approvals.rules import Decided, Rules, agreed
 from guardhouse.hub.database import Database
@@ -465,18 +468,79 @@ async def test_the_webhook_is_signed_and_tried_again(start_hub, monkeypatch):
     assert heard[0][0]["x-guardhouse-delivery"] == headers["x-guardhouse-delivery"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:127.0.0.1", "localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.1.2.3", "::1", "::ffff:127.0.0.1", "localhost", "64:ff9b::a00:1", "2002:7f00:1::"]
+)
 async def test_webhooks_reach_no_private_address(host):
-    """The hub is no way into the network it stands in, unless that is granted."""
+    """The hub is no way into the network it stands in, unless that is granted; tunnels to it are the same."""
     with pytest.raises(NotDelivered):
         await judged_address(host, 443, allow_private=False)
     assert await judged_address(host, 443, allow_private=True)
 
 
-async def test_mail_is_sent(start_hub):
-    """One message with the command and how to answer; nothing of it can add a header."""
-    from guardhouse.hub.approvals.notify import Mail
+@pytest.mark.parametrize("host", ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "168.63.129.16"])
+async def test_webhooks_never_reach_a_clouds_metadata(host):
+    """Not where private addresses are granted either; an ordinary public address is reached both ways."""
+    for allow_private in (False, True):
+        with pytest.raises(NotDelivered, match="metadata"):
+            await judged_address(host, 443, allow_private=allow_private)
+        assert await judged_address("1.1.1.1", 443, allow_private=allow_private)
 
+
+class HangingWebhook:
+    """Takes a request, says nothing until it may, and then never ends its answer."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_answer, self.left = trio.Event(), trio.Event(), trio.Event()
+
+    async def serve(self, *, task_status: trio.TaskStatus[str]) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task_status.started(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/")
+        await trio.serve_listeners(self._answer, listeners)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        await stream.receive_some(65_536)
+        self.asked.set()
+        await self.may_answer.wait()
+        await stream.send_all(b"HTTP/1.1 200 Yes\r\ncontent-length: 1000000000000\r\n\r\n")
+        try:
+            while True:
+                await stream.send_all(b"x" * 65_536)
+        except trio.BrokenResourceError:
+            self.left.set()
+
+
+async def test_what_is_over_is_not_told_any_more(start_hub, monkeypatch):
+    """A message that failed is not sent once its question has its answer; the log has that nobody was told."""
+    monkeypatch.setattr("guardhouse.hub.approvals.notify.FIRST_RETRY_MS", 50)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    failing = trio.Event()
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65_536)
+        await stream.send_all(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        failing.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, refuse, listeners)
+        webhook = Webhook(url=f"http://127.0.0.1:{port}/", secret="s" * 20, allow_private=True)
+        async with start_hub(webhook=webhook) as hub, waiting(hub) as (_, _, found):
+            with trio.fail_after(30):
+                await failing.wait()
+            await hub.http.post(f"/api/v1/approvals/{found['id']}/deny", json={})
+
+            async def is_given_up() -> Any:
+                return (await hub.http.get("/api/v1/audit", params={"action": "notification.fail"})).json()["events"]
+
+            (event,) = await hub.until(is_given_up)
+            assert event["detail"]["error"] == "its question was denied before anybody could be told"
+            assert event["detail"]["attempts"] < 6
+        nursery.cancel_scope.cancel()
+
+
+async def test_mail_is_sent(start_hub, monkeypatch):
+    """One message with the command and how to answer, whatever the webhook does; nothing of it can add a header."""
     received: list[bytes] = []
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -501,6 +565,8 @@ async def test_mail_is_sent(start_hub):
                 else:
                     await stream.send_all(b"250 ok\r\n")
 
+    monkeypatch.setattr("guardhouse.hub.approvals.notify.TIMEOUT_S", 60)
+    hook = HangingWebhook()
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
@@ -509,12 +575,27 @@ async def test_mail_is_sent(start_hub):
             host="127.0.0.1", port=port, tls_from_start=False, user=None, password=None,
             sender="hub@example.com", recipients=("ops@example.com",),
         )  # fmt: skip
-        async with start_hub(mail=mail) as hub, waiting(hub) as (_, _, found):
+        webhook = Webhook(url=await nursery.start(hook.serve), secret="s" * 20, allow_private=True)
+        async with start_hub(mail=mail, webhook=webhook) as hub, waiting(hub) as (_, _, found):
             with trio.fail_after(30):
                 while not received:  # noqa: ASYNC110 - filled by another task
                     await trio.sleep(0.02)
+                await hook.asked.wait()
+                # It said nothing for all this time, and now without end; its status is all that is read.
+                hook.may_answer.set()
+                await hook.left.wait()
+
+            async def none_is_left() -> bool:
+                return hub.store.execute("SELECT count(*) FROM notifications") == [(0,)]
+
+            await hub.until(none_is_left)
         nursery.cancel_scope.cancel()
     assert b"rm -r old" in received[0]
+    head = received[0].partition(b"\r\n\r\n")[0].decode()
+    sent = email.message_from_string(head)
+    assert abs(email.utils.parsedate_to_datetime(sent["Date"]).timestamp() - time.time()) < 300
+    assert re.fullmatch(r"<ntf_[a-z0-9]+@example\.com>", sent["Message-ID"])
+    assert sent["Auto-Submitted"] == "auto-generated"
     assert f"guardhouse approval approve {found['id']}".encode() in received[0]
 
 
@@ -546,8 +627,9 @@ async def test_a_message_stored_right_after_the_look_is_sent_at_once(start_hub, 
         return found
 
     monkeypatch.setattr(Database, "read", read_and_then_store)
-    monkeypatch.setattr(notify, "send_mail", lambda _mail, body: sent.append(body))
-    mail = notify.Mail(
+    monkeypatch.setattr(notify, "build_message", lambda _mail, body, **_: body)
+    monkeypatch.setattr(notify, "send_mail", lambda _mail, message: sent.append(message))
+    mail = Mail(
         host="127.0.0.1", port=25, tls_from_start=False, user=None, password=None,
         sender="hub@example.com", recipients=("ops@example.com",),
     )  # fmt: skip
@@ -570,6 +652,14 @@ def test_bad_destinations_are_refused(tmp_path):
         ("https://example.com", short, False),
         ("https://example.com", None, False),
         ("ftp://example.com", good, True),
+        ("https://example.com:99999/", good, False),
+        ("https://example.com:0/", good, False),
+        ("https://exa mple.com/", good, False),
+        ("https://a..b/", good, False),
+        (f"https://{'a' * 70}.com/", good, False),
+        ("https://example.com/ a", good, False),
+        ("https://example.com/\r\nx: y", good, False),
+        ("https://[::1/", good, False),
     ):
         with pytest.raises(SetupError):
             parse_webhook(url, secret, allow_private=private)
@@ -580,6 +670,11 @@ def test_bad_destinations_are_refused(tmp_path):
         ("smtp://x", "a@b", ()),
         ("smtp://u@x", "a@b", ("c@d",)),
         ("smtp://u:p@x", "a@b", ("c@d",)),
+        ("smtp://x", "a@b\nBcc: x@y", ("c@d",)),
+        ("smtp://x", "a@b", ("c@d\r\nBcc: x@y",)),
+        ("smtp://x", "a@b", ("c@d, e@f",)),
+        ("smtp://x", "a@b", ("nobody",)),
+        ("smtp://x", "m\u00fcller@example.com", ("c@d",)),
     ):
         with pytest.raises(SetupError):
             parse_mail(url, None, sender=sender, recipients=to)

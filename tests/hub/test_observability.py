@@ -19,6 +19,7 @@ from tests.hub.test_approvals_with_runner import asking_runner
 from tests.support.runner_stub import connect_v1
 
 from guardhouse.errors import SetupError
+from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.config import check_otlp_endpoint
 from guardhouse.hub.trace_context import TraceContext, parse_traceparent
 
@@ -194,6 +195,47 @@ async def test_figures_for_prometheus(hub):
     member, _ = await invite(hub, "member@example.com")
     async with httpx2.AsyncClient(base_url=hub.url, cookies=member, headers={"sec-fetch-site": "same-origin"}) as http:
         assert (await http.get("/metrics")).status_code == 403
+
+
+@pytest.mark.one_store("names and types; test_figures_for_prometheus has the values of both")
+async def test_figures_keep_prometheus_conventions(hub):
+    """What `promtool check metrics` holds: suffixes by type, base units, a help text; and labels of bounded number.
+
+    Source: https://prometheus.io/docs/practices/naming/ and https://prometheus.io/docs/practices/instrumentation/.
+    """
+    for path in (
+        "/api/v1/tasks/tsk_1",
+        "/api/v1/tasks/tsk_2",
+        "/nowhere/1",
+        "/nowhere/2",
+        "/api/v1/environments/a%0Ab",
+    ):
+        await hub.http.get(path)
+    text = (await hub.http.get("/metrics")).text
+    families = list(text_string_to_metric_families(text))
+    routes = {route.path for route in ROUTES}
+    for family in families:
+        name = family.name
+        assert re.fullmatch(r"(guardhouse|process)_[a-z0-9]+(_[a-z0-9]+)*", name), name
+        assert family.documentation, name
+        assert not name.endswith(("_created", "_sum", "_count", "_bucket", "_info_total")), name
+        assert not re.search(
+            r"_(ms|milliseconds|kib|mib|kilobytes|minutes|hours|gauge|counter|histogram)(_|$)", name
+        ), name
+        assert family.type in {"counter", "gauge", "histogram"}, name
+        # The parser takes the suffix from a counter's name, as OpenMetrics has it.
+        assert (f"# TYPE {name}_total counter" in text) == (family.type == "counter"), name
+        if family.type == "histogram":
+            assert name.endswith("_seconds"), name
+        for sample in family.samples:
+            assert set(sample.labels) <= {
+                "method", "route", "status", "state", "limit", "reason", "protocol", "version", "le"
+            }, sample  # fmt: skip
+            assert sample.labels.get("route", "/metrics") in routes, sample
+    ended = next(family for family in families if family.name == "guardhouse_tasks_ended")
+    assert {sample.labels["state"]: sample.value for sample in ended.samples} == {
+        "succeeded": 0, "failed": 0, "cancelled": 0, "timed_out": 0, "lost": 0
+    }  # fmt: skip
 
 
 async def test_log_lines_have_the_trace(hub):

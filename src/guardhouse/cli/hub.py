@@ -14,7 +14,8 @@ from guardhouse.cli.exit_codes import ExitCode
 from guardhouse.cli.hub_managed import managed_options, managed_settings
 from guardhouse.cli.hub_mcp import mcp_limits, mcp_options
 from guardhouse.errors import SetupError
-from guardhouse.hub.approvals.notify import parse_mail, parse_webhook
+from guardhouse.hub.approvals.mail import parse_mail
+from guardhouse.hub.approvals.notify import parse_webhook
 from guardhouse.hub.approvals.rules import Rules
 from guardhouse.hub.config import DEFAULT_LISTEN, LOG_FORMATS, LOG_LEVELS, HubConfig, check_otlp_endpoint, parse_listen
 from guardhouse.hub.forwarded import parse_networks

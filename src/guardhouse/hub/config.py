@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from guardhouse import __version__
 from guardhouse.errors import SetupError
-from guardhouse.hub.approvals.notify import Mail, Webhook
+from guardhouse.hub.approvals.mail import Mail
+from guardhouse.hub.approvals.notify import Webhook
 from guardhouse.hub.approvals.rules import Rules
 from guardhouse.hub.forwarded import Network
 from guardhouse.hub.managed.settings import ManagedSettings

@@ -6,7 +6,7 @@ Labels are of bounded number: routes of the table, states, protocols. No id, nam
 from typing import TYPE_CHECKING, Final
 
 import trio
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from sqlalchemy import Connection, func, select
 
@@ -14,6 +14,8 @@ from guardhouse import __version__
 from guardhouse.hub.clock import now_ms
 from guardhouse.hub.schema import approvals, environments
 from guardhouse.hub.store import audit
+from guardhouse.hub.store.tasks import TERMINAL_STATES
+from guardhouse.mcp_server.admission import Kind
 
 if TYPE_CHECKING:
     from guardhouse.hub.services import Services
@@ -29,9 +31,11 @@ class Metrics:
     """The registry and what is counted in it."""
 
     def __init__(self) -> None:
+        # Gauges of our counters' ages would double what is stored of them, and nobody looks at them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types there
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        Gauge("guardhouse_build", "1, with the version as its label.", ["version"], registry=registry).labels(
+        Gauge("guardhouse_build_info", "1, with the version as its label.", ["version"], registry=registry).labels(
             __version__
         ).set(1)
         self._requests = Counter(
@@ -41,7 +45,7 @@ class Metrics:
             registry=registry,
         )
         self._request_seconds = Histogram(
-            "guardhouse_http_request_seconds",
+            "guardhouse_http_request_duration_seconds",
             "Time to the answer's begin.",
             ["method", "route"],
             buckets=_SECONDS,
@@ -66,6 +70,14 @@ class Metrics:
             registry=registry,
         )
         self._dropped_before = {"expired": 0, "pushed_out": 0}
+        # A series that only begins with what it counts shows no increase of its first one.
+        for counter, values in (
+            (self._tasks_ended, TERMINAL_STATES),
+            (self._mcp_refusals, ("rate", *(f"{kind}s" for kind in Kind))),
+            (self._dropped, self._dropped_before),
+        ):
+            for value in values:
+                counter.labels(value)
         self._loop_delay = Histogram(
             "guardhouse_event_loop_delay_seconds",
             "How late the event loop came to what was due.",

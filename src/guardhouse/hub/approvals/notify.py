@@ -11,9 +11,8 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.message import EmailMessage
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,7 +23,11 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
+from guardhouse.egress.address import why_not_public
+from guardhouse.egress.host import HostError, parse_host
 from guardhouse.errors import GuardhouseError, SetupError
+from guardhouse.hub.approvals.mail import Mail, build_message, send_mail
+from guardhouse.hub.approvals.secret_file import read_secret
 from guardhouse.hub.clock import iso_time, now_ms
 from guardhouse.hub.credentials import mint_id
 from guardhouse.hub.database import Database, StoreUnavailable
@@ -32,7 +35,7 @@ from guardhouse.hub.store import approvals as store
 from guardhouse.hub.store import audit
 from guardhouse.hub.store.approvals import ApprovalRecord, Notification
 
-__all__ = ["Mail", "Notifier", "Webhook", "parse_mail", "parse_webhook"]
+__all__ = ["NotDelivered", "Notifier", "Webhook", "judged_address", "parse_webhook"]
 
 _log = structlog.get_logger("guardhouse.hub.notify")
 
@@ -42,6 +45,17 @@ FIRST_RETRY_MS: Final = 10_000
 TIMEOUT_S: Final = 10.0
 COMMAND_SHOWN_CHARS: Final = 2_000
 SECRET_MIN_CHARS: Final = 16
+# With --webhook-private: every address but those where clouds keep their metadata, which are never granted in a row.
+_EVERYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+# What keeps one message from arriving, and never ends the hub: a password or name that cannot be sent is a ValueError.
+_FAILURES: Final = (
+    OSError,
+    ValueError,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    smtplib.SMTPException,
+    trio.TooSlowError,
+)
 
 
 class NotDelivered(GuardhouseError):  # noqa: N818 - a state of the way there
@@ -60,73 +74,30 @@ class Webhook:
         return f"Webhook(url={urlsplit(self.url).hostname!r}, …)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mail:
-    """How mail is sent: ``smtps`` speaks TLS from the start, ``smtp`` asks for it (STARTTLS) off loopback."""
-
-    host: str
-    port: int
-    tls_from_start: bool
-    user: str | None
-    password: str | None
-    sender: str
-    recipients: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return f"Mail(host={self.host!r}, recipients={self.recipients!r}, …)"
-
-
 def parse_webhook(url: str, secret_file: Path | None, *, allow_private: bool) -> Webhook:
     """Return the webhook at ``url``, signed with the content of ``secret_file``.
 
     Raises:
         SetupError: the address or the secret cannot be meant.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ({"https", "http"} if allow_private else {"https"}) or not parts.hostname or parts.username:
-        raise SetupError("--webhook-url must be https:// (http:// only with --webhook-private) without a user")
-    if secret_file is None:
-        raise SetupError("--webhook-url needs --webhook-secret-file: whoever receives it checks who sent it by that")
-    secret = _read_secret(secret_file, "--webhook-secret-file")
-    if len(secret) < SECRET_MIN_CHARS:
-        raise SetupError(f"--webhook-secret-file {str(secret_file)!r} holds under {SECRET_MIN_CHARS} characters")
-    return Webhook(url=url, secret=secret, allow_private=allow_private)
-
-
-def parse_mail(url: str, password_file: Path | None, *, sender: str | None, recipients: tuple[str, ...]) -> Mail:
-    """Return how mail is sent through ``smtp://[USER@]HOST[:587]`` or ``smtps://…[:465]``.
-
-    Raises:
-        SetupError: the address cannot be meant, or sender or recipients are missing.
-    """
     try:
         parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise SetupError(f"--smtp-url {url!r}: {error}") from error
-    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.password or parts.path.strip("/"):
-        raise SetupError("--smtp-url must be like smtps://user@mail.example.com:465; its password is in a file")
-    if sender is None or not recipients:
-        raise SetupError("--smtp-url needs --mail-from and at least one --mail-to")
-    if parts.username and password_file is None:
-        raise SetupError("--smtp-url names a user; give --smtp-password-file too")
-    tls = parts.scheme == "smtps"
-    return Mail(
-        host=parts.hostname,
-        port=port or (465 if tls else 587),
-        tls_from_start=tls,
-        user=parts.username,
-        password=_read_secret(password_file, "--smtp-password-file") if password_file is not None else None,
-        sender=sender,
-        recipients=recipients,
-    )
-
-
-def _read_secret(path: Path, flag: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"cannot read {flag} {str(path)!r}: {error}") from error
+        host, port = parts.hostname, parts.port
+        if parts.scheme not in ({"https", "http"} if allow_private else {"https"}) or not host or parts.username:
+            raise SetupError("--webhook-url must be https:// (http:// only with --webhook-private) without a user")
+        name = parse_host(host, is_bracketed=parts.netloc.startswith("["))
+        if not url.isprintable() or " " in url or port == 0:
+            raise SetupError(f"--webhook-url {url!r} has a blank or a control character in it, or port 0")
+    except (ValueError, HostError) as error:
+        raise SetupError(f"--webhook-url {url!r}: {error}") from error
+    if secret_file is None:
+        raise SetupError("--webhook-url needs --webhook-secret-file: whoever receives it checks who sent it by that")
+    secret = read_secret(secret_file, "--webhook-secret-file")
+    if len(secret) < SECRET_MIN_CHARS:
+        raise SetupError(f"--webhook-secret-file {str(secret_file)!r} holds under {SECRET_MIN_CHARS} characters")
+    shown = f"[{name}]" if ":" in name else name
+    netloc = shown if port is None else f"{shown}:{port}"
+    return Webhook(url=parts._replace(netloc=netloc, fragment="").geturl(), secret=secret, allow_private=allow_private)
 
 
 class Notifier:
@@ -166,15 +137,19 @@ class Notifier:
                 )
 
     async def run(self) -> None:
-        """Send what is due, for ever."""
-        if self._webhook is None and self._mail is None:
-            return
+        """Send what is due, for ever; a destination that does not answer holds up its own channel alone."""
+        async with trio.open_nursery() as channels:
+            for channel, there in (("webhook", self._webhook), ("mail", self._mail)):
+                if there is not None:
+                    channels.start_soon(self._deliver, channel)
+
+    async def _deliver(self, channel: str) -> None:
         while True:
             wait_s = 60.0
             # Before the look, so that what is stored right after it is news.
             news = self._database.news
             try:
-                waiting = await self._database.read(partial(store.next_notifications, limit=20))
+                waiting = await self._database.read(partial(store.next_notifications, channel=channel, limit=20))
                 due = [one for one in waiting if one.next_ms <= now_ms()]
                 for one in due:
                     await self._try(one)
@@ -189,21 +164,41 @@ class Notifier:
                 await self._database.until_news(news + 1)
 
     async def _try(self, one: Notification) -> None:
+        if one.attempts:
+            asked = await self._database.read(partial(store.find_approval, approval_id=one.subject))
+            if asked is None or asked.state != "pending":
+                how = "deleted" if asked is None else asked.state
+                await self._give_up(one, f"its question was {how} before anybody could be told", attempts=one.attempts)
+                return
         try:
             with trio.fail_after(TIMEOUT_S * 3):
                 if one.channel == "webhook" and self._webhook is not None:
                     await self._post(self._webhook, one)
                 elif one.channel == "mail" and self._mail is not None:
-                    await trio.to_thread.run_sync(partial(send_mail, self._mail, one.body), abandon_on_cancel=True)
-        except (NotDelivered, OSError, httpx2.HTTPError, smtplib.SMTPException, trio.TooSlowError) as error:
+                    message = build_message(self._mail, one.body, notification_id=one.id, created_ms=one.created_ms)
+                    await trio.to_thread.run_sync(partial(send_mail, self._mail, message), abandon_on_cancel=True)
+        except (NotDelivered, *_FAILURES) as error:
             await self._later(one, str(error) or type(error).__name__)
         else:
             await self._database.write(partial(store.delete_notification, notification_id=one.id), durable=False)
 
     async def _later(self, one: Notification, why: str) -> None:
         attempts = one.attempts + 1
-        at_ms = now_ms()
         _log.warning("notification_failed", channel=one.channel, attempt=attempts, error=why[:500])
+        if attempts >= ATTEMPTS_MAX:
+            await self._give_up(one, why, attempts=attempts)
+        else:
+            await self._database.write(
+                partial(
+                    store.postpone_notification,
+                    notification_id=one.id,
+                    next_ms=now_ms() + FIRST_RETRY_MS * 3 ** (attempts - 1),
+                    attempts=attempts,
+                )
+            )
+
+    async def _give_up(self, one: Notification, why: str, *, attempts: int) -> None:
+        at_ms = now_ms()
 
         def give_up(connection: Connection) -> None:
             store.delete_notification(connection, one.id)
@@ -219,17 +214,7 @@ class Notifier:
                 error=why[:500],
             )
 
-        if attempts >= ATTEMPTS_MAX:
-            await self._database.write(give_up)
-        else:
-            await self._database.write(
-                partial(
-                    store.postpone_notification,
-                    notification_id=one.id,
-                    next_ms=at_ms + FIRST_RETRY_MS * 3 ** (attempts - 1),
-                    attempts=attempts,
-                )
-            )
+        await self._database.write(give_up)
 
     async def _post(self, webhook: Webhook, one: Notification) -> None:
         parts = urlsplit(webhook.url)
@@ -248,26 +233,32 @@ class Notifier:
             "x-guardhouse-signature": f"t={at_s},v1={signature}",
         }
         verify = self._ssl_context() if parts.scheme == "https" else True
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S, verify=verify, trust_env=False) as http:
-            # The certificate is checked against the name, the connection goes to the address that was judged.
-            reply = await http.post(url, content=one.body.encode(), headers=headers, extensions={"sni_hostname": host})
-        if not 200 <= reply.status_code < 300:
-            raise NotDelivered(f"the webhook answered {reply.status_code}")
+        # The certificate is checked against the name, the connection goes to the address that was judged. What the
+        # other side says beyond its status is not read, however long it is.
+        async with (
+            httpx2.AsyncClient(timeout=TIMEOUT_S, verify=verify, trust_env=False) as http,
+            http.stream(
+                "POST", url, content=one.body.encode(), headers=headers, extensions={"sni_hostname": host}
+            ) as reply,
+        ):
+            status = reply.status_code
+        if not 200 <= status < 300:
+            raise NotDelivered(f"the webhook answered {status}")
 
 
 async def judged_address(host: str, port: int, *, allow_private: bool) -> str:
     """Return the address to connect to.
 
     Raises:
-        NotDelivered: one of the name's addresses is not public, and that is not granted.
+        NotDelivered: one of the name's addresses is not public, and that is not granted; or where a cloud keeps its
+            metadata, which is never granted.
     """
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
-        parsed = ip_address(address.partition("%")[0])
-        mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-        if not allow_private and (not mapped.is_global or mapped.is_multicast):
-            raise NotDelivered(f"the webhook's host {host!r} has the address {address}, which is not public")
+        why = why_not_public(address, _EVERYWHERE if allow_private else ())
+        if why is not None:
+            raise NotDelivered(f"the webhook's host {host!r} has the address {address}, which is not public: {why}")
     if not addresses:
         raise NotDelivered(f"the webhook's host {host!r} has no address")
     return addresses[0]
@@ -294,51 +285,3 @@ def _message(record: ApprovalRecord, public_url: str) -> dict[str, Any]:
         },
         "url": f"{public_url}/api/v1/approvals/{record.id}",
     }
-
-
-def send_mail(mail: Mail, body: str) -> None:
-    """Send the message about one question; blocks.
-
-    Raises:
-        OSError, smtplib.SMTPException: it did not arrive.
-    """
-    facts = msgspec.json.decode(body)
-    asked = facts["approval"]
-    message = EmailMessage()
-    where = "".join(letter for letter in str(asked["environment"] or asked["environment_id"]) if letter.isprintable())
-    message["Subject"] = f"[guardhouse] somebody waits for an approval on {where}"
-    message["From"] = mail.sender
-    message["To"] = ", ".join(mail.recipients)
-    message["X-Guardhouse-Approval"] = asked["id"]
-    lines = [
-        f"{asked['requested_by']} asks to run on {where}:",
-        "",
-        "  " + asked["command"].replace("\n", "\n  ") + (" […]" if asked["command_is_cut"] else ""),
-        "",
-        *([f"The program that waits: {asked['argv']}", ""] if asked["argv"] else []),
-        f"Rule: {asked['rule']} ({asked['place']}) {asked['because']}",
-        f"Without an answer it is denied at {asked['expires_at']}.",
-        "",
-        f"  guardhouse approval show {asked['id']}",
-        f"  guardhouse approval approve {asked['id']}",
-        f"  guardhouse approval deny {asked['id']} --note WHY",
-    ]
-    message.set_content("\n".join(lines) + "\n")
-    context = ssl.create_default_context()
-    if mail.tls_from_start:
-        client: smtplib.SMTP = smtplib.SMTP_SSL(mail.host, mail.port, timeout=TIMEOUT_S, context=context)
-    else:
-        client = smtplib.SMTP(mail.host, mail.port, timeout=TIMEOUT_S)
-    with client:
-        if not mail.tls_from_start and not _is_loopback(mail.host):
-            client.starttls(context=context)
-        if mail.user is not None and mail.password is not None:
-            client.login(mail.user, mail.password)
-        client.send_message(message)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

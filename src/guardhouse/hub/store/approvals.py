@@ -286,9 +286,14 @@ def insert_notification(connection: Connection, record: Notification) -> None:
     connection.execute(insert(notifications).values(**msgspec.structs.asdict(record)))
 
 
-def next_notifications(connection: Connection, *, limit: int) -> list[Notification]:
-    """Return the messages that are due first."""
-    query = select(*_NOTE).order_by(notifications.c.next_ms, notifications.c.id).limit(limit)
+def next_notifications(connection: Connection, *, channel: str, limit: int) -> list[Notification]:
+    """Return the messages of a channel that are due first."""
+    query = (
+        select(*_NOTE)
+        .where(notifications.c.channel == channel)
+        .order_by(notifications.c.next_ms, notifications.c.id)
+        .limit(limit)
+    )
     return [Notification(**row) for row in connection.execute(query).mappings()]
 
 
