@@ -60,6 +60,69 @@ async def test_changes_are_heard_in_their_order(hub):
         await stream.aclose()
 
 
+async def test_a_stream_ends_with_the_right_to_it(hub):
+    """Revoked, disabled, signed out or of another team: what comes after is told on no stream that was open before."""
+    await become_owner(hub)
+    created = await hub.environment()
+    await hub.http.post("/api/v1/teams", json={"name": "payments"})
+    people = {name: await invite(hub, f"{name}@example.com") for name in ("disabled", "left", "moved", "stays")}
+    made = (await hub.http.post("/api/v1/tokens", json={"name": "n", "scopes": ["env:read", "tasks:read"]})).json()
+    ours = {"sec-fetch-site": "same-origin"}
+    ended: dict[str, str] = {}
+    going: dict[str, trio.Event] = {}
+
+    async def listen(name: str, path: str, http: httpx2.AsyncClient) -> None:
+        async with http, http.stream("GET", path) as reply:
+            assert reply.status_code == 200
+            heard = ""
+            async for text in reply.aiter_text():
+                heard += text
+                if "environment.create" in text or "before" in text:
+                    going[name].set()
+            ended[name] = heard
+
+    def client(**more: Any) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(base_url=hub.url, timeout=60, **more)
+
+    async with connect_v1(hub.url, created["token"]) as runner, trio.open_nursery() as nursery:
+        await hub.until_online()
+        task = await hub.start()
+        await runner.expect("task.request")
+        await runner.send("task.accepted", {"task_id": task["id"]})
+        await runner.output(task["id"], b"before\n")
+        token = {"authorization": f"Bearer {made['secret']}"}
+        output = f"/api/v1/tasks/{task['id']}/output?follow=true"
+        listeners = {
+            "token": ("/api/v1/events?after=0", client(headers=token)),
+            "output": (output, client(headers=token)),
+        }
+        for name, (cookies, _) in people.items():
+            listeners[name] = ("/api/v1/events?after=0", client(cookies=cookies, headers=ours))
+        for name, (path, http) in listeners.items():
+            going[name] = trio.Event()
+            nursery.start_soon(listen, name, path, http)
+        with trio.fail_after(30):
+            for one in going.values():
+                await one.wait()
+        assert (await hub.http.delete(f"/api/v1/tokens/{made['token']['id']}")).status_code == 204
+        person = {name: f"/api/v1/people/{found['id']}" for name, (_, found) in people.items()}
+        assert (await hub.http.patch(person["disabled"], json={"disabled": True})).status_code == 200
+        member = f"/api/v1/teams/payments/members/{people['moved'][1]['id']}"
+        assert (await hub.http.put(member)).status_code == 204
+        async with client(cookies=people["left"][0], headers=ours) as http:
+            assert (await http.post("/api/v1/sign-out")).status_code == 204
+        await runner.output(task["id"], b"afterwards\n", offset=7)
+        later = await hub.environment("later")
+
+        async def are_over() -> bool:
+            return len(ended) == 5
+
+        await hub.until(are_over)
+        assert "stays" not in ended
+        assert not any(later["environment"]["id"] in heard or "afterwards" in heard for heard in ended.values())
+        nursery.cancel_scope.cancel()
+
+
 async def test_nobody_hears_of_what_they_may_not_see(hub):
     """A member hears of their teams' and the account's environments, not of others' and not of people."""
     await become_owner(hub)

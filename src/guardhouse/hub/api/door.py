@@ -5,10 +5,11 @@ Every row of the route table becomes one `Door`, and nothing else answers under 
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 import structlog
@@ -220,7 +221,10 @@ class Door:
             last_event_id=_parse_event_id(request.headers.get("last-event-id")),
             trace=request.scope["guardhouse.trace"],
         )
-        response = _response(await route.handler(await check_concern(call, route.concern)))
+        reply = await route.handler(await check_concern(call, route.concern))
+        if principal is not None and isinstance(reply.body, AsyncIterator):
+            reply = replace(reply, body=_while_they_may(reply.body, services, principal))
+        response = _response(reply)
         if principal is not None and principal.sign_in_id is not None:
             await self._rotate(principal.sign_in_id, response)
         return response
@@ -327,6 +331,20 @@ def bearer_token(headers: Headers) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise AuthenticationFailed("this needs an API token: send one header 'Authorization: Bearer ght_…'")
     return token.strip()
+
+
+async def _while_they_may(
+    parts: AsyncIterator[bytes], services: "Services", principal: Principal
+) -> AsyncIterator[bytes]:
+    """Yield a stream until whoever asked for it would be let in no more: it may take hours, and rights end at once."""
+    async with aclosing(cast(AsyncGenerator[bytes], parts)):
+        async for part in parts:
+            try:
+                services.credentials.check_still(principal, now_ms=now_ms())
+            except AuthenticationFailed as error:
+                _log.info("stream_ended", actor=principal.id, because=str(error))
+                return
+            yield part
 
 
 def _response(reply: Reply) -> Response:

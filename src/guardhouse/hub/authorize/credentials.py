@@ -145,6 +145,33 @@ class Credentials:
             teams=self._memberships.get(person.id, frozenset()),
         )
 
+    def check_still(self, principal: Principal, *, now_ms: int) -> None:
+        """Refuse where ``principal``, who was let in before, would not be let in now with the same rights.
+
+        Raises:
+            AuthenticationFailed: revoked, signed out, disabled or over; or another role, other teams than then.
+        """
+        record = self._makers.get(principal.id)
+        if record is not None:
+            if record.digest not in self._api or _is_over(record.expires_ms, now_ms):
+                raise AuthenticationFailed(f"token {principal.name!r} was revoked or is over")
+            person_id = record.person_id
+        else:
+            gone = principal.sign_in_id is not None and self._find_sign_in(principal.sign_in_id) is None
+            if gone or _is_over(principal.expires_ms, now_ms):
+                raise AuthenticationFailed("signed out; sign in again")
+            person_id = principal.id
+        if person_id is None:
+            return
+        person = self._people.get(person_id)
+        if person is None or person.disabled_ms is not None:
+            raise AuthenticationFailed(f"{principal.name!r} is disabled")
+        if not principal.scopes <= ROLE_SCOPES[Role(person.role)] or principal.teams != self.teams_of(person_id):
+            raise AuthenticationFailed(f"the rights of {principal.name!r} have changed; ask again")
+
+    def _find_sign_in(self, sign_in_id: str) -> _SignIn | None:
+        return next((one for one in self._sign_ins.values() if one.record.id == sign_in_id), None)
+
     def signed_in(self, secret: str, *, now_ms: int, address: str | None) -> Principal:
         """Return whose browser sent this cookie.
 
@@ -177,7 +204,7 @@ class Credentials:
 
     def rotate_sign_in(self, sign_in_id: str, *, now_ms: int) -> tuple[SignInRecord, str] | None:
         """Return a sign-in with its new cookie value where it is time for one, else None; the caller stores it."""
-        found = next((one for one in self._sign_ins.values() if one.record.id == sign_in_id), None)
+        found = self._find_sign_in(sign_in_id)
         if found is None or now_ms - found.record.rotated_ms < SIGN_IN_ROTATE_MS:
             return None
         secret = mint_token(SIGN_IN_PREFIX)
