@@ -117,8 +117,7 @@ class HubSession(HubTasks):
 
     def take_messages(self) -> list[Message]:
         """Return what to send, in order; each message once."""
-        taken = list(self._outbox)
-        self._outbox.clear()
+        taken, self._outbox = self._outbox, []
         return taken
 
     # What the runner says.
