@@ -1,6 +1,6 @@
 """Tasks through one hub at a fixed rate, whatever its answers do (open loop): errors, latency, processor time.
 
-    python bench/rate.py [--rate 300] [--seconds 60] [--runners 200] [--database postgresql://…] [--json]
+    python bench/rate.py [--rate 300] [--seconds 60] [--runners 200] [--store postgresql] [--json]
 
 A hub process of its own on a new store, simulated plain runners in another (`connected_clients.py`), the callers in
 this one. A task is due every 1/rate seconds and is sent then: over an idle connection, or a new one where none is
@@ -9,7 +9,8 @@ a task was *due* until its result is here (``wait_s``), ``late_ms`` says how lat
 
 Prints one JSON object: ``errors`` by kind (to be empty), ``latency`` (p50, p99, p99.9 and the slowest, ms), what was
 ``reached`` (answers a second until the last one), ``started_twice`` by the runners' own record (to be 0), and the
-hub's processor time: ``hub_processor_ms_each`` for one task, ``hub_core_percent`` of one core, all threads together.
+hub's processor time: ``hub_processor_ms_each`` for one task, ``hub_core_percent`` of one core, all threads together;
+``callers_core_percent`` is this program's own.
 ``--profile FILE`` names a file that the process id of the hub is written to when the load begins.
 """
 
@@ -23,11 +24,16 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tests.support.postgresql import find_programs, running_cluster
 
 from connected import Fleet, note
 from connected_hub import Hub, free_port, seed_elsewhere
@@ -35,6 +41,8 @@ from connected_hub import Hub, free_port, seed_elsewhere
 # Tasks before those that count: the first of each kind of statement is rendered, caches fill.
 WARM_UP_S = 3.0
 ANSWER_WITHIN_S = 60.0
+# Below the hub's own 8 s: a request over a connection that the other side is just closing would be reset.
+IDLE_MAX_S = 4.0
 
 
 class Caller(asyncio.Protocol):
@@ -45,6 +53,7 @@ class Caller(asyncio.Protocol):
         self.transport: Any = None
         self.buffer = b""
         self.due_s = 0.0
+        self.idle_since_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -119,10 +128,8 @@ class Load:
             self.open += 1
             self.settled.clear()
             request = self.request(self.sent)
-            while self.idle and self.idle[-1].transport.is_closing():
-                self.idle.pop()
-            if self.idle:
-                self.idle.pop().send(request, due_s=due_s)
+            if (caller := self.take_idle()) is not None:
+                caller.send(request, due_s=due_s)
             else:
                 asking = asyncio.create_task(self.send_anew(request, due_s=due_s))
                 self.asking.add(asking)
@@ -132,6 +139,16 @@ class Load:
                 await self.settled.wait()
         except TimeoutError:
             self.errors["no answer"] += self.open
+
+    def take_idle(self) -> Caller | None:
+        """Return the connection used last, unless that has been idle for too long: then all have, and are closed."""
+        now_s = asyncio.get_running_loop().time()
+        while self.idle:
+            caller = self.idle.pop()
+            if now_s - caller.idle_since_s < IDLE_MAX_S and not caller.transport.is_closing():
+                return caller
+            caller.transport.close()
+        return None
 
     async def send_anew(self, request: bytes, *, due_s: float) -> None:
         try:
@@ -150,11 +167,12 @@ class Load:
 
     def answered(self, caller: Caller, due_s: float, *, status: str, body: bytes) -> None:
         self.close_one()
+        caller.idle_since_s = asyncio.get_running_loop().time()
         self.idle.append(caller)
         state = json.loads(body).get("state") if status == "200" else status
         if state != "succeeded":
             self.errors[str(state)] += 1
-        self.latencies_s.append(asyncio.get_running_loop().time() - due_s)
+        self.latencies_s.append(caller.idle_since_s - due_s)
 
     def lost(self, caller: Caller, *, due_s: float, why: str) -> None:
         if due_s:
@@ -188,16 +206,17 @@ async def measure(options: argparse.Namespace, hub: Hub, token: str, fleet: Flee
     note(f"{options.runners} runners are connected, the load begins")
     if options.profile is not None:
         options.profile.write_text(str(hub.process.pid))
-    before_s, began_s = hub.processor_s(), time.perf_counter()
+    before_s, own_before_s, began_s = hub.processor_s(), time.process_time(), time.perf_counter()
     await load.run(rate=options.rate, seconds=options.seconds)
     took_s, processor_s = time.perf_counter() - began_s, hub.processor_s() - before_s
+    own_s = time.process_time() - own_before_s
     starts = (await asyncio.to_thread(fleet.ask, "record"))[0]
     count = int(options.rate * options.seconds)
     return {
         "rate": options.rate,
         "seconds": options.seconds,
         "runners": options.runners,
-        "store": "SQLite" if options.database is None else "PostgreSQL",
+        "store": options.store,
         "tasks": count,
         "reached": round(len(load.latencies_s) / took_s, 1),
         "errors": dict(load.errors),
@@ -208,8 +227,24 @@ async def measure(options: argparse.Namespace, hub: Hub, token: str, fleet: Flee
         "connections": load.connections,
         "hub_processor_ms_each": round(processor_s * 1000 / count, 2),
         "hub_core_percent": round(processor_s / took_s * 100, 1),
+        "callers_core_percent": round(own_s / took_s * 100, 1),
         "hub_peak_kib": hub.memory_kib("VmHWM"),
     }
+
+
+@contextmanager
+def new_database(store: str) -> Iterator[str | None]:
+    """Give the address of an empty database on a PostgreSQL server that waits for its disk; of SQLite none."""
+    if store == "sqlite":
+        yield None
+        return
+    programs = find_programs()
+    if programs is None:
+        raise SystemExit("no PostgreSQL server is installed here: initdb and postgres (Debian: postgresql)")
+    with running_cluster(programs) as cluster:
+        cluster.stop()
+        cluster.start(durable=True)
+        yield cluster.new_database(is_empty=True)
 
 
 def main() -> None:
@@ -217,15 +252,15 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=300, help="tasks a second")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--runners", type=int, default=200)
-    parser.add_argument("--database", help="of PostgreSQL, new and empty; without it a SQLite file")
+    parser.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite", help="a new one of its own")
     parser.add_argument("--profile", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="one line")
     options = parser.parse_args()
     load_before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as directory, new_database(options.store) as database:
         state_dir = Path(directory) / "state"
-        tokens = seed_elsewhere(state_dir, options.runners, database=options.database)
-        hub = Hub(state_dir, port=free_port(), tls=None, database=options.database)
+        tokens = seed_elsewhere(state_dir, options.runners, database=database)
+        hub = Hub(state_dir, port=free_port(), tls=None, database=database)
         fleet = None
         try:
             fleet = Fleet(hub.url, tokens, authority=None, spread_s=1, processes=1)
