@@ -78,6 +78,8 @@ class Database:
         # The newest number that was committed, and what wakes who waits for a higher one; of the event loop.
         self._news = 0
         self._has_news = trio.Event()
+        # Who waits for a number, so that what is nothing to them yet does not wake them.
+        self._awaited_news: list[tuple[int, trio.Event]] = []
         # What the store said when a write failed; whoever sees one stored again takes it back. Of the event loop.
         self.failed_write: str | None = None
         # Guards what follows it, which both the event loop and the writer's thread use.
@@ -207,6 +209,9 @@ class Database:
             write.finished.set()
         if news > self._news:
             self._news = news
+            for number, reached in self._awaited_news:
+                if number <= news:
+                    reached.set()
             self.nudge()
 
     @property
@@ -239,8 +244,13 @@ class Database:
 
         A number of a write that failed may be heard too: look before you believe it.
         """
-        while self._news < number:
-            await self._has_news.wait()
+        if self._news < number:
+            reached = trio.Event()
+            self._awaited_news.append((number, reached))
+            try:
+                await reached.wait()
+            finally:
+                self._awaited_news.remove((number, reached))
         return self._news
 
     def dispose(self) -> None:

@@ -43,6 +43,7 @@ _log = structlog.get_logger("guardhouse.hub.notify")
 ATTEMPTS_MAX: Final = 6
 FIRST_RETRY_MS: Final = 10_000
 TIMEOUT_S: Final = 10.0
+LOOK_PAUSE_S: Final = 0.2
 COMMAND_SHOWN_CHARS: Final = 2_000
 SECRET_MIN_CHARS: Final = 16
 # With --webhook-private: every address but those where clouds keep their metadata, which are never granted in a row.
@@ -162,6 +163,8 @@ class Notifier:
                 wait_s = 5.0
             with trio.move_on_after(wait_s):
                 await self._database.until_news(news + 1)
+                # Each task is news twice; a look for each would be as many transactions more.
+                await trio.sleep(LOOK_PAUSE_S)
 
     async def _try(self, one: Notification) -> None:
         if one.attempts:

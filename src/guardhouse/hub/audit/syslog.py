@@ -32,6 +32,7 @@ BATCH_RECORDS: Final = 500
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 SEND_TIMEOUT_S: Final = 10.0
+GATHER_S: Final = 0.1
 # What a datagram carries; a longer message is cut, and says so, because RFC 5426 receivers drop it otherwise.
 DATAGRAM_MAX_BYTES: Final = 60_000
 
@@ -102,6 +103,8 @@ class SyslogForwarder:
                 position = await self._forward(position)
                 retry_s = RETRY_FIRST_S
                 await self._database.until_news(position + 1)
+                # What comes with it is read, sent and noted as sent together.
+                await trio.sleep(GATHER_S)
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, StoreUnavailable) as error:
                 _log.warning("syslog_failed", target=self._name, error=str(error) or type(error).__name__)
                 await self._hang_up()
