@@ -104,7 +104,7 @@ def test_a_writer_that_waits_on_a_fifo_is_not_woken(files: FilesWorker, tmp_path
     refusal(files.read, "fifo")
     assert not woken.wait(0.2)
     with open(tmp_path / "fifo", "rb"):
-        writer.join(5)
+        writer.join(30)
 
 
 @pytest.mark.parametrize("path", ["", "in\0visible", "\ud800"])

@@ -224,7 +224,7 @@ def test_a_time_limit_holds(text: str, deny_gate: Gate) -> None:
     began = time.monotonic()
     done = deny_gate.run(text, timeout_s=0.5)
     assert done.outcome.timed_out
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 def test_a_command_can_be_cancelled(deny_gate: Gate) -> None:
@@ -251,7 +251,7 @@ def running(word: str) -> list[str]:
 
 
 def wait_until_gone(word: str) -> bool:
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 30
     while time.monotonic() < deadline_s:
         if not running(word):
             return True
@@ -264,7 +264,7 @@ def start_sleeper(gate: Gate, word: str) -> int:
     identifier = gate.start(f"(setsid sleep {word} &) ; sleep {word}", null)
     os.close(null)
     gate.client.wait_started(identifier)
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 30
     while len(running(word)) < 2 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert len(running(word)) >= 2
@@ -273,22 +273,24 @@ def start_sleeper(gate: Gate, word: str) -> int:
 
 def test_the_death_of_the_monitor_kills_the_command(own_gate: Gate) -> None:
     """Nothing runs unwatched: PTRACE_O_EXITKILL; the next command gets a slot of its own."""
-    identifier = start_sleeper(own_gate, "61.0625")
+    long = f"61.{os.getpid():07}1"
+    identifier = start_sleeper(own_gate, long)
     os.kill(own_gate.monitor(), signal.SIGKILL)
     outcome = own_gate.client.wait(identifier)
     assert outcome.exit_code != 0
-    assert wait_until_gone("61.0625")
+    assert wait_until_gone(long)
     assert own_gate.run("echo next").output == "next\n"
 
 
 def test_the_death_of_the_launcher_leaves_nothing(own_gate: Gate) -> None:
     """Command, init and monitor are gone when the launcher is killed."""
-    start_sleeper(own_gate, "61.0375")
+    long = f"61.{os.getpid():07}2"
+    start_sleeper(own_gate, long)
     children = [pid for pid in own_gate.children() if is_monitor(pid) or len(status_of(pid, "NSpid").split()) > 1]
     assert any(is_monitor(pid) for pid in children)
     os.kill(own_gate.handle.pid, signal.SIGKILL)
-    assert wait_until_gone("61.0375")
-    deadline_s = time.monotonic() + 5
+    assert wait_until_gone(long)
+    deadline_s = time.monotonic() + 30
     while time.monotonic() < deadline_s and any(map(is_alive, children)):
         time.sleep(0.02)
     assert [pid for pid in children if is_alive(pid)] == []

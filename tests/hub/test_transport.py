@@ -47,10 +47,11 @@ async def test_silent_clients_are_dropped_and_a_runner_connects_meanwhile(hub, m
     """Connections that say nothing keep nobody out, and are gone after the handshake limit."""
     streams = [await trio.open_tcp_stream("127.0.0.1", port(hub)) for _ in range(200)]
     created = await hub.environment()
-    with trio.fail_after(2):
+    # Far from the 8 s after which the silent ones are dropped and would keep nobody out any more.
+    with trio.fail_after(7):
         async with connect_plain(hub.url, created["token"]):
             await hub.until_online()
-    with trio.fail_after(12):
+    with trio.fail_after(40):
         for stream in streams:
             assert await stream.receive_some(1) == b""
             await stream.aclose()
@@ -191,7 +192,7 @@ async def test_stop_tells_runners_and_takes_no_time(start_hub):
         created = await hub.environment()
         async with connect_plain(hub.url, created["token"]) as runner:
             await hub.until_online()
-            with trio.fail_after(4):
+            with trio.fail_after(30):
                 hub.hub.stop.set()
                 closed = await runner.expect_closed()
             assert closed is not None

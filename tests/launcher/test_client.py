@@ -114,26 +114,28 @@ async def test_launcher_death(client):
 
 async def test_abandon(client):
     """A command that nobody waits for any more is ended, and what it answers is dropped."""
-    command = await client.launch(shell("sleep 93.5"), stdout_fd=2, stderr_fd=2)
+    long = f"93.{os.getpid():07}5"
+    command = await client.launch(shell(f"sleep {long}"), stdout_fd=2, stderr_fd=2)
     await command.abandon()
     with trio.fail_after(30):
-        while is_running("93.5"):  # noqa: ASYNC110 - ended by the launcher
+        while is_running(long):  # noqa: ASYNC110 - ended by the launcher
             await trio.sleep(0.02)
     assert (await output_of(client, shell("echo still here")))[0] == b"still here\n"
 
 
 async def test_abandon_where_the_launcher_is_gone(workspace):
     """There is nothing left to end then, and its closed socket is not written to."""
+    long = f"94.{os.getpid():07}5"
     async with LauncherClient(start_launcher(bundle(workspace))) as client:
-        command = await client.launch(shell("sleep 94.5"), stdout_fd=2, stderr_fd=2)
+        command = await client.launch(shell(f"sleep {long}"), stdout_fd=2, stderr_fd=2)
         with trio.fail_after(30):
-            while not is_running("94.5"):  # noqa: ASYNC110 - started by the launcher
+            while not is_running(long):  # noqa: ASYNC110 - started by the launcher
                 await trio.sleep(0.02)
     await command.abandon()
     with pytest.raises(LauncherDiedError):
         await client.launch(shell("true"), stdout_fd=2, stderr_fd=2)
     with trio.fail_after(30):
-        while is_running("94.5"):  # noqa: ASYNC110 - ended by the launcher
+        while is_running(long):  # noqa: ASYNC110 - ended by the launcher
             await trio.sleep(0.02)
 
 

@@ -80,7 +80,7 @@ async def test_every_message() -> None:
         await peer.say("task.cancel", {"task_id": "never-heard-of"})
         cancelled = await peer.result_of(slow)
         assert cancelled["result"]["cancelled"] is True
-        assert time.monotonic() - began_s < 8
+        assert time.monotonic() - began_s < 40
 
         await peer.say("something.new", {"x": 1})
         await peer.say("task.request", {"task_id": "again", "operation": "bash", "args": {"command": "echo once >> f"}})

@@ -161,7 +161,7 @@ async def test_a_worker_that_does_not_answer_in_time_is_given_up(fork: Callable[
     with pytest.raises(WorkerDied):
         await client.request("read", wire.ReadArgs(path="x"))
     os.kill(worker.pid, signal.SIGCONT)
-    worker.ended(within_s=5)
+    worker.ended(within_s=30)
 
 
 async def test_a_killed_worker_is_told_apart(fork: Callable[[], Forked]) -> None:
@@ -180,7 +180,7 @@ async def test_closing_the_client_ends_the_worker(fork: Callable[[], Forked]) ->
     worker = fork()
     async with FilesClient(worker.sock) as client:
         await client.request("write", wire.WriteArgs(path="x", content=b"x"))
-    assert worker.ended(within_s=5) == 0
+    assert worker.ended(within_s=30) == 0
 
 
 def test_the_kernel_ends_a_request_that_hangs(fork: Callable[[], Forked], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_the_kernel_ends_a_request_that_hangs(fork: Callable[[], Forked], monkey
     worker = fork()
     args = msgspec.Raw(b'{"path":"x"}')
     worker.sock.sendall(protocol.render(protocol.Request(id=1, operation="read", deadline_s=0.1, args=args)))
-    assert os.WTERMSIG(worker.ended(within_s=5)) == signal.SIGALRM
+    assert os.WTERMSIG(worker.ended(within_s=30)) == signal.SIGALRM
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_client_that_talks_nonsense_ends_the_worker(sent: bytes, fork: Callabl
     worker = fork()
     worker.sock.sendall(sent)
     worker.sock.shutdown(socket.SHUT_WR)
-    assert os.waitstatus_to_exitcode(worker.ended(within_s=5)) in (0, 1)
+    assert os.waitstatus_to_exitcode(worker.ended(within_s=30)) in (0, 1)
 
 
 async def test_large_text_is_answered_as_its_beginning(fork: Callable[[], Forked], tmp_path: Path) -> None:

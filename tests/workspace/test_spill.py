@@ -84,10 +84,10 @@ def test_reading_on_is_answered_whole(command: str, whole: bool, workspace: Work
 
 def test_the_loop_guard_is_linear() -> None:
     """A command made to confuse the guard costs it nothing."""
-    began = time.monotonic()
+    began = time.process_time()
     for command in ("cat " * 30_000 + ".work", "<" * 60_000 + ".work", "cat a/" * 20_000 + ";.work/", " <x" * 30_000):
         reads_work_directory(command)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 4
 
 
 def test_an_output_never_replaces_another(
