@@ -6,6 +6,7 @@ they wait in an `AcceptQueue`. Knows nothing of what is served. Runs in the hub.
 """
 
 import errno
+import math
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ _log = structlog.get_logger("guardhouse.hub.transport")
 ACCEPTED_A_TURN: Final = 256
 # The process or the machine is out of something.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-EXHAUSTED_WAIT_S: Final = 0.1
+EXHAUSTED_WAIT_S: Final = 1.0
 # Of one connection, which its client, the network or a firewall ended before (accept(2), "Error handling").
 _OF_ONE: Final = frozenset(
     {
@@ -68,13 +69,16 @@ async def accept_for_ever(
         OSError: the listening socket itself is broken.
     """
     said = 0
+    accept_from_s = -math.inf
     turn_began_s = time.thread_time()
     try:
         while True:
             if not queue:
+                await trio.sleep_until(accept_from_s)
                 await trio.lowlevel.wait_readable(listening)
-            if not _accept_waiting(listening, queue):
-                await trio.sleep(EXHAUSTED_WAIT_S)
+            # Out of descriptors, those that wait are served all the same: each that ends makes room.
+            if trio.current_time() >= accept_from_s and not _accept_waiting(listening, queue):
+                accept_from_s = trio.current_time() + EXHAUSTED_WAIT_S
             turn_ended_s = time.thread_time()
             count = places(turn_ended_s - turn_began_s)
             turn_began_s = turn_ended_s
