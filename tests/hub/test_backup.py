@@ -16,7 +16,7 @@ from guardhouse.hub.audit.chain import parse_public_key
 from guardhouse.hub.audit.export import read_store
 from guardhouse.hub.audit.verify import verify
 from guardhouse.hub.backup import make_backup, restore_backup
-from guardhouse.hub.backup.archive import BackupHeader
+from guardhouse.hub.backup.archive import BackupHeader, End, Rows, Writer, read_frames
 from guardhouse.hub.config import HubConfig
 from guardhouse.hub.server import open_hub
 
@@ -142,6 +142,36 @@ async def test_damaged_and_foreign_backups_are_refused(start_hub, tmp_path):
         assert not (tmp_path / "target" / "hub.db").exists(), name
         assert not (tmp_path / "target" / "sealing.key").exists(), name
     assert (await restored(tmp_path / "whole", tmp_path / "target")).audit.is_good
+
+
+async def test_what_is_refused_late_leaves_nothing_behind(start_hub, tmp_path):
+    """Another hub's key, a row that fits no table, a log that does not verify: neither keys nor half a store stay."""
+    async with start_hub() as hub:
+        await hub.environment()
+        await backed_up(hub, tmp_path / "good")
+        hub.store.execute("UPDATE audit_events SET actor = 'nobody' WHERE seq = 1")
+        await backed_up(hub, tmp_path / "forged")
+    with gzip.open(tmp_path / "unfit", "wb") as file:
+        writer = Writer(file)
+        for frame in read_frames(tmp_path / "good"):
+            if isinstance(frame, Rows):
+                writer.write(Rows(rows=[[*row, "one more"] for row in frame.rows]))
+            elif not isinstance(frame, End):
+                writer.write(frame)
+        writer.end()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir(mode=0o700)
+    (foreign / "audit.key").touch(mode=0o600)
+    (foreign / "audit.key").write_bytes(b"k" * 32)
+    for name, target, said, kept in (
+        ("good", foreign, "is another key than the backup's", {"audit.key", "hub.lock"}),
+        ("unfit", tmp_path / "new", "does not fit table", {"hub.lock"}),
+        ("forged", tmp_path / "new", "does not verify", {"hub.lock"}),
+    ):
+        with pytest.raises(SetupError, match=said):
+            await restored(tmp_path / name, target)
+        assert {path.name for path in target.iterdir()} == kept
+    assert (await restored(tmp_path / "forged", tmp_path / "new", accept_broken_audit=True)).rows["environments"] == 1
 
 
 async def test_nothing_is_overwritten(start_hub, tmp_path):

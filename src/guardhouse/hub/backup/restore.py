@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from guardhouse import __version__
 from guardhouse.errors import SetupError
@@ -63,21 +63,26 @@ def restore_backup(config: HubConfig, path: Path, *, accept_broken_audit: bool =
                 " the backup's state is to count from here on), or give another --state-dir or --database"
             )
         target.close()
-        _place_keys(state, checked.keys, path)
+        placed = _place_keys(state, checked.keys, path)
         building = state.path / "hub.db.restoring"
         _remove_sqlite(building)
         backend = SqliteBackend(building) if config.database is None else choose_backend(building, config.database)
+        is_filled = False
         try:
             connection = backend.connect_writer()
             with connection, connection.begin():
                 report = _fill(connection, path, checked, state, accept_broken_audit=accept_broken_audit)
                 head = audit.last_checkpoint(connection)
+            is_filled = True
         except DBAPIError as error:
             raise SetupError(f"cannot write the database {backend.label}: {error.orig}") from error
         finally:
             backend.close()
-            if config.database is not None:
+            if config.database is not None or not is_filled:
                 _remove_sqlite(building)
+            if not is_filled:
+                for file in placed:
+                    file.unlink()
         # An audit.head that is there is newer than the backup: the next start then records the hole.
         if head is not None and not state.audit_head.exists():
             write_secret_file(state.audit_head, msgspec.json.encode(head))
@@ -110,7 +115,9 @@ def _read_whole(path: Path) -> _Checked:
     return _Checked(header, end, keys)
 
 
-def _place_keys(state: StateDir, keys: Keys | None, path: Path) -> None:
+def _place_keys(state: StateDir, keys: Keys | None, path: Path) -> list[Path]:
+    """Put the backup's keys where there are none, and return the files that were made; all of them, or none."""
+    missing: list[tuple[Path, bytes]] = []
     for name, key in (
         ("sealing.key", None if keys is None else keys.sealing),
         ("audit.key", None if keys is None else keys.audit),
@@ -123,9 +130,12 @@ def _place_keys(state: StateDir, keys: Keys | None, path: Path) -> None:
                     " (0600), from where its keys are kept"
                 )
         elif not file.exists():
-            write_secret_file(file, key)
+            missing.append((file, key))
         elif file.read_bytes() != key:
             raise SetupError(f"{str(file)!r} is another key than the backup's; move it away first")
+    for file, key in missing:
+        write_secret_file(file, key)
+    return [file for file, _ in missing]
 
 
 def _fill(
@@ -141,8 +151,17 @@ def _fill(
             table = sa.table(frame.name, *(sa.column(name) for name in frame.columns))
             columns = frame.columns
         elif isinstance(frame, Rows) and table is not None and frame.rows:
-            rows = [dict(zip(columns, row, strict=True)) for row in frame.rows]
-            connection.execute(sa.insert(table), rows)
+            try:
+                rows = [dict(zip(columns, row, strict=True)) for row in frame.rows]
+                connection.execute(sa.insert(table), rows)
+            except DBAPIError:
+                raise
+            except (ValueError, SQLAlchemyError) as error:
+                reason = str(error).splitlines()[0]
+                raise SetupError(
+                    f"backup {str(path)!r} does not fit table {table.name!r} of step {checked.header.step}: {reason};"
+                    " another backup may be whole"
+                ) from error
     migrate_to_newest(connection)
     _set_sequences(connection)
     _check_sealing_key(connection, state)
