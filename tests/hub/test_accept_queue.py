@@ -65,6 +65,12 @@ def test_who_floods_pushes_out_its_own() -> None:
     assert [queue.put(f"late {number}", "203.0.113.9", 0.2) for number in range(3)] == [f"other {n}" for n in range(3)]
 
 
+def test_a_smaller_limit() -> None:
+    """Where the process may open few files, fewer wait."""
+    queue = AcceptQueue[int](2)
+    assert [queue.put(number, f"source {number}", 0.0) for number in range(4)] == [None, None, 0, 1]
+
+
 def test_of_many_sources_the_oldest_is_pushed_out() -> None:
     """Where nobody has more than a share, who has waited for longest goes."""
     queue = AcceptQueue[int]()

@@ -41,13 +41,15 @@ def places(turn_s: float) -> int:
 class AcceptQueue(Generic[C]):
     """Accepted connections that nothing was read from yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = WAITING_MAX) -> None:
+        """At most ``limit`` connections wait at a time."""
+        self._limit = limit
         # Both by number, which is the order of their coming: of each its source, when it came, and the connection.
         self._waiting: dict[int, tuple[str, float, C]] = {}
         # The source whose turn is next comes first.
         self._turns: OrderedDict[str, OrderedDict[int, None]] = OrderedDict()
         self._numbers = count()
-        # Since the start: connections that waited too long, and those that more than `WAITING_MAX` pushed out.
+        # Since the start: connections that waited too long, and those that more than the limit pushed out.
         self.expired = 0
         self.pushed_out = 0
 
@@ -64,7 +66,7 @@ class AcceptQueue(Generic[C]):
                 self._turns.move_to_end(source, last=False)
         of_source[number] = None
         self._waiting[number] = (source, now_s, connection)
-        if len(self._waiting) <= WAITING_MAX:
+        if len(self._waiting) <= self._limit:
             return None
         self.pushed_out += 1
         # The oldest of its own source where that has more than a share, else the oldest of all.

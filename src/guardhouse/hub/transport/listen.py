@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from socket import socket as Socket  # noqa: N812 - the class, where a field is named as the module
 from typing import Any, Final, cast
@@ -22,7 +22,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState, ResponseSummary, WW
 from guardhouse import limits
 from guardhouse.errors import SetupError
 from guardhouse.hub.transport.accept import accept_for_ever
-from guardhouse.hub.transport.accept_queue import AcceptQueue
+from guardhouse.hub.transport.accept_queue import WAITING_MAX, AcceptQueue
 from guardhouse.hub.transport.connection import HubConnection, ServerContext
 from guardhouse.hub.transport.unread import FinishesRequests
 
@@ -45,7 +45,7 @@ class Listener:
 
     socket: socket.socket
     context: ssl.SSLContext | None
-    queue: AcceptQueue[Socket] = field(default_factory=AcceptQueue)
+    queue: AcceptQueue[Socket]
 
     @property
     def url(self) -> str:
@@ -113,7 +113,8 @@ def bind_listener(host: str, port: int, *, context: ssl.SSLContext | None) -> Li
             f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --listen"
         ) from error
     sock.settimeout(0)
-    return Listener(sock, context)
+    # Descriptors that are left for everything else, whoever floods the hub.
+    return Listener(sock, context, AcceptQueue(min(WAITING_MAX, hard // 4)))
 
 
 class _HubConfig(Config):
