@@ -114,7 +114,8 @@ def bind_listener(host: str, port: int, *, context: ssl.SSLContext | None) -> Li
         ) from error
     sock.settimeout(0)
     # Descriptors that are left for everything else, whoever floods the hub.
-    return Listener(sock, context, AcceptQueue(min(WAITING_MAX, hard // 4)))
+    waiting_max = WAITING_MAX if hard == resource.RLIM_INFINITY else min(WAITING_MAX, hard // 4)
+    return Listener(sock, context, AcceptQueue(waiting_max))
 
 
 class _HubConfig(Config):
