@@ -4,6 +4,7 @@ import json
 
 import trio
 from tests.hub.support import PASSWORD, become_owner
+from tests.hub.test_approvals import waiting
 
 
 async def test_what_exists_is_changed(hub, cli):
@@ -49,3 +50,18 @@ async def test_a_person_and_their_sign_ins(hub, make_cli):
     body = {"email": "owner@example.com", "password": new}
     with trio.fail_after(30):
         assert (await hub.http.post("/api/v1/sign-in", json=body)).status_code == 200
+
+
+async def test_an_approval_is_shown_with_all_that_asks(hub, cli):
+    """Each part of the text with its verdict and why; what a runner writes is spelt out, not obeyed."""
+    parts = [
+        {"verdict": "allow", "text": "ls", "because": "'ls' matches '*' (ops.yaml:3)"},
+        {"verdict": "ask", "text": "rm \x1b]0;x\x07", "because": "'rm x' matches 'rm *' (ops.yaml:7)"},
+        {"verdict": "ask", "text": "dd", "because": "'dd' matches 'dd *' (ops.yaml:9)"},
+    ]
+    async with waiting(hub, gate="shell", explanation={"verdict": "ask", "commands": parts}) as (_, _, found):
+        shown = (await cli.run("approval", "show", found["id"])).stdout.decode()
+    said = shown.partition("gate one says:\n")[2].splitlines()
+    assert said[:2] == ["  allow: ls", "    'ls' matches '*' (ops.yaml:3)"]
+    assert said[4:6] == ["  ask: dd", "    'dd' matches 'dd *' (ops.yaml:9)"]
+    assert "\x1b" not in shown

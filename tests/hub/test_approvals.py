@@ -7,6 +7,7 @@ import json
 import re
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -576,7 +577,9 @@ async def test_mail_is_sent(start_hub, monkeypatch):
             sender="hub@example.com", recipients=("ops@example.com",),
         )  # fmt: skip
         webhook = Webhook(url=await nursery.start(hook.serve), secret="s" * 20, allow_private=True)
-        async with start_hub(mail=mail, webhook=webhook) as hub, waiting(hub) as (_, _, found):
+        parts = [{"verdict": "ask", "rule": rule, "place": "ops.yaml:9"} for rule in ("rm *", "dd *")]
+        question = partial(waiting, gate="shell", explanation={"verdict": "ask", "commands": parts})
+        async with start_hub(mail=mail, webhook=webhook) as hub, question(hub) as (_, _, found):
             with trio.fail_after(30):
                 while not received:  # noqa: ASYNC110 - filled by another task
                     await trio.sleep(0.02)
@@ -591,6 +594,7 @@ async def test_mail_is_sent(start_hub, monkeypatch):
             await hub.until(none_is_left)
         nursery.cancel_scope.cancel()
     assert b"rm -r old" in received[0]
+    assert b"Also asks: dd * (ops.yaml:9)" in received[0]
     head = received[0].partition(b"\r\n\r\n")[0].decode()
     sent = email.message_from_string(head)
     assert abs(email.utils.parsedate_to_datetime(sent["Date"]).timestamp() - time.time()) < 300
@@ -682,8 +686,6 @@ def test_bad_destinations_are_refused(tmp_path):
 
 async def test_answered_questions_are_deleted_after_their_time(hub):
     """The retention takes what is answered, never what is open; the audit log keeps both."""
-    from functools import partial
-
     from guardhouse.hub.store.approvals import delete_old_approvals
 
     async with waiting(hub) as (runner, task_id, found):

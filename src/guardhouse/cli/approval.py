@@ -123,6 +123,7 @@ def show(client: HubClient, *, approval_id: str, as_json: bool) -> None:
     click.echo("command:")
     for line in found["command"].split("\n"):
         click.echo(f"  {plain_text(line)}")
+    _print_explanation(found["explanation"] or {})
     preview = (found["explanation"] or {}).get("preview")
     if isinstance(preview, dict) and preview.get("text"):
         click.echo(f"{plain_text(str(preview.get('kind', 'preview')))}:")
@@ -134,6 +135,24 @@ def show(client: HubClient, *, approval_id: str, as_json: bool) -> None:
         click.echo("about to run:")
         for word in found["argv"]:
             click.echo(f"  {plain_text(shlex.quote(word))}")
+
+
+def _print_explanation(explanation: dict[str, Any]) -> None:
+    """Print what gate one says of each part of a command text, as the runner told it."""
+    parts = [
+        part
+        for key in ("commands", "concerns")
+        for part in (explanation[key] if isinstance(explanation.get(key), list) else ())
+        if isinstance(part, dict)
+    ]
+    if parts:
+        click.echo("gate one says:")
+    for part in parts:
+        why = part.get("undecided_because") or part.get("because") or ""
+        click.echo(f"  {plain_text(str(part.get('verdict')))}: {plain_text(str(part.get('text')))}")
+        click.echo(f"    {plain_text(str(why))}")
+    if explanation.get("left_out"):
+        click.echo(f"gate one's explanation was left out: {plain_text(str(explanation['left_out']))}")
 
 
 def _decision_options(command: Any) -> Any:

@@ -126,6 +126,7 @@ def build_message(mail: Mail, body: str, *, notification_id: str, created_ms: in
         "",
         *([f"The program that waits: {asked['argv']}", ""] if asked["argv"] else []),
         f"Rule: {asked['rule']} ({asked['place']}) {asked['because']}",
+        *(f"Also asks: {also['rule']} ({also['place']})" for also in (asked.get("asking") or [])[1:]),
         f"Without an answer it is denied at {asked['expires_at']}.",
         "",
         f"  guardhouse approval show {asked['id']}",

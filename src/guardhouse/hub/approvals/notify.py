@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 from guardhouse.egress.address import why_not_public
 from guardhouse.egress.host import HostError, parse_host
 from guardhouse.errors import GuardhouseError, SetupError
+from guardhouse.hub.approvals.grants import asking_rules
 from guardhouse.hub.approvals.mail import Mail, build_message, send_mail
 from guardhouse.hub.approvals.secret_file import read_secret
 from guardhouse.hub.clock import iso_time, now_ms
@@ -45,6 +46,7 @@ FIRST_RETRY_MS: Final = 10_000
 TIMEOUT_S: Final = 10.0
 LOOK_PAUSE_S: Final = 0.2
 COMMAND_SHOWN_CHARS: Final = 2_000
+ASKING_SHOWN: Final = 20
 SECRET_MIN_CHARS: Final = 16
 # With --webhook-private: every address but those where clouds keep their metadata, which are never granted in a row.
 _EVERYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -269,6 +271,7 @@ async def judged_address(host: str, port: int, *, allow_private: bool) -> str:
 
 def _message(record: ApprovalRecord, public_url: str) -> dict[str, Any]:
     cut = len(record.command) > COMMAND_SHOWN_CHARS
+    asking = asking_rules(record)
     return {
         "event": "approval.pending",
         "approval": {
@@ -283,6 +286,10 @@ def _message(record: ApprovalRecord, public_url: str) -> dict[str, Any]:
             "rule": record.rule[:500],
             "because": record.because[:500],
             "place": record.place[:500],
+            # Every rule that asks about the text; null where the runner's explanation was too large to keep.
+            "asking": None
+            if asking is None
+            else [{"rule": rule, "place": place} for rule, place in asking[:ASKING_SHOWN]],
             "requested_by": record.requested_by,
             "expires_at": iso_time(record.expires_ms),
         },
