@@ -425,3 +425,45 @@ async def test_a_request_that_no_message_carries_fails_and_the_runner_stays(hub)
         assert "cannot send task.request" in ended["error"]
         started = await hub.start()
         assert (await runner.expect("task.request"))["task_id"] == started["id"]
+
+
+async def test_a_connection_ends_with_its_token(hub, monkeypatch):
+    """Who is connected with the old token when the overlap ends is sent away; with the new one nobody is."""
+    monkeypatch.setattr("guardhouse.hub.gateway.links.HEARTBEAT_FLUSH_S", 0.05)
+    created, other = await hub.environment("web-1"), await hub.environment("web-2")
+    path = "/api/v1/environments/{}/token/rotate"
+    renewed = (await hub.http.post(path.format("web-2"), json={"overlap_s": 1})).json()["token"]
+    async with connect_v1(hub.url, created["token"]) as old, connect_v1(hub.url, renewed) as new:
+        await hub.until_online("web-1")
+        await hub.until_online("web-2")
+        rotated = (await hub.http.post(path.format("web-1"), json={"overlap_s": 1})).json()["token"]
+        assert await old.expect_closed(within_s=30)
+        async with connect_v1(hub.url, rotated):
+            await hub.until_online("web-1")
+        assert (await hub.status("web-2"))["status"] == "online"
+        await hub.start(environment="web-2")
+        assert await new.expect("task.request", within_s=30)
+    assert other["token"] != renewed
+
+
+@pytest.mark.parametrize("how", ["rotated", "deleted"])
+async def test_a_token_that_ends_while_it_is_let_in_lets_nobody_in(hub, monkeypatch, how):
+    """Rotated at once, or its environment deleted, while the hub still looks whether another runner is there."""
+    created = await hub.environment("web-1")
+    links = hub.hub.services.links
+    look = links.check_free
+
+    async def end_it(environment_id: str, *, address: str | None) -> None:
+        await look(environment_id, address=address)
+        if how == "rotated":
+            reply = await hub.http.post("/api/v1/environments/web-1/token/rotate", json={"overlap_s": 0})
+        else:
+            reply = await hub.http.delete("/api/v1/environments/web-1")
+        assert reply.is_success
+
+    monkeypatch.setattr(links, "check_free", end_it)
+    with pytest.raises(trio_websocket.ConnectionRejected) as caught:
+        async with connect_v1(hub.url, created["token"]):
+            pass
+    assert caught.value.status_code == 401
+    assert len(links) == 0

@@ -207,7 +207,12 @@ def _verify(
                 ("checkpoints", report.checkpoints),
                 ("key", f"{report.key_id} ({'pinned' if report.key_is_pinned else 'not pinned: give --public-key'})"),
                 *(("changed to", f"{key_id_of(one.new)} at record {one.seq}") for one in report.key_changes),
-                ("result", "good" if report.is_good else f"{report.problem_count} problems"),
+                (
+                    "result",
+                    "good"
+                    if report.is_good
+                    else f"{report.problem_count} problem{'s' if report.problem_count > 1 else ''}",
+                ),
             ]
         )
     if not report.is_good:

@@ -59,7 +59,6 @@ async def assemble(
     public_url: str,
 ) -> Services:
     """Return the parts, with what the store has of them."""
-    links = Links(database)
     credentials = Credentials(
         await database.read(tokens.list_api_tokens),
         await database.read(partial(tokens.list_runner_tokens, now_ms=now_ms())),
@@ -68,6 +67,7 @@ async def assemble(
         sign_ins=await database.read(partial(people.list_sign_ins, now_ms=now_ms())),
         runner_keys=await database.read(partial(joins.list_runner_keys, now_ms=now_ms())),
     )
+    links = Links(database, still_opens=credentials.still_opens)
     for record in await database.read(environments.list_drained):
         links.set_drained(record.id, reason=record.drain_reason, drained=True)
 

@@ -40,7 +40,7 @@ __all__ = ["NotDelivered", "Notifier", "Webhook", "judged_address", "parse_webho
 
 _log = structlog.get_logger("guardhouse.hub.notify")
 
-# After 10 s, 30 s, 90 s … : given up about half an hour after the first try.
+# After 10 s, 30 s, 90 s … : given up some twenty minutes after the first try.
 ATTEMPTS_MAX: Final = 6
 FIRST_RETRY_MS: Final = 10_000
 TIMEOUT_S: Final = 10.0

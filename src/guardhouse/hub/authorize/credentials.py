@@ -8,7 +8,7 @@ import msgspec
 
 from guardhouse.hub.authorize.principal import AuthenticationFailed, Principal, TooManyGuesses
 from guardhouse.hub.authorize.scopes import ROLE_SCOPES, Role, Scope
-from guardhouse.hub.clock import steady_ms
+from guardhouse.hub.clock import now_ms, steady_ms
 from guardhouse.hub.credentials import (
     API_TOKEN_PREFIX,
     RUNNER_TOKEN_PREFIX,
@@ -315,6 +315,14 @@ class Credentials:
             raise AuthenticationFailed("runner token unknown, expired or revoked")
         self._guesses.note_right(source, digest)
         return record
+
+    def still_opens(self, environment_id: str, digest: bytes | None) -> bool:
+        """Whether a runner token with ``digest``, or with None a machine's key, opens the environment now."""
+        at_ms = now_ms()
+        if digest is None:
+            return bool(self.runner_keys(environment_id, now_ms=at_ms))
+        record = self._runner.get(digest)
+        return record is not None and not _is_over(record.expires_ms, at_ms)
 
     def runner_keys(self, environment_id: str, *, now_ms: int) -> list[bytes]:
         """Return the public keys (Ed25519) that open the environment's connection."""

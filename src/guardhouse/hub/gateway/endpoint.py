@@ -57,13 +57,13 @@ class RunnerGateway:
         )
         try:
             with self._services.admission.upgrading():
-                environment = await self._admit(websocket, address)
+                environment, credential = await self._admit(websocket, address)
             if scope["state"]["probe"].is_gone:
                 # Else it would be online, and be given tasks, until somebody read that it is not.
                 _log.info("runner_gone_before_welcome", remote_address=address)
                 return
             subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", []) else None
-            link = self._link(websocket, environment, subprotocol, address)
+            link = self._link(websocket, environment, subprotocol, address, credential=credential)
             self._services.links.claim(environment.id, link)
         except GuardhouseError as error:
             if isinstance(error, InvariantError):
@@ -94,8 +94,8 @@ class RunnerGateway:
         finally:
             self._services.links.release(environment.id, link)
 
-    async def _admit(self, websocket: WebSocket, address: str | None) -> EnvironmentRecord:
-        """Return the environment that the token opens.
+    async def _admit(self, websocket: WebSocket, address: str | None) -> tuple[EnvironmentRecord, bytes | None]:
+        """Return the environment that the token opens, and the token's digest; None where a key did.
 
         Raises:
             AuthenticationFailed: no valid token.
@@ -116,19 +116,19 @@ class RunnerGateway:
             )
         proof = _key_proof(websocket.headers)
         if proof is not None:
-            environment_id = self._admit_key(proof, address)
+            environment_id, credential = self._admit_key(proof, address), None
         else:
             token = services.credentials.runner(
                 runner_token(websocket.headers, websocket.query_params),
                 now_ms=now_ms(),
                 address=address,
             )
-            environment_id = token.environment_id
+            environment_id, credential = token.environment_id, token.digest
         environment = await services.admission.read(environment_id)
         if environment is None:
             raise AuthenticationFailed("runner token unknown, expired or revoked")
         await services.links.check_free(environment.id, address=address)
-        return environment
+        return environment, credential
 
     def _admit_key(self, proof: KeyProof, address: str | None) -> str:
         """Return the environment whose key signed.
@@ -159,7 +159,13 @@ class RunnerGateway:
         return environment_id
 
     def _link(
-        self, websocket: WebSocket, environment: EnvironmentRecord, subprotocol: str | None, address: str | None
+        self,
+        websocket: WebSocket,
+        environment: EnvironmentRecord,
+        subprotocol: str | None,
+        address: str | None,
+        *,
+        credential: bytes | None,
     ) -> RunnerLink:
         services = self._services
         welcome = Welcome(
@@ -180,6 +186,7 @@ class RunnerGateway:
             desk=services.desk,
             links=services.links,
             remote_address=address,
+            credential=credential,
         )
 
 

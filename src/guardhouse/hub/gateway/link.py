@@ -90,7 +90,9 @@ class RunnerLink:
         desk: ApprovalDesk,
         links: Links,
         remote_address: str | None,
+        credential: bytes | None,
     ) -> None:
+        self.credential = credential
         self._websocket = websocket
         self._probe = probe
         self._session = session

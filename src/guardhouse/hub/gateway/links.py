@@ -14,6 +14,7 @@ import trio
 
 from guardhouse.errors import Refusal
 from guardhouse.hub.audit.policies import policies_of_report
+from guardhouse.hub.authorize import AuthenticationFailed
 from guardhouse.hub.database import Database, StoreUnavailable
 from guardhouse.hub.gateway.policies import PolicyCourier
 from guardhouse.hub.gateway.presence_log import PresenceLog
@@ -51,6 +52,10 @@ class AlreadyConnected(Refusal):
 
 class Link(Runner, Protocol):
     """A connection as the registry sees it."""
+
+    @property
+    def credential(self) -> bytes | None:
+        """The digest of the token that opened it; None: the machine's key did."""
 
     @property
     def instance(self) -> ConnectedInstance:
@@ -91,8 +96,10 @@ class Link(Runner, Protocol):
 class Links:
     """The registry."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, still_opens: Callable[[str, bytes | None], bool]) -> None:
+        """``still_opens`` is told an environment's id and a link's ``credential``."""
         self._database = database
+        self._still_opens = still_opens
         self.presence_log = PresenceLog(database)
         # Of the connections: when each has to look whether its runner is silent.
         self.timers = Timers()
@@ -201,7 +208,10 @@ class Links:
 
         Raises:
             AlreadyConnected: another was quicker.
+            AuthenticationFailed: its token was rotated away, or the environment deleted, since it was looked at.
         """
+        if not self._still_opens(environment_id, link.credential):
+            raise AuthenticationFailed("runner token unknown, expired or revoked")
         if environment_id in self._links:
             raise AlreadyConnected(
                 "another runner with this environment's token connected at the same moment",
@@ -277,10 +287,17 @@ class Links:
             kept, self._heartbeats = list(self._heartbeats.values()), {}
             self._database.write_soon(partial(heartbeats.record_heartbeats, facts=kept))
 
+    def close_expired(self) -> None:
+        """End the connections whose token or key has ended since: the overlap of a rotation is over."""
+        for environment_id, link in self.all():
+            if not self._still_opens(environment_id, link.credential):
+                link.close("its token was rotated away, and the time for both is over")
+
     async def run(self) -> None:
-        """Flush heartbeats, for ever."""
+        """Flush heartbeats, and end what its credential opens no more, for ever."""
         while True:
             await trio.sleep(HEARTBEAT_FLUSH_S)
+            self.close_expired()
             try:
                 self.flush_heartbeats()
             except StoreUnavailable as error:
