@@ -10,7 +10,6 @@ from tests.support.runner_stub import connect_v1
 from guardhouse.hub.api.door import Door
 from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.authorize import Access, Scope
-from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
 from guardhouse.mcp_server.endpoint import HUB_METADATA_PATH, MCP_PATH, METADATA_PATH, McpEndpoint
 
 SCOPED = [route for route in ROUTES if isinstance(route.access, Scope)]
@@ -32,14 +31,14 @@ async def token_with(hub, *scopes: str) -> dict[str, str]:
 
 
 async def test_no_route_escapes_the_door(hub):
-    """Everything that the application answers is a row of the table behind its door, or the runner gateway."""
+    """Every request that the application answers is a row of the table behind its door, or the agents' endpoint."""
     app = hub.hub.app._app
-    served = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ["WS"]}
+    served = {(route.path, method) for route in app.routes for method in getattr(route, "methods", None) or ["any"]}
     listed = {(route.path, route.method) for route in ROUTES}
-    others = {(path, "WS") for path in (*GATEWAY_PATHS, MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)}
+    others = {(path, "any") for path in (MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)}
     assert served - {(path, "HEAD") for path, _ in served} == listed | others
     for route in app.routes:
-        assert isinstance(route.endpoint, Door | RunnerGateway | McpEndpoint), route.path
+        assert isinstance(route.endpoint, Door | McpEndpoint), route.path
     for route in ROUTES:
         assert isinstance(route.access, Scope | Access), name(route)
 

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, WebSocketRoute
+from starlette.routing import Match
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,19 +42,22 @@ def build_app(services: Services, *, mcp: McpEndpoint, on_broken_promise: Callab
         mcp: what serves agents; it asks this very application.
         on_broken_promise: told of an `InvariantError`, after which the process must not carry on.
     """
-    gateway = RunnerGateway(services)
-    # Tried one by one in this order; after a restart all runners come at once, so theirs stand first.
-    routes: list[BaseRoute] = [WebSocketRoute(path, gateway, name=path) for path in GATEWAY_PATHS]
     doors = [HttpRoute(route.path, Door(route, services), methods=[route.method], name=route.path) for route in ROUTES]
-    routes += doors
-    routes += [HttpRoute(path, mcp, name=path) for path in (MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)]
+    agents = [HttpRoute(path, mcp, name=path) for path in (MCP_PATH, METADATA_PATH, HUB_METADATA_PATH)]
     starlette = Starlette(
-        routes=routes,
+        routes=[*doors, *agents],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
     )
     starlette.router.redirect_slashes = False
     is_https = services.public_url.startswith("https:")
-    return _Outermost(starlette, services, RouteIndex(doors), is_https=is_https, on_broken_promise=on_broken_promise)
+    return _Outermost(
+        starlette,
+        services,
+        RunnerGateway(services),
+        RouteIndex(doors),
+        is_https=is_https,
+        on_broken_promise=on_broken_promise,
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -92,6 +95,7 @@ class _Outermost:
         self,
         app: ASGIApp,
         services: Services,
+        gateway: RunnerGateway,
         doors: RouteIndex,
         *,
         is_https: bool,
@@ -99,6 +103,7 @@ class _Outermost:
     ) -> None:
         self._app = app
         self._services = services
+        self._gateway = gateway
         self._doors = doors
         self._headers = [*_HEADERS, _STRICT_TRANSPORT] if is_https else list(_HEADERS)
         self._on_broken_promise = on_broken_promise
@@ -121,6 +126,10 @@ class _Outermost:
             await send(message)
 
         try:
+            if scope["type"] == "websocket" and scope["path"] in GATEWAY_PATHS:
+                # Each layer around it would be kept for as long as the runner is connected.
+                await self._gateway(scope, receive, send_with_headers)
+                return
             door = self._doors.find(scope) if scope["type"] == "http" else None
             if door is None:
                 await self._app(scope, receive, send_with_headers)
