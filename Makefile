@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check bench fuzz wheel lock clean
+.PHONY: help setup demo test suite lint types check bench fuzz wheel lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,10 +20,15 @@ lint: setup ## ruff: rules and format
 types: setup ## mypy --strict
 	@$(BIN)/mypy
 
-test: lint types ## the whole suite: lint, types, tests (TEST_PROCESSES=1: one at a time)
-	@# Hundreds of processes load it; where PYTHONDONTWRITEBYTECODE is set each would compile it anew.
+# One process more than there are cores: tests wait a good part of their time for what they have started. The types are
+# checked meanwhile.
+test: lint ## the whole suite: lint, types, tests (TEST_PROCESSES=1: one at a time)
+	@$(MAKE) --no-print-directory -j 2 types suite
+
+# Hundreds of processes load the sources; where PYTHONDONTWRITEBYTECODE is set each would compile them anew.
+suite: setup
 	@$(BIN)/python -m compileall -q -j 0 src
-	@$(BIN)/python -m pytest -n $(or $(TEST_PROCESSES),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(or $(TEST_PROCESSES),$(shell echo $$(($$(nproc) + 1)))) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: test ## the same as test
 
