@@ -252,7 +252,7 @@ def _run_all(arena: Arena, profile: str, start: str) -> dict[str, str]:
     batch = [[a.name, arena.fill(a.body), False] for a in rows if not a.alone]
     batch += [[f"twin of {a.name}", arena.fill(a.twin or a.body), False] for a in rows if a.where == "inside"]
     argv = (PYTHON, "-I", "-c", DRIVER)
-    text, outcome = arena.run(profile, start, argv, stdin=json.dumps(batch).encode(), timeout_s=110)
+    text, outcome = arena.run(profile, start, argv, stdin=json.dumps(batch).encode(), timeout_s=280)
     lines = text.strip().splitlines()
     assert lines, f"no output: {outcome}"
     results: dict[str, str] = json.loads(lines[-1])
@@ -269,6 +269,6 @@ def outside(arena: Arena) -> dict[str, str]:
     rows = [a for a in ATTACKS if a.where != "inside" and platform.machine() in a.machines]
     batch = [[a.name, arena.fill(a.twin or a.body), a.where == "outside_private"] for a in rows]
     done = subprocess.run(
-        [PYTHON, "-I", "-c", DRIVER], input=json.dumps(batch), capture_output=True, text=True, check=True, timeout=100
+        [PYTHON, "-I", "-c", DRIVER], input=json.dumps(batch), capture_output=True, text=True, check=True, timeout=280
     )
     return json.loads(done.stdout)

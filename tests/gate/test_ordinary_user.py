@@ -23,7 +23,7 @@ CHOSEN = "not five_thousand and not large_report and not allow_list and not twin
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is an ordinary user already: the tests themselves are this test")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_everything_again(gate_workspace: Path) -> None:
     """The tests of the gate pass when an ordinary user starts the launcher."""
     interpreter = Path(sys.executable).resolve()
@@ -58,6 +58,6 @@ def test_everything_again(gate_workspace: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=840,
     )
     assert done.returncode == 0, done.stdout[-8000:]

@@ -58,7 +58,7 @@ def race(gate: Gate, tool: str, way: str) -> Counter[str]:
     return counts
 
 
-@pytest.mark.timeout(3_600 if IS_LONG else 120)
+@pytest.mark.timeout(3_600 if IS_LONG else 300)
 def test_no_race_gets_past_a_deny_rule(deny_gate: Gate, tool: str) -> None:
     """However it is flipped, the denied program never makes its file, while the allowed state runs."""
     ended: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def test_no_race_gets_past_a_deny_rule(deny_gate: Gate, tool: str) -> None:
     assert ended["refused"] + ended["killed"] > 0
 
 
-@pytest.mark.timeout(3_600 if IS_LONG else 120)
+@pytest.mark.timeout(3_600 if IS_LONG else 300)
 def test_no_race_gets_past_an_allow_list(list_of_one: Gate, tool: str) -> None:
     """Nor does it where only the allowed state is on a list."""
     ended: Counter[str] = Counter()

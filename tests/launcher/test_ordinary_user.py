@@ -27,7 +27,7 @@ def site_packages():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is an ordinary user already: the tests themselves are this test")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_everything_again(open_directory):
     """Every test of the launcher passes when an ordinary user starts it, in user namespaces and without cgroups."""
     place = open_directory
@@ -60,6 +60,6 @@ def test_everything_again(open_directory):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=840,
     )
     assert done.returncode == 0, done.stdout[-8000:]

@@ -24,7 +24,7 @@ def policy():
 def try_(policy, *arguments, **more) -> subprocess.CompletedProcess:
     account = ("--run-as", ACCOUNT) if ACCOUNT is not None else ()
     command = [sys.executable, "-m", "guardhouse", "try", "--policy", policy, *account, *arguments]
-    return subprocess.run(command, capture_output=True, timeout=60, check=False, **more)
+    return subprocess.run(command, capture_output=True, timeout=180, check=False, **more)
 
 
 def test_output_and_status_are_the_commands_own(policy) -> None:
@@ -99,7 +99,7 @@ def test_a_closed_pipe_ends_the_command(policy) -> None:
     """`guardhouse try … | head -1` ends like the command itself would."""
     account = f"--run-as {ACCOUNT}" if ACCOUNT is not None else ""
     line = f"{sys.executable} -m guardhouse try --policy {policy} {account} -- yes | head -1"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, timeout=120, check=False)
     assert done.stdout == b"y\n"
 
 
@@ -153,7 +153,7 @@ def _try_as_ordinary_user(policy, place: Path) -> None:
     interpreter = str(Path(sys.executable).resolve())
     command = [interpreter, "-m", "guardhouse", "try", "--policy", policy, "--", "id -un; exit 4"]
     done = subprocess.run(
-        command, capture_output=True, timeout=60, check=False, user=ACCOUNT, group=0xFFFE, extra_groups=[],
+        command, capture_output=True, timeout=180, check=False, user=ACCOUNT, group=0xFFFE, extra_groups=[],
         env=environment, cwd="/",
     )  # fmt: skip
     assert (done.stdout, done.returncode) == (f"{ACCOUNT}\n".encode(), 4), done.stderr
