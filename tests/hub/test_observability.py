@@ -197,6 +197,27 @@ async def test_figures_for_prometheus(hub):
         assert (await http.get("/metrics")).status_code == 403
 
 
+@pytest.mark.one_store("headers alone")
+async def test_every_answer_has_a_trace_id(hub):
+    """Also what no route answers, and what agents and probes ask; each one its own, in the log as well."""
+    seen = set()
+    for path in (
+        "/nowhere",
+        "/mcp",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/device",
+        "/api/v1/runner/ws",
+        "/api/v1/tasks",
+    ):
+        reply = await hub.http.get(path, headers={"authorization": "Bearer wrong"} if path == "/api/v1/tasks" else {})
+        assert re.fullmatch(r"[0-9a-f]{32}", reply.headers["x-trace-id"]), path
+        assert len(reply.headers.get_list("x-trace-id")) == 1
+        seen.add(reply.headers["x-trace-id"])
+    assert len(seen) == 8
+
+
 @pytest.mark.one_store("names and types; test_figures_for_prometheus has the values of both")
 async def test_figures_keep_prometheus_conventions(hub):
     """What `promtool check metrics` holds: suffixes by type, base units, a help text; and labels of bounded number.

@@ -19,6 +19,7 @@ from guardhouse.hub.api.routes import ROUTES
 from guardhouse.hub.gateway.endpoint import GATEWAY_PATHS, RunnerGateway
 from guardhouse.hub.routing import RouteIndex
 from guardhouse.hub.services import Services
+from guardhouse.hub.trace_context import child_context
 from guardhouse.mcp_server.endpoint import HUB_METADATA_PATH, MCP_PATH, METADATA_PATH, McpEndpoint
 
 __all__ = ["build_app"]
@@ -32,6 +33,7 @@ _HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
+_TRACE: Final = b"x-trace-id"
 _STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -85,7 +87,7 @@ async def _unexpected_error(request: Request, error: Exception) -> Response:
 
 
 class _Outermost:
-    """Adds the security headers, ends connections when the hub stops, and notices broken promises.
+    """Adds the security headers and a trace id, ends connections when the hub stops, and notices broken promises.
 
     Requests that a door serves go to it directly. What Starlette's middleware does for the rest, three layers of it
     around each message, is one here: an unexpected error is answered, unless an answer has begun, and raised again.
@@ -119,6 +121,9 @@ class _Outermost:
                 # The one page with a script says itself what may run in it.
                 own = {name for name, _ in given if name == b"content-security-policy"}
                 added = [(name, value) for name, value in self._headers if name not in own]
+                if not any(name == _TRACE for name, _ in given):
+                    # What no route of the interface answered: the line of the request's log is found by it.
+                    added.append((_TRACE, child_context(None).trace_id.encode("ascii")))
                 if self._services.is_stopping and message["type"] == "http.response.start":
                     # The client's next request is for the next hub: over this connection it would be cut off.
                     added.append((b"connection", b"close"))
