@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import trio
 import trio_websocket
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.cli_client.conftest import make_cli  # noqa: F401 - a fixture
@@ -166,6 +167,22 @@ async def test_join_tokens_end(hub):
     assert await ask(theirs["secret"], third) == 401
     assert (await hub.http.put(member)).status_code == 204
     assert await ask(theirs["secret"], third) == 201
+
+
+async def test_one_use_is_one_machine(hub):
+    """Of many machines that bring the same token of one use at the same moment one joins."""
+    token = (await make_token(hub))["secret"]
+    answers: list[int] = []
+
+    async def ask(http: httpx2.AsyncClient) -> None:
+        body = join_body(token, Ed25519PrivateKey.generate())
+        answers.append((await http.post("/api/v1/join", json=body)).status_code)
+
+    async with httpx2.AsyncClient(base_url=hub.url, timeout=30) as http, trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(ask, http)
+    assert sorted(answers) == [201, *[401] * 19]
+    assert len((await hub.http.get("/api/v1/environments")).json()["environments"]) == 1
 
 
 async def test_rotating_and_deleting_end_the_key(start_hub):
