@@ -427,23 +427,24 @@ async def test_a_request_that_no_message_carries_fails_and_the_runner_stays(hub)
         assert (await runner.expect("task.request"))["task_id"] == started["id"]
 
 
-async def test_a_connection_ends_with_its_token(hub, monkeypatch):
+async def test_a_connection_ends_with_its_token(start_hub, monkeypatch):
     """Who is connected with the old token when the overlap ends is sent away; with the new one nobody is."""
     monkeypatch.setattr("guardhouse.hub.gateway.links.HEARTBEAT_FLUSH_S", 0.05)
-    created, other = await hub.environment("web-1"), await hub.environment("web-2")
-    path = "/api/v1/environments/{}/token/rotate"
-    renewed = (await hub.http.post(path.format("web-2"), json={"overlap_s": 1})).json()["token"]
-    async with connect_v1(hub.url, created["token"]) as old, connect_v1(hub.url, renewed) as new:
-        await hub.until_online("web-1")
-        await hub.until_online("web-2")
-        rotated = (await hub.http.post(path.format("web-1"), json={"overlap_s": 1})).json()["token"]
-        assert await old.expect_closed(within_s=30)
-        async with connect_v1(hub.url, rotated):
+    async with start_hub() as hub:
+        created, other = await hub.environment("web-1"), await hub.environment("web-2")
+        path = "/api/v1/environments/{}/token/rotate"
+        renewed = (await hub.http.post(path.format("web-2"), json={"overlap_s": 1})).json()["token"]
+        async with connect_v1(hub.url, created["token"]) as old, connect_v1(hub.url, renewed) as new:
             await hub.until_online("web-1")
-        assert (await hub.status("web-2"))["status"] == "online"
-        await hub.start(environment="web-2")
-        assert await new.expect("task.request", within_s=30)
-    assert other["token"] != renewed
+            await hub.until_online("web-2")
+            rotated = (await hub.http.post(path.format("web-1"), json={"overlap_s": 1})).json()["token"]
+            assert await old.expect_closed(within_s=30)
+            async with connect_v1(hub.url, rotated):
+                await hub.until_online("web-1")
+            assert (await hub.status("web-2"))["status"] == "online"
+            await hub.start(environment="web-2")
+            assert await new.expect("task.request", within_s=30)
+        assert other["token"] != renewed
 
 
 @pytest.mark.parametrize("how", ["rotated", "deleted"])
