@@ -16,10 +16,13 @@ import trio
 from tests.hub.support import become_owner, invite
 from tests.support.runner_process import ACCOUNT
 
+from guardhouse.hub.managed import decide
 from guardhouse.hub.managed.decide import (
+    Idle,
     Occupancy,
     Step,
     Use,
+    choose_to_freeze,
     decide_step,
     explain_loss,
     refuse_new,
@@ -69,6 +72,18 @@ def test_quotas_in_all_and_words_of_a_loss():
     assert "1 managed sandboxes run" in (refuse_wake(Occupancy(sandboxes=1, running=1, size_bytes=0), settings) or "")
     assert "(90 minutes idle)" in explain_loss(Step.RECLAIM, replace(USE, idle_s=5_400), SETTINGS, at_ms=10**12)
     assert "201 bytes" in explain_loss(Step.WIPE, replace(USE, size_bytes=201), SETTINGS, at_ms=10**12)
+
+
+def test_who_makes_room():
+    """Of those without tasks the one idle for longest, unless it was used a moment ago."""
+    at_ms = 10**12
+    ages = {"a": (0, 40), "b": (0, 50), "c": (1, 900), "d": (0, 10)}
+    running = [
+        Idle(environment_id=name, tasks=tasks, active_ms=at_ms - age_s * 1000) for name, (tasks, age_s) in ages.items()
+    ]
+    assert choose_to_freeze(running, at_ms=at_ms) == "b"
+    assert choose_to_freeze(running[2:], at_ms=at_ms) is None
+    assert choose_to_freeze([], at_ms=at_ms) is None
 
 
 def test_profile_has_the_allow_list_and_nothing_else():
@@ -307,6 +322,40 @@ async def test_life_of_a_managed_sandbox(start_hub, sandboxes):
         assert (await hub.http.delete(f"/api/v1/sessions/{session}")).status_code == 204
         assert not directory.path.exists()
         assert (await hub.http.get("/api/v1/environments", params={"kind": "cloud"})).json()["environments"] == []
+
+
+async def test_the_idle_make_room_and_the_busy_do_not(start_hub, sandboxes, monkeypatch):
+    """With one place, whoever asks has an idle sandbox frozen, and thawed again by its own next message."""
+    async with start_hub(managed=replace(sandboxes, running=1)) as hub:
+        host = hub.hub.services.sessions.managed
+        assert isinstance(host, ManagedHost)
+        chosen = {"environment": {"kind": "managed"}}
+        first, second = [(await hub.http.post("/api/v1/sessions", json=chosen)).json()["id"] for _ in range(2)]
+
+        async def ask(session: str, command: str, wait_s: float = 60) -> Any:
+            body = {"session_id": session, "operation": "bash", "args": {"command": command}}
+            return await hub.http.post("/api/v1/tasks", json=body, params={"wait_s": wait_s})
+
+        def states() -> list[str]:
+            return sorted(record.state for record in host.records)
+
+        assert (await ask(first, "echo kept > file")).json()["state"] == "succeeded"
+        refused = await ask(second, "true")
+        assert refused.status_code == 409
+        assert "idle for 30 s" in refused.json()["error"]["message"]
+        assert (await hub.http.get(f"/api/v1/sessions/{second}")).json()["state"] == "new", "it was used just now"
+
+        monkeypatch.setattr(decide, "YIELDS_AFTER_S", 0.0)
+        assert (await ask(second, "true")).json()["state"] == "succeeded"
+        assert states() == ["frozen", "running"]
+        found = (await ask(first, "cat file")).json()
+        output = (await hub.http.get(f"/api/v1/tasks/{found['id']}/output")).text
+        assert "kept" in output
+        assert states() == ["frozen", "running"]
+
+        busy = (await ask(first, "sleep 60", wait_s=0)).json()
+        assert (await ask(second, "true")).status_code == 409, "a sandbox with a task is left alone"
+        assert (await hub.http.get(f"/api/v1/tasks/{busy['id']}")).json()["finished"] is False
 
 
 async def test_what_cannot_be_started_binds_nothing(start_hub, sandboxes):

@@ -5,11 +5,25 @@ Pure: the sandbox and the clock in, the next step out. Runs in the hub.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from guardhouse.hub.clock import relative_time
 from guardhouse.hub.managed.settings import ManagedSettings
 
-__all__ = ["Occupancy", "Step", "Use", "decide_step", "explain_loss", "refuse_new", "refuse_wake"]
+__all__ = [
+    "Idle",
+    "Occupancy",
+    "Step",
+    "Use",
+    "choose_to_freeze",
+    "decide_step",
+    "explain_loss",
+    "refuse_new",
+    "refuse_wake",
+]
+
+# An agent thinks between two commands; who has asked for nothing for so long makes room for who asks now.
+YIELDS_AFTER_S: Final = 30.0
 
 
 class Step(StrEnum):
@@ -79,6 +93,21 @@ class Occupancy:
     size_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Idle:
+    """A sandbox that runs and could make room for another; ``active_ms`` is when it was used last."""
+
+    environment_id: str
+    tasks: int
+    active_ms: int
+
+
+def choose_to_freeze(running: list[Idle], *, at_ms: int) -> str | None:
+    """Return which sandbox makes room when as many run as may; None: each was used within `YIELDS_AFTER_S`."""
+    idle = [one for one in running if not one.tasks and at_ms - one.active_ms >= YIELDS_AFTER_S * 1000]
+    return min(idle, key=lambda one: one.active_ms).environment_id if idle else None
+
+
 def refuse_new(occupancy: Occupancy, settings: ManagedSettings) -> str | None:
     """Return why there can be no new sandbox now; None when there can."""
     if occupancy.sandboxes >= settings.sandboxes:
@@ -94,5 +123,8 @@ def refuse_new(occupancy: Occupancy, settings: ManagedSettings) -> str | None:
 def refuse_wake(occupancy: Occupancy, settings: ManagedSettings) -> str | None:
     """Return why no further sandbox can run now; None when one can."""
     if occupancy.running >= settings.running:
-        return f"{occupancy.running} managed sandboxes run already; try again when one of them is idle"
+        return (
+            f"{occupancy.running} managed sandboxes run already, all in use; try again when one has been idle for"
+            f" {YIELDS_AFTER_S:g} s"
+        )
     return None

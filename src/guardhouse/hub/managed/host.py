@@ -5,6 +5,7 @@ What becomes of one that nobody uses is `guardhouse.hub.managed.upkeep`'s. Runs 
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -17,7 +18,7 @@ from guardhouse.hub.clock_steps import ClockWatch
 from guardhouse.hub.credentials import RUNNER_TOKEN_PREFIX, Sealer, mint_id, mint_token, token_digest, token_hint
 from guardhouse.hub.database import Database
 from guardhouse.hub.gateway.links import Links
-from guardhouse.hub.managed.decide import Occupancy, refuse_new, refuse_wake
+from guardhouse.hub.managed.decide import Idle, Occupancy, choose_to_freeze, refuse_new, refuse_wake
 from guardhouse.hub.managed.directory import SandboxDirectory, prepare_directory
 from guardhouse.hub.managed.process import RunnerChild
 from guardhouse.hub.managed.records import SandboxRecords
@@ -113,7 +114,10 @@ class ManagedHost:
     def refusal(self, actor: Principal) -> str | None:
         """Return why there can be no new sandbox now, whoever asks; None when there can."""
         del actor
-        return refuse_new(self.occupancy(), self.settings)
+        occupancy = self.occupancy()
+        if self._yielding() is not None:
+            occupancy = replace(occupancy, running=occupancy.running - 1)
+        return refuse_new(occupancy, self.settings)
 
     @asynccontextmanager
     async def alone(self, environment_id: str) -> AsyncIterator[None]:
@@ -130,6 +134,7 @@ class ManagedHost:
         Raises:
             ApiError: there can be no more, or it could not be started; nothing of it is left then.
         """
+        await self._make_room()
         refusal = refuse_new(self.occupancy(), self.settings)
         if refusal is not None:
             raise unavailable(refusal)
@@ -203,6 +208,8 @@ class ManagedHost:
         """
         environment_id = record.environment_id
         child = self.runners.find(environment_id)
+        if child is None or child.is_frozen:
+            await self._make_room()
         if child is not None and child.is_frozen:
             if await self._thaw(child):
                 await self.records.update(environment_id, state="running")
@@ -224,6 +231,41 @@ class ManagedHost:
         await self.runners.start(environment_id, secret, domains=self.domains)
         await self.records.update(environment_id, state="running")
         self.records.tell("sandbox.wake", record, was=record.state)
+
+    def _yielding(self) -> str | None:
+        """Return the sandbox that would make room for another; None where there is room, or none can."""
+        if self.occupancy().running < self.settings.running:
+            return None
+        running = [
+            Idle(
+                environment_id=record.environment_id,
+                tasks=self.board.load(record.environment_id),
+                active_ms=record.active_ms,
+            )
+            for record in self.records
+            if record.state == "running" and not self._is_changing(record.environment_id)
+        ]
+        return choose_to_freeze(running, at_ms=now_ms())
+
+    def _is_changing(self, environment_id: str) -> bool:
+        lock = self._locks.get(environment_id)
+        return lock is not None and lock.locked()
+
+    async def _make_room(self) -> None:
+        """Freeze the sandbox that is idle for longest where as many run as may; its next message thaws it."""
+        chosen = self._yielding()
+        if chosen is None:
+            return
+        async with self.alone(chosen):
+            record = self.records.find(chosen)
+            if record is not None and record.state == "running" and not self.board.load(chosen):
+                await self.freeze(record)
+
+    async def freeze(self, record: SandboxRecord) -> None:
+        """Stop a sandbox's runner, in memory where that can be; its caller holds `alone`."""
+        in_memory = await self.runners.freeze(record.environment_id, domains=self.domains)
+        await self.records.update(record.environment_id, state="frozen")
+        self.records.tell("sandbox.freeze", record, in_memory=in_memory)
 
     async def _thaw(self, child: RunnerChild) -> bool:
         """Let a frozen runner go on; return False where another must be started, as with another allow-list.

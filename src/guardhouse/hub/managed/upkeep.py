@@ -100,9 +100,7 @@ class SandboxUpkeep:
         step = decide_step(use, self._host.settings)
         match step:
             case Step.FREEZE:
-                in_memory = await self._host.runners.freeze(environment_id, domains=self._host.domains)
-                await self._host.records.update(environment_id, state="frozen")
-                self._host.records.tell("sandbox.freeze", record, in_memory=in_memory)
+                await self._host.freeze(record)
             case Step.STOP_TASKS:
                 await self._stop_tasks(environment_id, record)
             case Step.WIPE | Step.RECLAIM:
