@@ -35,8 +35,8 @@ def listening() -> Listening:
     return sock
 
 
-async def greet(stream: trio.SocketStream) -> None:
-    async with stream:
+async def greet(accepted: socket.socket) -> None:
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(accepted)) as stream:
         await stream.send_all(b"hello")
 
 

@@ -3,8 +3,8 @@
 Thousands of runners that come at once leave millions of objects that stay. By Python's own thresholds (700, 10, 10)
 they are all looked through each time that a quarter more is there, in the end for a second and more, in which nothing
 else is done (bench/README.md, "connected"). So, while a crowd comes, only what is young is looked through, and once it
-is in, what it left is put aside (`gc.freeze`), where no later collection looks. A connection that ends may leave cycles
-there: after so many, and once a day, everything is looked through. Runs in the hub.
+is in, what its runners left is put aside (`gc.freeze`), where no later collection looks. A runner's connection that
+ends may leave cycles there: after so many, and once a day, everything is looked through. Runs in the hub.
 """
 
 import enum
@@ -31,6 +31,9 @@ _OLD_IN_CROWD: Final = 200
 CALM_AFTER_S: Final = 5.0
 # A hub that starts has its runners before it within seconds.
 START_S: Final = 15.0
+# Runners more than when it was put aside last. Whatever else is alive then, such as requests, must be little of it: its
+# cycles stay until everything is looked through.
+ARRIVED_MIN: Final = 500
 # Connections of runners that ended: some 50 KiB each at most, of which nearly all is let go without the collector.
 ENDED_MAX: Final = 1_000
 EVERYTHING_EVERY_S: Final = 86_400.0
@@ -42,6 +45,7 @@ class Action(enum.Enum):
 
     NOTHING = enum.auto()
     HURRY = enum.auto()  # a crowd comes: look through the young alone
+    CALM_DOWN = enum.auto()  # it is in: look through the old as well
     PUT_ASIDE = enum.auto()
     COLLECT_EVERYTHING = enum.auto()
 
@@ -55,13 +59,15 @@ class Collections:
         self._in_crowd = True
         self._everything_s = now_s
         self._ended_before = 0
+        self._put_aside = 0
 
-    def decide(self, now_s: float, *, waiting: int, ended: int) -> Action:
+    def decide(self, now_s: float, *, waiting: int, connected: int, ended: int) -> Action:
         """Return what to do, asked for again and again.
 
         Args:
             now_s: the time, on a clock that only rises.
             waiting: connections that wait to be served.
+            connected: runners that are.
             ended: runners' connections that have ended since the start.
         """
         if waiting:
@@ -71,9 +77,14 @@ class Collections:
             return Action.HURRY if was_calm else Action.NOTHING
         was_crowd, self._in_crowd = self._in_crowd, False
         if ended - self._ended_before >= ENDED_MAX or now_s - self._everything_s >= EVERYTHING_EVERY_S:
-            self._ended_before, self._everything_s = ended, now_s
+            self._ended_before, self._everything_s, self._put_aside = ended, now_s, connected
             return Action.COLLECT_EVERYTHING
-        return Action.PUT_ASIDE if was_crowd else Action.NOTHING
+        if not was_crowd:
+            return Action.NOTHING
+        if connected - self._put_aside < ARRIVED_MIN:
+            return Action.CALM_DOWN
+        self._put_aside = connected
+        return Action.PUT_ASIDE
 
 
 def collect_less_often() -> None:
@@ -83,16 +94,19 @@ def collect_less_often() -> None:
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD_IN_CROWD)
 
 
-async def pace_collections(*, waiting: Callable[[], int], ended: Callable[[], int]) -> None:
+async def pace_collections(
+    *, waiting: Callable[[], int], connected: Callable[[], int], ended: Callable[[], int]
+) -> None:
     """Do what `Collections` decides, for ever.
 
     Args:
         waiting: how many connections wait to be served now.
+        connected: how many runners are connected.
         ended: how many connections of runners have ended since the start.
     """
     collections = Collections(trio.current_time())
     while True:
-        _do(collections.decide(trio.current_time(), waiting=waiting(), ended=ended()))
+        _do(collections.decide(trio.current_time(), waiting=waiting(), connected=connected(), ended=ended()))
         await trio.sleep(LOOK_EVERY_S)
 
 
@@ -100,6 +114,8 @@ def _do(action: Action) -> None:
     match action:
         case Action.HURRY:
             gc.set_threshold(_YOUNG, _MIDDLE, _OLD_IN_CROWD)
+        case Action.CALM_DOWN:
+            gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
         case Action.PUT_ASIDE:
             gc.collect(1)
             gc.freeze()

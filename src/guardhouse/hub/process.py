@@ -67,7 +67,7 @@ async def _run(config: HubConfig, announce: Callable[[str, str | None], None]) -
 
 async def _pace_collections(hub: RunningHub) -> None:
     queue, links = hub.services.accept_queue, hub.services.links
-    await pace_collections(waiting=lambda: len(queue), ended=lambda: links.ended)
+    await pace_collections(waiting=lambda: len(queue), connected=lambda: len(links), ended=lambda: links.ended)
 
 
 async def _heed_signals(signals: AsyncIterator[int], hub: RunningHub) -> None:

@@ -53,7 +53,7 @@ _PEEK_BYTES: Final = 2_048
 async def accept_for_ever(
     listening: socket.socket,
     queue: AcceptQueue[socket.socket],
-    serve: Callable[[trio.SocketStream], Awaitable[object]],
+    serve: Callable[[socket.socket], Awaitable[object]],
     *,
     is_tls: bool,
     connections: trio.Nursery,
@@ -82,8 +82,8 @@ async def accept_for_ever(
             turn_ended_s = time.thread_time()
             count = places(turn_ended_s - turn_began_s)
             turn_began_s = turn_ended_s
-            for stream in _next_ones(queue, trio.current_time(), count=count, is_tls=is_tls):
-                connections.start_soon(serve, stream)
+            for connection in _next_ones(queue, trio.current_time(), count=count, is_tls=is_tls):
+                connections.start_soon(serve, connection)
             if not queue:
                 dropped = queue.expired + queue.pushed_out
                 if dropped > said:
@@ -116,16 +116,16 @@ def _accept_waiting(listening: socket.socket, queue: AcceptQueue[socket.socket])
     return True
 
 
-def _next_ones(queue: AcceptQueue[socket.socket], now_s: float, *, count: int, is_tls: bool) -> list[trio.SocketStream]:
+def _next_ones(queue: AcceptQueue[socket.socket], now_s: float, *, count: int, is_tls: bool) -> list[socket.socket]:
     """Return the ``count`` that are served next, and close who has waited for too long or has given up."""
     while (expired := queue.take_expired(now_s)) is not None:
         expired.close()
-    found: list[trio.SocketStream] = []
+    found: list[socket.socket] = []
     while len(found) < count and (connection := queue.take(now_s)) is not None:
         if hung_up(connection, is_tls=is_tls):
             connection.close()
         else:
-            found.append(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+            found.append(connection)
     return found
 
 

@@ -27,6 +27,7 @@ from guardhouse import limits
 from guardhouse.errors import InvariantError
 from guardhouse.hub.timers import Timers
 from guardhouse.hub.transport.task_group import HubTaskGroup
+from guardhouse.hub.transport.tls_stream import TlsStream
 from guardhouse.hub.transport.websocket import BoundedWebSocket
 
 __all__ = ["HubConnection"]
@@ -161,15 +162,15 @@ class HubConnection(TCPServer):
             raise broken
 
     async def _serve(self) -> None:
-        is_tls = isinstance(self.stream, trio.SSLStream)
+        is_tls = isinstance(self.stream, TlsStream)
+        sock = self.stream.socket
         if is_tls:
             with trio.move_on_after(self.config.ssl_handshake_timeout) as handshake:
                 await self.stream.do_handshake()
             if handshake.cancelled_caught:
                 return
-            sock = self.stream.transport_stream.socket
         else:
-            sock = self._socket = self.stream.socket
+            self._socket = sock
         async with HubTaskGroup() as task_group:
             self._task_group = task_group
             self.protocol = Http1Protocol(

@@ -24,6 +24,7 @@ from guardhouse.errors import SetupError
 from guardhouse.hub.transport.accept import accept_for_ever
 from guardhouse.hub.transport.accept_queue import WAITING_MAX, AcceptQueue
 from guardhouse.hub.transport.connection import HubConnection, ServerContext
+from guardhouse.hub.transport.tls_stream import TlsStream
 from guardhouse.hub.transport.unread import FinishesRequests
 
 __all__ = ["Listener", "bind_listener", "serve_listener"]
@@ -157,10 +158,15 @@ async def serve_listener(
     handler = partial(HubConnection, ASGIWrapper(finishing), config, context, ConnectionState({}))
     tls = listener.context
 
-    async def handle(stream: trio.SocketStream) -> None:
-        served = stream if tls is None else trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
-        # Hypercorn's annotation names only TLS streams; it serves plain ones the same.
-        await handler(cast(Any, served)).run()
+    async def handle(accepted: socket.socket) -> None:
+        try:
+            stream = _stream(accepted, tls)
+        except OSError as error:  # it has hung up in this very moment
+            _log.debug("connection_lost", error=str(error))
+            accepted.close()
+            return
+        # Hypercorn's annotation names trio's TLS streams only; it serves others the same.
+        await handler(cast(Any, stream)).run()
 
     accept = partial(accept_for_ever, listener.socket, listener.queue, handle, is_tls=tls is not None)
     async with trio.open_nursery() as timing:
@@ -175,3 +181,15 @@ async def serve_listener(
             context.end_idle()
             connections.cancel_scope.deadline = trio.current_time() + GRACEFUL_TIMEOUT_S
         timing.cancel_scope.cancel()
+
+
+def _stream(accepted: socket.socket, tls: ssl.SSLContext | None) -> trio.SocketStream | TlsStream:
+    """Return what reads and writes an accepted connection.
+
+    Raises:
+        OSError: the peer is gone.
+    """
+    if tls is None:
+        return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return TlsStream(accepted, tls)
