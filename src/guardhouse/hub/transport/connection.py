@@ -133,6 +133,7 @@ class HubConnection(TCPServer):
     _reading: trio.CancelScope | None = None
     # Of a plain connection, whose socket is read and written without trio's turn of the event loop for each.
     _socket: trio.socket.SocketType | None = None
+    # That went without a turn of the event loop.
     _writes_in_a_row: int = 0
 
     async def run(self) -> None:
@@ -235,12 +236,14 @@ class HubConnection(TCPServer):
     async def _write(self, data: bytes) -> bool:
         """Write ``data`` and return whether the peer's side took all of it in time."""
         try:
-            if self._socket is not None and self._writes_in_a_row < WRITES_IN_A_ROW:
-                self._writes_in_a_row += 1
+            self._writes_in_a_row += 1
+            if self._writes_in_a_row > WRITES_IN_A_ROW:
+                self._writes_in_a_row = 0
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            if self._socket is not None:
                 data = data[_write_now(self._socket, data) :]
                 if not data:
                     return True
-            self._writes_in_a_row = 0
             # Shielded: half a frame would leave the stream without meaning for whoever writes next.
             with trio.move_on_after(WRITE_TIMEOUT_S, shield=True):
                 await self.stream.send_all(data)

@@ -19,7 +19,11 @@ _RECORD_BYTES: Final = 16_384
 
 
 class TlsStream:
-    """The server's side of one connection. One task reads, one task at a time writes."""
+    """The server's side of one connection. One task reads, one task at a time writes.
+
+    Where both would wait for the same, as with a peer that asks for new keys and takes no byte, the later one gets
+    `trio.BusyResourceError`: the connection is to be given up.
+    """
 
     def __init__(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
         """Take ``accepted`` over; no handshake is made yet.
