@@ -172,7 +172,7 @@ def arena() -> Iterator[Arena]:
 def _make_targets(arena: Arena) -> None:
     account = ACCOUNT if is_root() else os.getuid()
     victim = subprocess.Popen(
-        ["sleep", "900"],
+        ["sleep", "86400"],
         env={"GUARDHOUSE_TEST_SECRET": "1"},
         **({"user": account, "group": account} if is_root() else {}),
     )
